@@ -1,0 +1,1 @@
+"""Typed configuration: one schema file per component, composed once into plain objects."""

@@ -1,0 +1,28 @@
+"""Ray: where it runs and what each actor may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Device(StrEnum):
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass(kw_only=True, slots=True)
+class ClusterConfig:
+    address: str | None = None
+    """None starts Ray on this machine and stops it at the end; `auto` or host:port attaches to a cluster."""
+    device: Device = Device.cpu
+    trainer_cpus: float = 0.5
+    """CPUs that Ray reserves for a trainer rank."""
+    rollout_cpus: float = 0.5
+    """CPUs that Ray reserves for each TP worker of a rollout engine."""
+    trainer_gpus: float = 0.0
+    rollout_gpus: float = 0.0
+    startup_timeout_s: float = 600.0
+    """Longest wait for actors and engines to be ready."""
+    stage_timeout_s: float = 3600.0
+    """Longest wait for one stage of a step; a hang becomes an error that names the stage."""

@@ -1,0 +1,34 @@
+"""Which kernels compute the forward pass, and the tree they follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rlsync.errors import ConfigError
+
+
+class KernelMode(StrEnum):
+    invariant = "invariant"
+    """rlsync's ops on both sides: the same bits."""
+    native = "native"
+    """Nothing installed on either side: the control that shows the mismatch others train with."""
+
+
+class RowParallel(StrEnum):
+    tree = "tree"
+    """K in leaves; ranks own subtrees, and the all-reduce follows the tree."""
+    gather = "gather"
+    """Ranks own output columns and gather the input: any K, any TP that the heads allow, 1.5x the traffic."""
+
+
+@dataclass(kw_only=True, slots=True)
+class KernelsConfig:
+    mode: KernelMode = KernelMode.invariant
+    tree_leaves: str = "8"
+    """A power of two, the largest TP that shares these bits; `auto` takes rollout.tp."""
+    row_parallel: RowParallel = RowParallel.tree
+
+    def __post_init__(self) -> None:
+        if self.tree_leaves != "auto" and not self.tree_leaves.isdecimal():
+            raise ConfigError(f"kernels.tree_leaves={self.tree_leaves}: want 1, 2, 4, 8, 16 or auto")

@@ -1,0 +1,52 @@
+"""The vLLM rollout engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rlsync.errors import ConfigError
+
+
+class ModelImpl(StrEnum):
+    vllm = "vllm"
+    transformers = "transformers"
+
+
+@dataclass(kw_only=True, slots=True)
+class RolloutConfig:
+    tp: int = 1
+    """Tensor-parallel size: worker processes of one engine."""
+    engines: int = 1
+    temperature: float = 1.0
+    """One temperature for the run: it is part of the policy, on both sides."""
+    max_tokens: int = 256
+    """Longest response."""
+    max_model_len: int = 1024
+    """Longest prompt plus response."""
+    max_num_seqs: int = 128
+    """Requests in flight in one engine."""
+    max_num_batched_tokens: int = 2048
+    """Tokens of one engine step; longer prompts are prefilled in chunks."""
+    prefix_caching: bool = True
+    block_size: int = 32
+    kv_cache_mib: int = 64
+    """KV cache of one worker on the CPU."""
+    gpu_memory_utilization: float = 0.5
+    model_impl: ModelImpl = ModelImpl.vllm
+    """`transformers` serves an architecture whose vLLM class fuses ops in its own way."""
+
+    def __post_init__(self) -> None:
+        if self.tp < 1 or self.engines < 1:
+            raise ConfigError(f"rollout.tp={self.tp}, rollout.engines={self.engines}: both must be at least 1")
+        if self.temperature <= 0:
+            raise ConfigError(
+                f"rollout.temperature={self.temperature}: must be positive (held-out evaluation is greedy by itself)"
+            )
+        if self.max_tokens < 1 or self.max_tokens >= self.max_model_len:
+            raise ConfigError(
+                f"rollout.max_tokens={self.max_tokens} leaves no room for a prompt within "
+                f"rollout.max_model_len={self.max_model_len}"
+            )
+        if self.block_size % 16:
+            raise ConfigError(f"rollout.block_size={self.block_size}: must be a multiple of 16")

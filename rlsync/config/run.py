@@ -1,0 +1,77 @@
+"""The root of a training run's configuration, and the rules that join its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rlsync.config.algorithm import AlgorithmConfig
+from rlsync.config.cluster import ClusterConfig
+from rlsync.config.data import DataConfig
+from rlsync.config.kernels import KernelMode, KernelsConfig, RowParallel
+from rlsync.config.model import ModelConfig
+from rlsync.config.parity import Fault, ParityConfig
+from rlsync.config.reward import RewardConfig
+from rlsync.config.rollout import RolloutConfig
+from rlsync.config.telemetry import TelemetryConfig
+from rlsync.config.trainer import TrainerConfig
+from rlsync.errors import ConfigError
+from rlsync.kernels import order
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    name: str = "run"
+    dir: str = ""
+    """Run folder; empty = runs/<name>."""
+
+
+@dataclass(kw_only=True, slots=True)
+class EvalConfig:
+    problems: int = 256
+    """Held-out problems, answered greedily; 0 = no evaluation."""
+    every: int = 0
+    """Evaluate every n steps, besides before the first and after the last."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    seed: int = 0
+    run: RunConfig = field(default_factory=RunConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    kernels: KernelsConfig = field(default_factory=KernelsConfig)
+    parity: ParityConfig = field(default_factory=ParityConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed}: must not be negative")
+        samples = self.algorithm.prompts_per_step * self.algorithm.group_size
+        wanted = self.trainer.ranks * self.trainer.minibatches
+        if samples < wanted:
+            raise ConfigError(
+                f"algorithm.prompts_per_step * algorithm.group_size = {samples} samples a step are fewer than "
+                f"trainer.ranks * trainer.minibatches = {wanted}: some rank would train on nothing. Raise the former."
+            )
+        if self.kernels.mode is KernelMode.invariant and self.kernels.row_parallel is RowParallel.tree:
+            order.local_leaves(self.leaves, self.rollout.tp)
+        if self.parity.fault is not Fault.none and self.kernels.mode is KernelMode.native:
+            raise ConfigError("parity.fault plants a fault in exact kernels; with kernels=native everything differs anyway")
+        if self.data.max_prompt_tokens + self.rollout.max_tokens > self.rollout.max_model_len:
+            raise ConfigError(
+                f"data.max_prompt_tokens={self.data.max_prompt_tokens} + rollout.max_tokens={self.rollout.max_tokens} "
+                f"exceed rollout.max_model_len={self.rollout.max_model_len}: raise the last or lower one of the others"
+            )
+
+    @property
+    def leaves(self) -> int:
+        """Leaves of the tree; 1 in the gather form, whose products are whole-K."""
+        if self.kernels.row_parallel is RowParallel.gather:
+            return 1
+        return order.resolve_leaves(self.kernels.tree_leaves, self.rollout.tp)

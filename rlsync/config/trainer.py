@@ -1,0 +1,57 @@
+"""FSDP2 training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rlsync.errors import ConfigError
+
+
+class Schedule(StrEnum):
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class NonFinitePolicy(StrEnum):
+    skip = "skip"
+    """Leave the update out and count it."""
+    stop = "stop"
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainerConfig:
+    steps: int = 100
+    ranks: int = 1
+    """FSDP ranks, one Ray actor each."""
+    lr: float = 1e-6
+    betas: tuple[float, float] = (0.9, 0.999)
+    adam_eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    schedule: Schedule = Schedule.constant
+    """What the learning rate does after the warm-up; linear and cosine end at min_lr_ratio * lr."""
+    min_lr_ratio: float = 0.0
+    max_grad_norm: float = 1.0
+    minibatches: int = 1
+    """Optimiser steps per batch of rollouts."""
+    micro_batch_tokens: int = 4096
+    """Most tokens of one forward pass of a rank (a longer single sequence makes its own)."""
+    gradient_checkpointing: bool = True
+    nonfinite: NonFinitePolicy = NonFinitePolicy.skip
+    save_every: int = 0
+    """Save Hugging Face weights every n steps, besides at the end; 0 = only at the end."""
+    threads_per_rank: int = 1
+    """CPU threads of a rank; fixed, because a library's sums may depend on it."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "ranks", "minibatches", "micro_batch_tokens", "threads_per_rank"):
+            value = {"steps": self.steps, "ranks": self.ranks, "minibatches": self.minibatches,
+                     "micro_batch_tokens": self.micro_batch_tokens, "threads_per_rank": self.threads_per_rank}[name]  # fmt: skip
+            if value < 1:
+                raise ConfigError(f"trainer.{name}={value}: must be at least 1")
+        if self.lr < 0:
+            raise ConfigError(f"trainer.lr={self.lr}: must not be negative")
+        if self.max_grad_norm <= 0:
+            raise ConfigError(f"trainer.max_grad_norm={self.max_grad_norm}: must be positive (use inf for no clipping)")

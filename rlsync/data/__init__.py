@@ -1,0 +1,1 @@
+"""Problems, the stream that training draws from, and their way to token ids."""

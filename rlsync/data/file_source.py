@@ -1,0 +1,53 @@
+"""Rows of a local .jsonl or .parquet file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from rlsync.data.row_source import Table
+from rlsync.errors import DataError
+
+
+def read_file(path: str, option: str) -> Table:
+    """Read all rows.
+
+    Args:
+        option: the config field that named the path, for messages.
+    Raises:
+        DataError: no such file, a format other than the two, or contents that do not parse.
+    """
+    name = f"{option}={path}"
+    file = Path(path).expanduser()
+    if file.suffix not in (".jsonl", ".parquet"):
+        raise DataError(f"{name}: {file.suffix or 'no'} suffix; want .jsonl (one JSON object a line) or .parquet")
+    if not file.is_file():
+        raise DataError(f"{name}: no such file (looked for {file.absolute()})")
+    return Table(name=name, rows=_parquet(file, name) if file.suffix == ".parquet" else _json_lines(file, name))
+
+
+def _json_lines(file: Path, name: str) -> list[dict[str, Any]]:
+    rows = []
+    # Not str.splitlines, which also splits at characters that JSON strings may hold.
+    for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:  # JSONDecodeError or UnicodeDecodeError
+            raise DataError(f"{name}, line {number}: not JSON in UTF-8: {error}. Want one object a line") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{name}, line {number}: {type(row).__name__}, want a JSON object")
+        rows.append(row)
+    return rows
+
+
+def _parquet(file: Path, name: str) -> list[dict[str, Any]]:
+    try:
+        return pyarrow.parquet.read_table(file).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{name}: not a readable parquet file: {error}") from error

@@ -1,0 +1,109 @@
+"""Problems from the rows of a table, whatever file or hub it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from rlsync.config.data import DataConfig
+from rlsync.data.hashing import digest, problem_id
+from rlsync.data.splits import split_of
+from rlsync.data.template import fill
+from rlsync.errors import DataError
+from rlsync.types import Problem, Split
+
+
+@dataclass(slots=True, kw_only=True)
+class Table:
+    name: str
+    """The config field and value that it came from, for messages."""
+    rows: list[dict[str, Any]]
+
+
+class RowSource:
+    """A finite set of problems, scored by exact match.
+
+    With a table of held-out problems, those and only those are held out: a problem of the first table
+    that is also among them is dropped.
+
+    Raises:
+        DataError: a table is empty, lacks a column, or has a value that is no text.
+    """
+
+    def __init__(self, config: DataConfig, table: Table, held_out: Table | None = None) -> None:
+        self._name = table.name
+        self._splits: dict[Split, list[Problem]] = {split: [] for split in Split}
+        problems = _problems(table, config)
+        if held_out is not None:
+            evaluation = _problems(held_out, config)
+            self._name += f" with {held_out.name}"
+            self._splits[Split.held_out] = list(evaluation.values())
+            problems = {prompt: problem for prompt, problem in problems.items() if prompt not in evaluation}
+        for prompt, problem in problems.items():
+            split = split_of(prompt, config)
+            if held_out is not None and split is Split.held_out:
+                split = Split.train
+            self._splits[split].append(problem)
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+        """Up to `count` problems of the split, in an order that the seed decides.
+
+        Raises:
+            DataError: the split has none.
+        """
+        available = self._splits[split]
+        if not available:
+            sizes = ", ".join(f"{name} {len(problems)}" for name, problems in self._splits.items())
+            raise DataError(
+                f"{self._name} has no problems of the split {split} ({sizes}). Add rows, or change "
+                "data.held_out_percent and data.warm_start_percent"
+            )
+        return sorted(available, key=lambda problem: digest("rows", seed, problem.id))[:count]
+
+    def score(self, problem: Problem, completion: str) -> float:
+        return float(completion.strip() == problem.answer.strip())
+
+
+def _problems(table: Table, config: DataConfig) -> dict[str, Problem]:
+    """The table's problems by prompt; of rows with equal prompts the first counts."""
+    if not table.rows:
+        raise DataError(f"{table.name} has no rows")
+    columns = list(dict.fromkeys(column for row in table.rows for column in row))
+    for field, column in (("prompt_column", config.prompt_column), ("answer_column", config.answer_column)):
+        if column not in columns:
+            near = get_close_matches(column, columns, n=1)
+            raise DataError(
+                f"data.{field}={column!r} is no column of {table.name}; it has {', '.join(columns)}."
+                + (f" Did you mean data.{field}={near[0]}?" if near else f" Set data.{field} to one of them")
+            )
+    problems: dict[str, Problem] = {}
+    for number, row in enumerate(table.rows, start=1):
+        where = f"row {number} of {table.name}"
+        question = _text(row, config.prompt_column, where)
+        prompt = fill(config.template, question, row)
+        answer = _answer(row, config.answer_column, where)
+        problems.setdefault(prompt, Problem(id=problem_id(prompt), prompt=prompt, answer=answer, metadata=row))
+    return problems
+
+
+def _text(row: dict[str, Any], column: str, where: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(
+            f"{where}: column {column!r} is {_short(value)} ({type(value).__name__}), want text that is not empty. "
+            "Correct or remove the row, or name another column"
+        )
+    return value
+
+
+def _answer(row: dict[str, Any], column: str, where: str) -> str:
+    value = row.get(column)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return _text(row, column, where)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "..."

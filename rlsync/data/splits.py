@@ -1,0 +1,17 @@
+"""Which split a problem belongs to."""
+
+from __future__ import annotations
+
+from rlsync.config.data import DataConfig
+from rlsync.data.hashing import digest
+from rlsync.types import Split
+
+
+def split_of(prompt: str, config: DataConfig) -> Split:
+    """The split of a prompt, by a hash of its text alone: no seed can move a problem to another split."""
+    bucket = digest("split", prompt) % 100
+    if bucket < config.held_out_percent:
+        return Split.held_out
+    if bucket < config.held_out_percent + config.warm_start_percent:
+        return Split.warm_start
+    return Split.train

@@ -1,0 +1,48 @@
+"""Errors that a user sees. All pickle cleanly, so Ray hands them to the driver as they are."""
+
+from __future__ import annotations
+
+
+class RlsyncError(Exception):
+    """Base of every error that is reported as one message, without a traceback."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[RlsyncError], tuple[str]]:
+        return type(self), (self.message,)
+
+
+class ConfigError(RlsyncError, ValueError):
+    """A value that the user gave is wrong; the message names it and the fix."""
+
+    exit_code = 2
+
+
+class DataError(ConfigError):
+    """A data set lacks what the run needs."""
+
+
+class RewardError(RlsyncError):
+    """The reward function failed on every sample of a step."""
+
+
+class DivergenceError(RlsyncError):
+    """Rollout and trainer do not hold the same bits."""
+
+    exit_code = 3
+
+
+class WorkerDiedError(RlsyncError):
+    """A trainer rank or a rollout worker ended while the run needed it."""
+
+    exit_code = 4
+
+
+class NonFiniteError(RlsyncError):
+    """A gradient or a log-prob is NaN or infinite and the policy is to stop."""
+
+    exit_code = 5

@@ -1,0 +1,1 @@
+"""The ops of the forward pass, each defined once and called by trainer and rollout alike."""

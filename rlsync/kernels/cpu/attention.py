@@ -1,0 +1,162 @@
+"""Causal attention with grouped KV heads and an optional sliding window.
+
+One inner routine serves packed training, chunked prefill and paged decode, one query row at a time: scores
+sum over d in order, the softmax sum runs in lanes of the key's logical position, P V sums over keys in
+order, all in fp32. So a row knows neither pages, chunks, nor its neighbours; skipped keys add nothing.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+
+from rlsync.kernels.cpu.scalar import LANES, exp32, fold_lanes, log64
+
+
+@numba.njit(nogil=True)
+def _attend_row(q, keys_t, values, position, scale, window, p, lanes, out):
+    """One query. q [D], keys_t [D, L], values [L, D], p [L rounded up to LANES] scratch, out [D]; -> logsumexp."""
+    dim = q.shape[0]
+    hi = position + 1
+    lo = max(0, hi - window) if window > 0 else 0
+    first = lo - lo % LANES
+    last = hi + (-hi) % LANES
+    p[lo:hi] = 0
+    for d in range(0, dim, 4):  # head_dim is a multiple of 4
+        q0, q1, q2, q3 = q[d], q[d + 1], q[d + 2], q[d + 3]
+        k0, k1, k2, k3 = keys_t[d], keys_t[d + 1], keys_t[d + 2], keys_t[d + 3]
+        for j in range(lo, hi):
+            p[j] = (((p[j] + q0 * k0[j]) + q1 * k1[j]) + q2 * k2[j]) + q3 * k3[j]
+    highest = -np.float32(np.inf)
+    for j in range(lo, hi):
+        p[j] = p[j] * scale
+        if p[j] > highest or p[j] != p[j]:
+            highest = p[j]
+    for j in range(lo, hi):
+        p[j] = exp32(p[j] - highest)
+    p[first:lo] = 0
+    p[hi:last] = 0
+    lanes[:] = 0
+    for j in range(first, last, LANES):
+        for i in range(LANES):
+            lanes[i] += p[j + i]
+    total = fold_lanes(lanes)
+    out[:] = 0
+    j = lo
+    while j + 4 <= hi:
+        p0, p1, p2, p3 = p[j], p[j + 1], p[j + 2], p[j + 3]
+        v0, v1, v2, v3 = values[j], values[j + 1], values[j + 2], values[j + 3]
+        for d in range(dim):
+            out[d] = (((out[d] + p0 * v0[d]) + p1 * v1[d]) + p2 * v2[d]) + p3 * v3[d]
+        j += 4
+    while j < hi:
+        for d in range(dim):
+            out[d] += p[j] * values[j, d]
+        j += 1
+    for d in range(dim):
+        out[d] = out[d] / total
+    return highest + np.float32(log64(np.float64(total)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _packed_kernel(q, k, v, starts, scale, window, out, lse):
+    # q, out [T, Hq, D]; k, v [T, Hkv, D]; starts [S + 1]; lse [T, Hq]
+    heads, kv_heads, dim = q.shape[1], k.shape[1], q.shape[2]
+    group = heads // kv_heads
+    lanes = np.empty(LANES, np.float32)
+    for s in range(starts.shape[0] - 1):
+        begin, length = starts[s], starts[s + 1] - starts[s]
+        keys_t = np.empty((dim, length), np.float32)
+        values = np.empty((length, dim), np.float32)
+        p = np.empty(length + LANES, np.float32)
+        for g in range(kv_heads):
+            for j in range(length):
+                for d in range(dim):
+                    keys_t[d, j] = k[begin + j, g, d]
+                    values[j, d] = v[begin + j, g, d]
+            for t in range(length):
+                for h in range(g * group, (g + 1) * group):
+                    lse[begin + t, h] = _attend_row(
+                        q[begin + t, h], keys_t, values, t, scale, window, p, lanes, out[begin + t, h]
+                    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _paged_kernel(q, cache, shift, table, starts, lengths, scale, window, out):
+    # q, out [T, Hq, D]; cache [blocks, Hkv, block, 2D] bits; table [S, pages]; starts [S + 1]; lengths [S]
+    heads, dim = q.shape[1], q.shape[2]
+    kv_heads, block = cache.shape[1], cache.shape[2]
+    group = heads // kv_heads
+    lanes = np.empty(LANES, np.float32)
+    for s in range(lengths.shape[0]):
+        begin, count, length = starts[s], starts[s + 1] - starts[s], lengths[s]
+        if count <= 0:
+            continue
+        oldest = max(0, length - count + 1 - window) if window > 0 else 0  # earlier pages may be freed
+        keys_t = np.empty((dim, length), np.float32)
+        values = np.empty((length, dim), np.float32)
+        p = np.empty(length + LANES, np.float32)
+        for g in range(kv_heads):
+            for j in range(oldest, length):
+                row = cache[table[s, j // block], g, j % block]
+                for d in range(dim):
+                    keys_t[d, j] = np.uint32(np.uint32(row[d]) << shift).view(np.float32)
+                    values[j, d] = np.uint32(np.uint32(row[dim + d]) << shift).view(np.float32)
+            for t in range(count):
+                for h in range(g * group, (g + 1) * group):
+                    _attend_row(
+                        q[begin + t, h], keys_t, values, length - count + t, scale, window, p, lanes,
+                        out[begin + t, h],
+                    )  # fmt: skip
+
+
+def packed_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, scale: float, window: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention over sequences laid end to end.
+
+    Args:
+        q: [T, Hq, D]; k, v: [T, Hkv, D], fp32 or bf16.
+        starts: [S + 1] integer offsets of the sequences, from 0 to T.
+        window: keys a query sees, itself included (q - k < window); 0 = all.
+    Returns:
+        out [T, Hq, D] in q's dtype, logsumexp [T, Hq] fp32.
+    """
+    out = torch.empty(q.shape, dtype=torch.float32)
+    lse = torch.empty(q.shape[:2], dtype=torch.float32)
+    _packed_kernel(
+        _fp32(q), _fp32(k), _fp32(v), starts.to(torch.int64).numpy(), np.float32(scale), window, out.numpy(), lse.numpy()
+    )
+    return out.to(q.dtype), lse
+
+
+def paged_attention(
+    q: torch.Tensor,
+    cache: torch.Tensor,
+    table: torch.Tensor,
+    starts: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float,
+    window: int,
+) -> torch.Tensor:
+    """Attention of new tokens over a paged cache that already holds their keys and values.
+
+    Args:
+        q: [T, Hq, D]; sequence s owns rows starts[s]:starts[s+1], its last ones by position.
+        cache: [blocks, Hkv, block, 2D], keys then values in the last dim.
+        table: [S, pages] int32 block ids; lengths: [S] tokens in the cache, the new ones included.
+    Returns:
+        [T, Hq, D] in q's dtype.
+    """
+    bits, shift = (torch.uint16, 16) if cache.dtype == torch.bfloat16 else (torch.uint32, 0)
+    out = torch.empty(q.shape, dtype=torch.float32)
+    _paged_kernel(
+        _fp32(q), cache.view(bits).numpy(), np.uint32(shift), table.numpy(), starts.to(torch.int64).numpy(),
+        lengths.to(torch.int64).numpy(), np.float32(scale), window, out.numpy(),
+    )  # fmt: skip
+    return out.to(q.dtype)
+
+
+def _fp32(t: torch.Tensor) -> np.ndarray:
+    return t.detach().to(torch.float32).contiguous().numpy()

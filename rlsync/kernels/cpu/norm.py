@@ -1,0 +1,32 @@
+"""RMSNorm's reduction."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+
+from rlsync.kernels.cpu.scalar import LANES, fold_lanes
+
+
+@numba.njit(cache=True, nogil=True)
+def _rms_rstd_kernel(x, rstd, eps):  # x [T, H], rstd [T]
+    lanes = np.empty(LANES, np.float32)
+    size = x.shape[1]
+    for t in range(x.shape[0]):
+        lanes[:] = 0
+        whole = size - size % LANES
+        for h in range(0, whole, LANES):
+            for i in range(LANES):
+                lanes[i] += x[t, h + i] * x[t, h + i]
+        for i in range(size - whole):
+            lanes[i] += x[t, whole + i] * x[t, whole + i]
+        mean = fold_lanes(lanes) / np.float32(size)
+        rstd[t] = np.float32(1) / np.sqrt(mean + eps)
+
+
+def rms_rstd(x: torch.Tensor, eps: float) -> torch.Tensor:
+    """1 / sqrt(mean(x^2) + eps) over the last dim. x: [T, H] -> [T] fp32."""
+    rstd = torch.empty(x.shape[0], dtype=torch.float32)
+    _rms_rstd_kernel(x.detach().to(torch.float32).contiguous().numpy(), rstd.numpy(), np.float32(eps))
+    return rstd

@@ -1,0 +1,50 @@
+"""What both sides must agree on before a bit is compared."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from rlsync.kernels import ops, order
+
+_SOURCES = ("order.py", "ops.py", "rope.py", "collectives.py", "cpu")
+
+
+def fingerprint(*, leaves: int, row_parallel: str, temperature: float, dtype: str, device: str) -> str:
+    """A digest of the kernels' source, their constants, the libraries that compile them, the settings of the run, and
+    of the bits that the kernels really give on fixed inputs here. Equal digests = equal kernels."""
+    digest = hashlib.sha256()
+    for part in (str(order.ORDER_VERSION), str(leaves), row_parallel, repr(float(temperature)), dtype, device):
+        digest.update(part.encode() + b"\0")
+    for library in ("torch", "numba", "llvmlite"):
+        digest.update(version(library).encode())
+    root = Path(__file__).parent
+    for name in _SOURCES:
+        path = root / name
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    digest.update(_probe())
+    return digest.hexdigest()[:16]
+
+
+def _probe() -> bytes:
+    """Bits of every kernel on fixed data (also compiles the kernels, or loads them from the cache)."""
+    # Integers through a multiplicative hash: the same numbers whatever the library's generator does.
+    ints = (torch.arange(1, 1 + 24 * 64, dtype=torch.int64) * 2654435761) % 65536
+    x = ((ints.to(torch.float32) - 32768) / 16384).view(24, 64)
+    starts = torch.tensor([0, 9, 24])
+    out: list[torch.Tensor] = []
+    for dtype in (torch.float32, torch.bfloat16):
+        y = x.to(dtype)
+        out += [ops.row_parallel_linear(y, y, leaves=8), ops.linear(y, y), ops.rms_norm(y, y[0], 1e-6)]
+        heads = y.view(24, 4, 16)
+        out += [ops.silu_and_mul(y, y), ops.packed_attention(heads, heads, heads, starts, 0.25, 7)]
+        cache = torch.cat([y.view(24, 4, 16)[:16]] * 2, dim=-1).transpose(0, 1)[None].contiguous()
+        table, lengths = torch.zeros(1, 1, dtype=torch.int32), torch.tensor([16])
+        out.append(ops.paged_attention(heads[:1], cache, table, torch.tensor([0, 1]), lengths, 0.25))
+    rows = ops.logprobs(ops.lm_head(x, x), 0.7)
+    out += [rows, ops.draw(rows, torch.arange(24), torch.arange(24))]
+    return b"".join(t.contiguous().view(torch.uint8).numpy().tobytes() for t in out)

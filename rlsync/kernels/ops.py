@@ -1,0 +1,232 @@
+"""The ops of the forward pass, with autograd. The forward is the contract; the backward is any right one.
+
+Shapes: T tokens, K inputs, N outputs, H heads, D head dim, V vocabulary. Model dtypes are fp32 and bf16.
+Every forward is a function of its own row alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+
+from rlsync.errors import ConfigError
+from rlsync.kernels.order import tree_sum
+
+_BACKENDS = {"cpu": "rlsync.kernels.cpu"}
+
+
+def backend(x: torch.Tensor) -> ModuleType:
+    """The module of raw forwards for x's device.
+
+    Raises:
+        ConfigError: no kernels for that device in this release.
+    """
+    return _load_backend(x.device.type)
+
+
+@functools.cache
+def _load_backend(device: str) -> ModuleType:
+    # Loaded at first use: vLLM scans all modules when a worker starts, and stumbles over llvmlite's lazy objects.
+    if device not in _BACKENDS:
+        raise ConfigError(
+            f"kernels=invariant has no kernels for device {device} in this release. "
+            "Use cluster.device=cpu, or kernels=native to train without the guarantee."
+        )
+    return importlib.import_module(_BACKENDS[device])
+
+
+def row_parallel_root(x: torch.Tensor, w: torch.Tensor, leaves: int) -> torch.Tensor:
+    """The root of the subtree that x [..., K] w [N, K]^T spans, before bias and rounding: [..., N] fp32."""
+    rows = x.reshape(-1, x.shape[-1])
+    root = tree_sum(backend(x).matmul_leaves(rows, w, leaves))
+    return root.view(*x.shape[:-1], w.shape[0])
+
+
+def finish(root: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """round(root + bias): the bias in fp32, one rounding."""
+    return (root if bias is None else root + bias.to(torch.float32)).to(dtype)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, bias, leaves, out_dtype):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x, w)
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        return finish(row_parallel_root(x, w, leaves), bias, out_dtype)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        x, w = ctx.saved_tensors
+        grad32 = grad.reshape(-1, grad.shape[-1]).to(torch.float32)
+        x32 = x.reshape(-1, x.shape[-1]).to(torch.float32)
+        grad_x = (grad32 @ w.to(torch.float32)).to(x.dtype).view(x.shape) if ctx.needs_input_grad[0] else None
+        grad_w = (grad32.t() @ x32).to(w.dtype) if ctx.needs_input_grad[1] else None
+        grad_b = grad32.sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
+        return grad_x, grad_w, grad_b, None, None
+
+
+def linear(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """round(x w^T + bias): each output one whole-K sum in increasing k. [..., K], [N, K] -> [..., N]."""
+    return _Linear.apply(x, w, bias, 1, x.dtype)
+
+
+def row_parallel_linear(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None, *, leaves: int
+) -> torch.Tensor:
+    """Like `linear`, but K sums in the tree of `leaves` leaves (order.py), as TP ranks together do."""
+    return _Linear.apply(x, w, bias, leaves, x.dtype)
+
+
+def lm_head(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """fp32 logits of hidden states in the model's dtype. [T, K], [V, K] -> [T, V]."""
+    return _Linear.apply(x, w, None, 1, torch.float32)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, eps):  # type: ignore[no-untyped-def]
+        rows = x.reshape(-1, x.shape[-1])
+        rstd = backend(x).rms_rstd(rows, eps)[:, None]
+        ctx.save_for_backward(rows, w, rstd)
+        return ((rows.to(torch.float32) * rstd).to(w.dtype) * w).to(x.dtype).view(x.shape)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        rows, w, rstd = ctx.saved_tensors
+        normed = rows.to(torch.float32) * rstd
+        grad32 = grad.reshape(rows.shape).to(torch.float32)
+        grad_normed = grad32 * w.to(torch.float32)
+        mean = (grad_normed * normed).mean(-1, keepdim=True)
+        grad_x = ((grad_normed - normed * mean) * rstd).to(rows.dtype).view(grad.shape)
+        return grad_x, (grad32 * normed).sum(0).to(w.dtype), None
+
+
+def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> torch.Tensor:
+    """RMSNorm over the last dim in Hugging Face's rounding: x rstd in fp32, round, times w, round."""
+    return _RMSNorm.apply(x, w, eps)
+
+
+class _SiluAndMul(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate, up):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(gate, up)
+        return backend(gate).silu(gate) * up
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        gate, up = ctx.saved_tensors
+        gate32, grad32 = gate.to(torch.float32), grad.to(torch.float32)
+        sigmoid = torch.sigmoid(gate32)
+        silu = gate32 * sigmoid
+        grad_gate = grad32 * up.to(torch.float32) * (sigmoid + silu * (1 - sigmoid))
+        return grad_gate.to(gate.dtype), (grad32 * silu).to(up.dtype)
+
+
+def silu_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """round(silu(gate)) * up, rounded. Any shape."""
+    return _SiluAndMul.apply(gate, up)
+
+
+class _PackedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, starts, scale, window):  # type: ignore[no-untyped-def]
+        out, lse = backend(q).packed_attention(q, k, v, starts, scale, window)
+        ctx.save_for_backward(q, k, v, out, lse, starts)
+        ctx.scale, ctx.window = scale, window
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        q, k, v, out, lse, starts = ctx.saved_tensors
+        grads = [torch.empty(t.shape, dtype=torch.float32, device=t.device) for t in (q, k, v)]
+        bounds = starts.tolist()
+        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+            part = slice(begin, end)
+            _attention_backward(
+                *(t[part].to(torch.float32) for t in (q, k, v, out, grad)),
+                lse[part], ctx.scale, ctx.window, *(g[part] for g in grads),
+            )  # fmt: skip
+        return grads[0].to(q.dtype), grads[1].to(k.dtype), grads[2].to(v.dtype), None, None, None
+
+
+def _attention_backward(q, k, v, out, grad, lse, scale, window, grad_q, grad_k, grad_v):  # type: ignore[no-untyped-def]
+    """Gradients of one sequence, written into grad_q [T, Hq, D] and grad_k, grad_v [T, Hkv, D]; all fp32."""
+    length, heads, dim = q.shape
+    kv_heads = k.shape[1]
+    # [Hkv, G, T, D]: the query heads of a group share keys and values.
+    q, out, grad = (t.view(length, kv_heads, -1, dim).permute(1, 2, 0, 3) for t in (q, out, grad))
+    k, v = (t.permute(1, 0, 2)[:, None] for t in (k, v))  # [Hkv, 1, T, D]
+    lse = lse.t().reshape(kv_heads, -1, length, 1)
+    distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
+    hidden = (distance < 0) | (distance >= window) if window else distance < 0
+    scores = (q @ k.transpose(-1, -2)) * scale
+    p = torch.exp(scores - lse).masked_fill(hidden, 0.0)
+    delta = (out * grad).sum(-1, keepdim=True)
+    grad_scores = p * (grad @ v.transpose(-1, -2) - delta) * scale
+    grad_q.copy_((grad_scores @ k).permute(2, 0, 1, 3).reshape(length, heads, dim))
+    grad_k.copy_((grad_scores.transpose(-1, -2) @ q).sum(1).permute(1, 0, 2))
+    grad_v.copy_((p.transpose(-1, -2) @ grad).sum(1).permute(1, 0, 2))
+
+
+def packed_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, scale: float, window: int = 0
+) -> torch.Tensor:
+    """Causal attention of sequences laid end to end.
+
+    Args:
+        q: [T, Hq, D]; k, v: [T, Hkv, D], Hkv divides Hq, D a multiple of 4.
+        starts: [S + 1] int64 offsets.
+        window: keys that a query sees, itself included (q - k < window); 0 = all.
+    """
+    return _PackedAttention.apply(q, k, v, starts, scale, window)
+
+
+def paged_attention(
+    q: torch.Tensor,
+    cache: torch.Tensor,
+    table: torch.Tensor,
+    starts: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float,
+    window: int = 0,
+) -> torch.Tensor:
+    """The same function over a paged cache (inference only); arguments as in cpu/attention.py."""
+    return backend(q).paged_attention(q, cache, table, starts, lengths, scale, window)
+
+
+class _Logprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, temperature):  # type: ignore[no-untyped-def]
+        out = backend(logits).logprobs(logits, temperature)
+        ctx.save_for_backward(out)
+        ctx.temperature = temperature
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        (out,) = ctx.saved_tensors
+        return (grad - out.exp() * grad.sum(-1, keepdim=True)) / ctx.temperature, None
+
+
+def logprobs(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """log_softmax(logits / temperature), fp32 in and out. [T, V] -> [T, V]."""
+    return _Logprobs.apply(logits, temperature)
+
+
+def draw(rows: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Tokens [T] int64: a pure function of log-probs [T, V], seeds [T] and positions [T]."""
+    return backend(rows).draw(rows, seeds, positions)
+
+
+def greedy(rows: torch.Tensor) -> torch.Tensor:
+    """Most probable token of each row [T, V] -> [T]; a tie goes to the lower id."""
+    return (rows == rows.amax(-1, keepdim=True)).to(torch.int8).argmax(-1)
+
+
+def embedding(ids: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Rows of w; -0.0 becomes +0.0, as the sum over vocabulary shards makes it."""
+    return F.embedding(ids, w) + 0.0

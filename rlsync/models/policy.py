@@ -1,0 +1,72 @@
+"""The policy: a Hugging Face backbone and its head, as one module that returns log-probs of given targets."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from rlsync.config.kernels import KernelMode
+from rlsync.kernels import ops
+from rlsync.models.install import install
+from rlsync.types import Pack, PolicyOutput
+
+_ROWS_PER_CHUNK = 8192
+"""Rows whose [rows, vocabulary] log-probs exist at a time."""
+
+
+class Policy(nn.Module):
+    """Backbone plus head. Its forward is the FSDP root, so head and embedding (often one tensor) gather together.
+
+    Args:
+        model: a causal LM in fp32 master weights, before `fully_shard`.
+        mode: `invariant` installs rlsync's ops, `native` leaves transformers' own.
+        leaves: of the tree.
+        dtype: compute dtype.
+        temperature: of the policy; divides the logits.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, mode: KernelMode, leaves: int, dtype: torch.dtype, temperature: float
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.mode = mode
+        self.temperature = temperature
+        if mode is KernelMode.invariant:
+            install(model, leaves=leaves, dtype=dtype)
+
+    def forward(self, pack: Pack, *, redraw: bool = False) -> PolicyOutput:
+        """Log-prob and entropy of every row's target; with `redraw`, the token that the row's seed draws."""
+        hidden = self._backbone(pack)
+        parts = [self._head(hidden, pack, rows, redraw) for rows in _chunks(hidden.shape[0])]
+        return PolicyOutput(
+            logprobs=torch.cat([p.logprobs for p in parts]),
+            entropy=torch.cat([p.entropy for p in parts]),
+            draws=torch.cat([p.draws for p in parts if p.draws is not None]) if redraw else None,
+        )
+
+    def _backbone(self, pack: Pack) -> torch.Tensor:
+        """[T, hidden]."""
+        extra = {"starts": pack.starts} if self.mode is KernelMode.invariant else {}
+        out = self.model.base_model(
+            input_ids=pack.tokens[None], position_ids=pack.positions[None], use_cache=False, **extra
+        )
+        return out.last_hidden_state[0]
+
+    def _head(self, hidden: torch.Tensor, pack: Pack, rows: slice, redraw: bool) -> PolicyOutput:
+        weight = self.model.get_output_embeddings().weight
+        if self.mode is KernelMode.invariant:
+            logprobs = ops.logprobs(ops.lm_head(hidden[rows], weight), self.temperature)
+        else:
+            logits = torch.nn.functional.linear(hidden[rows], weight).float()
+            logprobs = torch.log_softmax(logits / self.temperature, dim=-1)
+        with torch.no_grad():
+            entropy = -(logprobs.exp() * logprobs).sum(-1)
+            draws = ops.draw(logprobs, pack.seeds[rows], pack.positions[rows]) if redraw else None
+        chosen = logprobs.gather(-1, pack.targets[rows, None])[:, 0]
+        return PolicyOutput(logprobs=chosen, entropy=entropy, draws=draws)
+
+
+def _chunks(rows: int) -> list[slice]:
+    return [slice(i, min(i + _ROWS_PER_CHUNK, rows)) for i in range(0, rows, _ROWS_PER_CHUNK)]

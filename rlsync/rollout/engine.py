@@ -1,0 +1,157 @@
+"""One vLLM engine: requests in, finished rollouts out, token ids only."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from vllm import EngineArgs, LLMEngine, RequestOutput, SamplingParams
+from vllm.sampling_params import RequestOutputKind
+
+from rlsync.config.kernels import KernelMode
+from rlsync.config.parity import Fault
+from rlsync.config.run import TrainConfig
+from rlsync.types import FinishReason, Rollout, RolloutRequest, TensorDigest
+from rlsync.vllm_plugin.sampling import GREEDY_KEY, SEED_KEY
+from rlsync.vllm_plugin.settings import PluginSettings
+from rlsync.weight_sync.plan import SyncPlan
+from rlsync.weight_sync.transport import Address
+
+_EXTENSION = "rlsync.vllm_plugin.weights.WeightReceiver"
+_SAMPLER = "rlsync.vllm_plugin.sampling:StatelessSampler"
+
+
+@dataclass(slots=True, kw_only=True)
+class EngineCounters:
+    """What the scheduler really did since the engine started."""
+
+    preemptions: int
+    prefix_cache_hit_tokens: int
+    chunked_prompts: int
+
+
+def engine_args(config: TrainConfig, model_path: str) -> EngineArgs:
+    """vLLM's arguments for a run; in native mode stock vLLM, but for the worker's weight receiver."""
+    rollout = config.rollout
+    common = dict(
+        model=model_path,
+        skip_tokenizer_init=True,
+        dtype=config.model.dtype.value,
+        seed=0,
+        tensor_parallel_size=rollout.tp,
+        distributed_executor_backend="mp" if rollout.tp > 1 else "uni",
+        max_model_len=rollout.max_model_len,
+        max_num_seqs=rollout.max_num_seqs,
+        max_num_batched_tokens=rollout.max_num_batched_tokens,
+        enable_chunked_prefill=True,
+        enable_prefix_caching=rollout.prefix_caching,
+        block_size=rollout.block_size,
+        kv_cache_memory_bytes=rollout.kv_cache_mib << 20,
+        gpu_memory_utilization=rollout.gpu_memory_utilization,
+        model_impl=rollout.model_impl.value,
+        enforce_eager=True,
+        disable_log_stats=False,
+        worker_extension_cls=_EXTENSION,
+    )
+    if config.kernels.mode is KernelMode.native:
+        return EngineArgs(**common, logprobs_mode="processed_logprobs")
+    settings = PluginSettings(
+        leaves=config.leaves, row_parallel=config.kernels.row_parallel.value, temperature=rollout.temperature
+    )
+    return EngineArgs(
+        **common,
+        quantization="rlsync",
+        kernel_config={"ir_op_priority": {"rms_norm": ["rlsync"], "fused_add_rms_norm": ["rlsync"]}},
+        compilation_config={"mode": 0, "custom_ops": ["none"]},
+        logprobs_mode="raw_logits",
+        logits_processors=[_SAMPLER],
+        additional_config=settings.as_additional_config(),
+    )
+
+
+class RolloutEngine:
+    """Drives vLLM's engine step by step in this process; TP workers are its children."""
+
+    def __init__(self, config: TrainConfig, model_path: str) -> None:
+        self._config = config
+        self._native = config.kernels.mode is KernelMode.native
+        self._engine = LLMEngine.from_engine_args(engine_args(config, model_path))
+        self._ids = itertools.count()
+        self._version = 0
+        self._chunked = 0
+
+    def fingerprints(self) -> list[str]:
+        """One per worker; empty in native mode, which has none."""
+        return [] if self._native else self._engine.collective_rpc("rlsync_fingerprint")
+
+    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]:
+        """Answer all requests; the result has their order."""
+        order = {}
+        for index, request in enumerate(requests):
+            request_id = str(next(self._ids))
+            order[request_id] = index
+            self._chunked += len(request.prompt) > self._config.rollout.max_num_batched_tokens
+            self._engine.add_request(request_id, {"prompt_token_ids": request.prompt}, self._params(request))
+        rollouts: list[Rollout | None] = [None] * len(requests)
+        while self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                if output.finished:
+                    index = order[output.request_id]
+                    rollouts[index] = self._rollout(requests[index], output)
+        return [rollout for rollout in rollouts if rollout is not None]
+
+    def connect(self, plan: SyncPlan, addresses: list[Address], first_rank: int, world: int) -> None:
+        self._engine.collective_rpc("rlsync_connect", args=(plan, addresses, first_rank, world))
+
+    def receive_weights(self, version: int, fault: Fault) -> list[TensorDigest]:
+        """Load the weights that the trainer ranks send, and forget every cached key and value.
+
+        Returns:
+            digests of all workers' parts.
+        """
+        parts = self._engine.collective_rpc("rlsync_receive", args=(self._native, fault))
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("vLLM did not reset its prefix cache: requests are still running")
+        self._version = version
+        return [digest for worker in parts for digest in worker]
+
+    def counters(self) -> EngineCounters:
+        metrics = {m.name: m for m in self._engine.get_metrics()}
+        return EngineCounters(
+            preemptions=int(metrics["vllm:num_preemptions"].value),
+            prefix_cache_hit_tokens=int(metrics["vllm:prefix_cache_hits"].value),
+            chunked_prompts=self._chunked,
+        )
+
+    def shutdown(self) -> None:
+        self._engine.engine_core.shutdown()
+
+    def _params(self, request: RolloutRequest) -> SamplingParams:
+        shared = dict(
+            max_tokens=request.max_tokens,
+            stop_token_ids=request.stop_ids,
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        if self._native:
+            temperature = 0.0 if request.greedy else self._config.rollout.temperature
+            return SamplingParams(temperature=temperature, **shared)
+        extra = {SEED_KEY: request.seed, GREEDY_KEY: request.greedy}
+        return SamplingParams(temperature=0.0, extra_args=extra, **shared)
+
+    def _rollout(self, request: RolloutRequest, output: RequestOutput) -> Rollout:
+        (completion,) = output.outputs
+        response = list(completion.token_ids)
+        pairs = zip(response, completion.logprobs or [], strict=True)
+        logprobs = [position[token].logprob for token, position in pairs]
+        prompt = len(request.prompt)
+        return Rollout(
+            tokens=torch.tensor(request.prompt + response),
+            sampled=torch.tensor([False] * prompt + [True] * len(response)),
+            logprobs=torch.tensor([0.0] * prompt + logprobs, dtype=torch.float32),
+            weight_version=torch.tensor([-1] * prompt + [self._version] * len(response), dtype=torch.int32),
+            seed=request.seed,
+            finish_reason=FinishReason.stop if completion.finish_reason == "stop" else FinishReason.length,
+        )

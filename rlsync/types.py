@@ -1,0 +1,200 @@
+"""The dataclasses that cross boundaries between components and processes.
+
+Shapes: T tokens of one sequence or pack, S sequences of a pack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import torch
+
+
+class Split(StrEnum):
+    train = "train"
+    warm_start = "warm_start"
+    held_out = "held_out"
+
+
+class FinishReason(StrEnum):
+    stop = "stop"
+    """The model sampled a stop token."""
+    length = "length"
+    """The response reached the token limit."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Problem:
+    """One task to solve: what the model reads, and what its scorer needs."""
+
+    id: str
+    """Stable across runs: a digest of the prompt."""
+    prompt: str
+    """User text, before any chat template."""
+    answer: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """The source's own record, handed to the scorer as it is."""
+
+
+@dataclass(slots=True, kw_only=True)
+class RolloutRequest:
+    prompt: list[int]
+    """Token ids."""
+    seed: int
+    """0 <= seed < 2^63; with weights and prompt it determines the response."""
+    max_tokens: int
+    stop_ids: list[int]
+    greedy: bool = False
+    """Take the most probable token instead of drawing."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Rollout:
+    """A finished sequence, prompt and response, as the rollout engine produced it."""
+
+    tokens: torch.Tensor
+    """[T] int64."""
+    sampled: torch.Tensor
+    """[T] bool: the model's own tokens."""
+    logprobs: torch.Tensor
+    """[T] float32: decode-time log-prob of each sampled token; 0 where not sampled."""
+    weight_version: torch.Tensor
+    """[T] int32: version of the weights that sampled each token; -1 where not sampled."""
+    seed: int
+    finish_reason: FinishReason
+
+    @property
+    def num_sampled(self) -> int:
+        return int(self.sampled.sum())
+
+    @property
+    def response(self) -> list[int]:
+        return self.tokens[self.sampled].tolist()
+
+
+@dataclass(slots=True, kw_only=True)
+class Score:
+    """What a reward function said of one rollout."""
+
+    reward: float
+    error: str | None = None
+    """The message of the exception that the reward function raised on this sample."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainSample:
+    """One rollout with what its loss needs."""
+
+    rollout: Rollout
+    advantage: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Pack:
+    """Sequences laid end to end without padding. Row t predicts token t + 1 of its sequence.
+
+    The last row of a sequence predicts nothing: its target is 0 and its mask False.
+    """
+
+    tokens: torch.Tensor
+    """[T] int64."""
+    positions: torch.Tensor
+    """[T] int64: position within the sequence."""
+    starts: torch.Tensor
+    """[S + 1] int64 offsets."""
+    targets: torch.Tensor
+    """[T] int64: the token that row t predicts."""
+    mask: torch.Tensor
+    """[T] bool: the target was sampled by the model, so it is compared and trained on."""
+    rollout_logprobs: torch.Tensor
+    """[T] float32 decode-time log-prob of the target; 0 outside the mask."""
+    advantages: torch.Tensor
+    """[T] float32."""
+    seeds: torch.Tensor
+    """[T] int64: the seed of the row's request."""
+    sequence_ids: torch.Tensor
+    """[S] int64: index of each sequence in the step; -1 for filler."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PolicyOutput:
+    """Per row of a pack, fp32."""
+
+    logprobs: torch.Tensor
+    """[T]: log-prob of the target."""
+    entropy: torch.Tensor
+    """[T]: entropy of the row's distribution, in nats; carries no gradient."""
+    draws: torch.Tensor | None = None
+    """[T] int64: the token drawn again from the row, its seed and position."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TensorDigest:
+    """A digest of a rectangle of one canonical (Hugging Face named) tensor."""
+
+    name: str
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    value: int
+    """Position-keyed sum modulo 2^64: digests of disjoint parts add up to the whole's."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ParamSpec:
+    """A canonical tensor as it travels: compute dtype, Hugging Face name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    """`bfloat16` or `float32`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ParityCounts:
+    """What the monitor saw on some tokens; counts of disjoint sets of tokens merge."""
+
+    tokens_sampled: int = 0
+    tokens_compared: int = 0
+    tokens_left_out_stale: int = 0
+    """Sampled at other weights than the forward pass holds."""
+    tokens_different: int = 0
+    draws_compared: int = 0
+    draws_different: int = 0
+    nonfinite: int = 0
+    max_abs_diff: float = 0.0
+    max_ulp: int = 0
+    k3_sum: float = 0.0
+    """Sum over compared tokens of e^d - d - 1, d = trainer - rollout, in nats."""
+    first_sequence: int = -1
+    """Sequence id of the first divergent token, -1 if none."""
+    first_position: int = -1
+    """Its position in the sequence."""
+    first_trainer: float = 0.0
+    first_rollout: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class StepStats:
+    """What one trainer rank reports of a training step; sums are over the rank's own tokens."""
+
+    tokens: int = 0
+    """Rows forwarded, prompt and response."""
+    loss_tokens: int = 0
+    loss_sum: float = 0.0
+    entropy_sum: float = 0.0
+    kl_sum: float = 0.0
+    clipped: int = 0
+    ratio_max: float = 1.0
+    ratio_min: float = 1.0
+    grad_norm: float = 0.0
+    learning_rate: float = 0.0
+    micro_batches: int = 0
+    updates: int = 0
+    """Optimiser steps taken."""
+    updates_skipped: int = 0
+    """Optimiser steps left out because a gradient was not finite."""
+    seconds: float = 0.0
+    peak_memory_gib: float = 0.0
+    parity: ParityCounts = field(default_factory=ParityCounts)

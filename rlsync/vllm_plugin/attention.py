@@ -1,0 +1,133 @@
+"""vLLM's attention on rlsync's paged kernel. The layout of vLLM's KV cache is known here alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from vllm.v1.attention.backend import (
+    AttentionBackend,
+    AttentionImpl,
+    AttentionMetadataBuilder,
+    AttentionType,
+    CommonAttentionMetadata,
+    MultipleOf,
+)
+from vllm.v1.kv_cache_interface import KVCacheLayout
+
+from rlsync.errors import ConfigError
+from rlsync.kernels import ops
+
+
+@dataclass(slots=True)
+class PagedMetadata:
+    num_tokens: int
+    starts: torch.Tensor
+    """[S + 1]"""
+    lengths: torch.Tensor
+    """[S]"""
+    table: torch.Tensor
+    """[S, pages] int32"""
+    slots: torch.Tensor
+    """[T] block * block_size + offset of each new token"""
+
+
+class PagedMetadataBuilder(AttentionMetadataBuilder[PagedMetadata]):
+    def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: torch.device) -> None:
+        super().__init__(kv_cache_spec, layer_names, vllm_config, device)
+
+    def build(
+        self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
+    ) -> PagedMetadata:
+        common = common_attn_metadata
+        return PagedMetadata(
+            num_tokens=common.num_actual_tokens,
+            starts=common.query_start_loc,
+            lengths=common.seq_lens,
+            table=common.block_table_tensor,
+            slots=common.slot_mapping,
+        )
+
+
+class PagedAttentionImpl(AttentionImpl[PagedMetadata]):
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int,
+        alibi_slopes: list[float] | None = None,
+        sliding_window: int | None = None,
+        kv_cache_dtype: str = "auto",
+        logits_soft_cap: float | None = None,
+        attn_type: str = AttentionType.DECODER,
+        kv_sharing_target_layer_name: str | None = None,
+        sinks: torch.Tensor | None = None,
+    ) -> None:
+        unsupported = {
+            "ALiBi": alibi_slopes is not None,
+            "an attention softcap": bool(logits_soft_cap),
+            "attention sinks": sinks is not None,
+            f"attention type {attn_type}": attn_type != AttentionType.DECODER,
+            f"KV cache dtype {kv_cache_dtype}": kv_cache_dtype not in ("auto", "bfloat16", "float32"),
+            "KV sharing across layers": kv_sharing_target_layer_name is not None,
+        }
+        for what, present in unsupported.items():
+            if present:
+                raise ConfigError(f"{what} is not supported by kernels=invariant")
+        self.num_heads, self.head_size, self.num_kv_heads = num_heads, head_size, num_kv_heads
+        self.scale = float(scale)
+        self.window = sliding_window or 0
+
+    def forward(
+        self,
+        layer: torch.nn.Module,
+        query: torch.Tensor,  # [T, Hq, D]
+        key: torch.Tensor,  # [T, Hkv, D]
+        value: torch.Tensor,
+        kv_cache: torch.Tensor,  # [blocks, Hkv, block, 2D]
+        attn_metadata: PagedMetadata | None,
+        output: torch.Tensor,
+        output_scale: torch.Tensor | None = None,
+        output_block_scale: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        if attn_metadata is None:  # vLLM's warm-up
+            return output
+        meta, n = attn_metadata, attn_metadata.num_tokens
+        block = kv_cache.shape[2]
+        pages, offsets = meta.slots[:n] // block, meta.slots[:n] % block
+        kv_cache[pages, :, offsets] = torch.cat((key[:n], value[:n]), dim=-1)
+        output[:n] = ops.paged_attention(
+            query[:n], kv_cache, meta.table, meta.starts, meta.lengths, self.scale, self.window
+        )
+        return output
+
+
+class PagedAttentionBackend(AttentionBackend):
+    supported_dtypes: ClassVar[list[torch.dtype]] = [torch.bfloat16, torch.float32]
+    forward_includes_kv_cache_update = True
+
+    @staticmethod
+    def get_name() -> str:
+        return "CPU_ATTN"
+
+    @staticmethod
+    def get_supported_kernel_block_sizes(kv_cache_spec: Any = None) -> list[int | MultipleOf]:
+        return [MultipleOf(16)]
+
+    @classmethod
+    def supported_kv_cache_layouts(cls) -> tuple[KVCacheLayout, ...]:
+        return (KVCacheLayout.LBHNC,)
+
+    @classmethod
+    def supports_sliding_window(cls) -> bool:
+        return True
+
+    @staticmethod
+    def get_impl_cls() -> type[PagedAttentionImpl]:
+        return PagedAttentionImpl
+
+    @staticmethod
+    def get_builder_cls() -> type[PagedMetadataBuilder]:
+        return PagedMetadataBuilder

@@ -1,0 +1,90 @@
+"""Rotary positions, the gated activation and the log-prob head of vLLM, on rlsync's ops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from vllm.model_executor.layers.activation import SiluAndMul
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.linear_scaling_rope import LinearScalingRotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3RotaryEmbedding
+
+from rlsync.errors import ConfigError
+from rlsync.kernels import ops
+from rlsync.kernels.rope import RopeSpec, apply_rope, rope_table
+from rlsync.vllm_plugin.settings import current_settings
+
+
+class InvariantSiluAndMul(SiluAndMul):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return ops.silu_and_mul(gate, up)
+
+
+class _SharedTable:
+    """Rotary embedding from the shared table (a mix-in over vLLM's classes)."""
+
+    rotary_dim: int
+    head_size: int
+    cos_sin_cache: torch.Tensor
+
+    def _spec(self) -> RopeSpec:
+        raise NotImplementedError
+
+    def _compute_cos_sin_cache(self) -> torch.Tensor:
+        spec = self._spec()
+        if spec.dim != self.head_size:
+            raise ConfigError(f"rotary_dim={spec.dim} of head_dim={self.head_size}: partial rotary is not supported")
+        return rope_table(spec, torch.float32)  # vLLM rounds it to the model's dtype
+
+    def forward(
+        self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        cos, sin = self.cos_sin_cache[positions.flatten()].chunk(2, dim=-1)
+        return self._rotate(query, cos, sin), None if key is None else self._rotate(key, cos, sin)
+
+    def _rotate(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        return apply_rope(x.view(cos.shape[0], -1, self.head_size), cos, sin).view(x.shape)
+
+
+class InvariantRotary(_SharedTable, RotaryEmbedding):
+    def _spec(self) -> RopeSpec:
+        return RopeSpec(self.rotary_dim, self.base, self.max_position_embeddings)
+
+
+class InvariantLlama3Rotary(_SharedTable, Llama3RotaryEmbedding):
+    def _spec(self) -> RopeSpec:
+        return RopeSpec(
+            self.rotary_dim,
+            self.base,
+            self.max_position_embeddings,
+            self.scaling_factor,
+            self.low_freq_factor,
+            self.high_freq_factor,
+            self.orig_max_position,
+        )
+
+
+class InvariantLinearScalingRotary(_SharedTable, LinearScalingRotaryEmbedding):
+    def _spec(self) -> RopeSpec:
+        (factor,) = self.scaling_factors
+        return RopeSpec(self.rotary_dim, self.base, self.max_position_embeddings, factor)
+
+
+class LogprobsProcessor(LogitsProcessor):
+    """Returns fp32 log-probs at the run's temperature in place of logits.
+
+    With logprobs_mode=raw_logits vLLM reports them as they are, in decode and prompt passes alike.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.soft_cap is not None or self.scale != 1.0:
+            raise ConfigError("a model with logit softcap or logit scale is not supported by kernels=invariant")
+        self.temperature = current_settings().temperature
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor | None:
+        logits = super().forward(*args, **kwargs)
+        return None if logits is None else ops.logprobs(logits, self.temperature)

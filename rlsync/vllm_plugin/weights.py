@@ -1,0 +1,112 @@
+"""Worker side of the weight sync: methods that vLLM adds to each of its workers (worker_extension_cls)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from vllm.distributed import get_tp_group
+
+from rlsync.config.parity import Fault
+from rlsync.kernels.fingerprint import fingerprint
+from rlsync.types import TensorDigest
+from rlsync.vllm_plugin.settings import settings_of
+from rlsync.weight_sync.digest import digest_part
+from rlsync.weight_sync.plan import SyncPlan, torch_dtype
+from rlsync.weight_sync.transport import Address, Channel
+
+
+class WeightReceiver:
+    """Mixed into vLLM's worker; driven through `collective_rpc`."""
+
+    model_runner: Any
+    vllm_config: Any
+    rlsync_channels: list[Channel]
+    rlsync_plan: SyncPlan
+    rlsync_received: list[TensorDigest]
+
+    def rlsync_fingerprint(self) -> str:
+        """This worker's kernels.
+
+        Raises:
+            ConfigError: the plugin is not active here.
+        """
+        from rlsync.vllm_plugin.install import check_installed
+
+        check_installed(self.model_runner.get_model())
+        settings = settings_of(self.vllm_config)
+        model_config = self.vllm_config.model_config
+        return fingerprint(
+            leaves=settings.leaves,
+            row_parallel=settings.row_parallel,
+            temperature=settings.temperature,
+            dtype=str(model_config.dtype).removeprefix("torch."),
+            device=self.vllm_config.device_config.device_type,
+        )
+
+    def rlsync_connect(self, plan: SyncPlan, addresses: list[Address], first_rank: int, world: int) -> None:
+        """Join the channel of every trainer rank; this engine's workers have ranks first_rank + TP rank."""
+        self.rlsync_plan = plan
+        rank = first_rank + get_tp_group().rank_in_group
+        self.rlsync_channels = [Channel(rank=rank, world=world, address=address) for address in addresses]
+        for channel in self.rlsync_channels:
+            channel.connect()
+
+    def rlsync_receive(self, native: bool, fault: Fault) -> list[TensorDigest]:
+        """Receive and load all weights; return digests of what the kernels now read.
+
+        In native mode vLLM repacks its weights, so the digest is of what arrived.
+        """
+        self.rlsync_received = []
+        model = self.model_runner.get_model()
+        stale = self._stale_part(model) if fault is Fault.stale_shard else None
+        tensors = self._tensors(native)
+        if native:
+            self.model_runner.reload_weights(weights_iterator=tensors)
+            return self.rlsync_received
+        model.load_weights(tensors)
+        if stale is not None:
+            view, old = stale
+            view.copy_(old)
+        digests = self._digests(model)
+        if fault is Fault.ulp:
+            self._plant_ulp(model)
+        return digests
+
+    def _tensors(self, native: bool) -> Iterator[tuple[str, torch.Tensor]]:
+        plan = self.rlsync_plan
+        for bucket in plan.buckets:
+            dtype = torch_dtype(bucket[0].dtype)
+            messages = [
+                channel.receive(plan.message_elements(bucket, rank), dtype)
+                for rank, channel in enumerate(self.rlsync_channels)
+            ]
+            for name, tensor in plan.assemble(bucket, messages):
+                if native:
+                    columns = 1 if tensor.ndim == 1 else tensor.shape[1]
+                    self.rlsync_received.append(digest_part(name, tensor, row=0, column=0, columns=columns))
+                yield name, tensor
+
+    def _digests(self, model: torch.nn.Module) -> list[TensorDigest]:
+        from rlsync.vllm_plugin.layout import local_parts
+
+        return [part.digest() for part in local_parts(model)]
+
+    def _is_last_worker(self) -> bool:
+        group = get_tp_group()
+        return group.rank_in_group == group.world_size - 1
+
+    def _stale_part(self, model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Drill: the last down-projection of the last worker, with the value it had before the sync."""
+        if not self._is_last_worker():
+            return None
+        view = [p.data for name, p in model.named_parameters() if name.endswith("down_proj.weight")][-1]
+        return view, view.clone()
+
+    def _plant_ulp(self, model: torch.nn.Module) -> None:
+        """Drill: one ulp on one weight of the last worker's final norm, unseen by the digest."""
+        if self._is_last_worker():
+            weight = [p.data for name, p in model.named_parameters() if name.endswith("norm.weight")][-1]
+            bits = weight.view(torch.int16 if weight.dtype == torch.bfloat16 else torch.int32)
+            bits[weight.abs().argmax()] += 1
