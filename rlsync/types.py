@@ -114,6 +114,8 @@ class Pack:
     """[T] float32."""
     seeds: torch.Tensor
     """[T] int64: the seed of the row's request."""
+    versions: torch.Tensor
+    """[T] int32: version of the weights that sampled the target; -1 outside the mask."""
     sequence_ids: torch.Tensor
     """[S] int64: index of each sequence in the step; -1 for filler."""
 

@@ -48,6 +48,7 @@ def _json_lines(file: Path, name: str) -> list[dict[str, Any]]:
 
 def _parquet(file: Path, name: str) -> list[dict[str, Any]]:
     try:
-        return pyarrow.parquet.read_table(file).to_pylist()
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{name}: not a readable parquet file: {error}") from error
+    return rows

@@ -39,8 +39,8 @@ def open_source(config: DataConfig) -> ProblemSource:
     if config.source is DataSource.reasoning_gym:
         if config.eval_path:
             raise ConfigError(
-                f"data.eval_path={config.eval_path!r} has no effect with data.source=reasoning_gym, which sets problems "
-                "apart by a hash of the prompt. Leave it empty, or use data.source=file"
+                f"data.eval_path={config.eval_path!r} has no effect with data.source=reasoning_gym, which sets "
+                "problems apart by a hash of the prompt. Leave it empty, or use data.source=file"
             )
         return GymSource(config)
     rows = read_file(config.path, "data.path") if config.source is DataSource.file else read_hub(config)

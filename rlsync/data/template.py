@@ -23,6 +23,6 @@ def fill(template: str, question: str, fields: dict[str, Any]) -> str:
         ) from None
     except (ValueError, AttributeError, TypeError, IndexError) as error:
         raise DataError(
-            f"data.template={template!r} cannot be filled: {error}. Write fields as {{name}} and a literal brace twice: "
-            "{{ or }}"
+            f"data.template={template!r} cannot be filled: {error}. Write fields as {{name}} and a literal brace "
+            "twice: {{ or }}"
         ) from None

@@ -42,7 +42,7 @@ def load_function(path: str) -> RewardFunction:
         raise ConfigError(
             f"reward.function={path!r}: {module_name} has no {name!r}. Nearest: {', '.join(near) or 'it is empty'}"
         )
-    function = members[name]
+    function: RewardFunction = members[name]
     if not callable(function):
         raise ConfigError(
             f"reward.function={path!r} is {type(function).__name__}, not callable; want "

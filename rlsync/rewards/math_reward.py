@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -9,6 +10,8 @@ from threading import Lock
 
 from rlsync.rewards.math_worker import BAD_GOLD, serve
 from rlsync.types import Problem
+
+logger = logging.getLogger(__name__)
 
 SECONDS = 10.0
 """Longest that one comparison may take; what takes longer is a wrong answer."""
@@ -53,11 +56,13 @@ class MathReward:
             connection = self._connect()
             connection.send((gold, completion))
             if connection.poll(self._seconds):
-                return connection.recv()
+                reply: bool | str = connection.recv()
+                return reply
         except (EOFError, OSError) as error:
             self.close()
             raise RuntimeError("the math-verify process died") from error
         self.close()
+        logger.warning("math-verify took over %g s on %.300r; the sample counts as wrong", self._seconds, completion)
         return False
 
     def _connect(self) -> Connection:

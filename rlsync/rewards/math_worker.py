@@ -25,10 +25,11 @@ def serve(connection: Connection) -> None:
 
 
 def compare(gold: str, completion: str) -> bool | str:
+    """Whether the completion's answer equals the gold one; BAD_GOLD if that holds no mathematics."""
     parsed_gold = parse(as_math(gold), parsing_timeout=None)
     if not parsed_gold:
         return BAD_GOLD
-    return verify(parsed_gold, parse(completion, parsing_timeout=None), timeout_seconds=None)
+    return bool(verify(parsed_gold, parse(completion, parsing_timeout=None), timeout_seconds=None))
 
 
 def as_math(gold: str) -> str:

@@ -85,6 +85,9 @@ class RolloutEngine:
         """One per worker; empty in native mode, which has none."""
         return [] if self._native else self._engine.collective_rpc("rlsync_fingerprint")
 
+    def worker_pids(self) -> list[int]:
+        return self._engine.collective_rpc("rlsync_pid")
+
     def generate(self, requests: list[RolloutRequest]) -> list[Rollout]:
         """Answer all requests; the result has their order."""
         order = {}

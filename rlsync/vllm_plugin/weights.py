@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,9 @@ class WeightReceiver:
     rlsync_channels: list[Channel]
     rlsync_plan: SyncPlan
     rlsync_received: list[TensorDigest]
+
+    def rlsync_pid(self) -> int:
+        return os.getpid()
 
     def rlsync_fingerprint(self) -> str:
         """This worker's kernels.

@@ -1,0 +1,84 @@
+"""rlsync train | parity."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from rlsync import __version__
+from rlsync.config.compose import compose_train, to_yaml
+from rlsync.config.paths import group_options, recipe_names
+from rlsync.errors import RlsyncError
+from rlsync.telemetry.console import ConsoleReporter
+
+_INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point. Exit codes: 0 done, 2 wrong configuration, 3 divergence, 4 a worker died, 5 not finite, 130 Ctrl-C."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    arguments = _parser().parse_args(argv)
+    console = ConsoleReporter()
+    try:
+        return _COMMANDS[arguments.command](arguments, console)
+    except RlsyncError as error:
+        sys.stderr.write(f"rlsync: {error.message}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("rlsync: interrupted; every process of the run has ended\n")
+        return _INTERRUPTED
+
+
+def _train(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
+    config = compose_train(arguments.overrides)
+    if arguments.dry_run:
+        from rlsync.train import placement
+
+        console.say(to_yaml(config))
+        console.say(placement(config))
+        return 0
+    from rlsync.train import train  # Ray and torch only when a run really starts
+
+    train(config, console)
+    return 0
+
+
+def _parity(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
+    from rlsync.parity_check import run_parity
+
+    return run_parity(full=arguments.full, console=console)
+
+
+_COMMANDS = {"train": _train, "parity": _parity}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rlsync", description="RL post-training with bitwise equal rollouts and training.")
+    parser.add_argument("--version", action="version", version=f"rlsync {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser(
+        "train",
+        help="run a recipe or a configuration of your own",
+        usage="rlsync train [--dry-run] recipe=NAME [group=option ...] [key=value ...]",
+        description="Values are hydra overrides: trainer.lr=1e-5, rollout.tp=2, kernels=native.",
+        epilog=_choices(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument("--dry-run", action="store_true", help="print the configuration and the placement; start nothing")
+    train.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
+    parity = commands.add_parser("parity", help="prove that vLLM and the trainer compute the same bits here")
+    size = parity.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="a pairwise cover of all cases, minutes (default)")
+    size.add_argument("--full", action="store_true", help="every case, under an hour on two cores")
+    return parser
+
+
+def _choices() -> str:
+    lines = ["recipes:", *(f"  {name}" for name in recipe_names()), "", "groups:"]
+    lines += [f"  {group}: {', '.join(options)}" for group, options in group_options().items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

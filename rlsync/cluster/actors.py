@@ -1,0 +1,133 @@
+"""The Ray actors: thin shells around a trainer rank and a rollout engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import psutil
+
+from rlsync.config.parity import Fault
+from rlsync.config.run import TrainConfig
+from rlsync.errors import WorkerDiedError
+from rlsync.types import Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TensorDigest
+from rlsync.weight_sync.plan import SyncPlan
+from rlsync.weight_sync.transport import Address, own_host
+
+if TYPE_CHECKING:
+    from rlsync.rollout.engine import EngineCounters, RolloutEngine
+    from rlsync.trainer.worker import TrainerWorker
+
+
+class _Actor:
+    """What every actor has. Heavy imports wait for `start`, so that a dead actor is noticed early."""
+
+    def __init__(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the driver decides
+
+    def pids(self) -> list[int]:
+        """This process and its children."""
+        return [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
+
+    def host(self) -> str:
+        return own_host()
+
+    def free_port(self) -> int:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return int(probe.getsockname()[1])
+
+    def peak_memory_gib(self) -> float:
+        """Largest resident memory so far of this process and its children, summed."""
+        total = 0
+        for pid in self.pids():
+            with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+                total += next((int(line.split()[1]) for line in status if line.startswith("VmHWM")), 0)
+        return total / 2**20
+
+
+class TrainerActor(_Actor):
+    _worker: TrainerWorker
+
+    def start(self, config: TrainConfig, model_path: str, rank: int, store: Address) -> list[ParamSpec]:
+        from rlsync.trainer.worker import TrainerWorker
+
+        self._worker = TrainerWorker(config, model_path, rank, store)
+        return self._worker.specs()
+
+    def fingerprint(self, config: TrainConfig) -> str:
+        from rlsync.kernels.fingerprint import fingerprint
+
+        return fingerprint(
+            leaves=config.leaves,
+            row_parallel=config.kernels.row_parallel.value,
+            temperature=config.rollout.temperature,
+            dtype=config.model.dtype.value,
+            device=config.cluster.device.value,
+        )
+
+    def open_channel(self, host: str, receivers: int) -> Address:
+        return self._worker.open_channel(host, receivers)
+
+    def connect(self, plan: SyncPlan) -> None:
+        self._worker.connect(plan)
+
+    def send_weights(self) -> list[TensorDigest]:
+        return self._worker.send_weights()
+
+    def train(self, minibatches: list[list[Pack]], global_tokens: list[int]) -> StepStats:
+        return self._worker.train(minibatches, global_tokens)
+
+    def save(self, folder: str) -> None:
+        self._worker.save(folder)
+
+
+class RolloutActor(_Actor):
+    _engine: RolloutEngine
+    _workers: list[psutil.Process]
+    _name: str
+
+    def start(self, config: TrainConfig, model_path: str, index: int) -> None:
+        from rlsync.rollout.engine import RolloutEngine
+
+        self._name = f"rollout engine {index}"
+        self._engine = RolloutEngine(config, model_path)
+        pids = self._engine.worker_pids()
+        self._workers = [psutil.Process(pid) for pid in pids if pid != os.getpid()]
+
+    def fingerprints(self) -> list[str]:
+        return self._engine.fingerprints()
+
+    def connect(self, plan: SyncPlan, addresses: list[Address], first_rank: int, world: int) -> None:
+        self._engine.connect(plan, addresses, first_rank, world)
+
+    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]:
+        try:
+            return self._engine.generate(requests)
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def receive_weights(self, version: int, fault: Fault) -> list[TensorDigest]:
+        try:
+            return self._engine.receive_weights(version, fault)
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def counters(self) -> EngineCounters:
+        return self._engine.counters()
+
+    def shutdown(self) -> None:
+        self._engine.shutdown()
+
+    def dead_worker(self) -> str | None:
+        """The name of a TP worker that is gone, if any."""
+        for rank, worker in enumerate(self._workers):
+            if not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE:
+                return f"TP worker {rank} (pid {worker.pid}) of {self._name}"
+        return None
+
+    def _explained(self, error: Exception) -> Exception:
+        dead = self.dead_worker()
+        return WorkerDiedError(f"{dead} died") if dead else error

@@ -1,0 +1,60 @@
+"""The one table of environment variables: role -> what its process needs, with the reason."""
+
+from __future__ import annotations
+
+import os
+
+from rlsync.config.kernels import KernelMode
+from rlsync.config.run import TrainConfig
+
+ROLLOUT_PLUGIN_VARIABLE = "RLSYNC_ROLLOUT"
+
+
+def driver_variables() -> dict[str, str]:
+    return {
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES of actors without GPUs alone
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def trainer_variables(config: TrainConfig) -> dict[str, str]:
+    variables = {
+        "OMP_NUM_THREADS": str(config.trainer.threads_per_rank),  # sums of a library may depend on it
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if config.cluster.address is None:
+        variables["GLOO_SOCKET_IFNAME"] = "lo"
+    return variables
+
+
+def rollout_variables(config: TrainConfig) -> dict[str, str]:
+    variables = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in the actor, TP workers are its children
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        "TORCHDYNAMO_DISABLE": "1",  # otherwise the log-prob op is compiled at the first request
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if config.cluster.address is None:
+        variables["GLOO_SOCKET_IFNAME"] = "lo"
+        variables["VLLM_HOST_IP"] = "127.0.0.1"
+    if config.cluster.device.value == "cpu":
+        variables["VLLM_CPU_OMP_THREADS_BIND"] = omp_threads_bind(config.rollout.tp, sorted(os.sched_getaffinity(0)))
+    if config.kernels.mode is KernelMode.invariant:
+        variables[ROLLOUT_PLUGIN_VARIABLE] = "1"
+    return variables
+
+
+def omp_threads_bind(tp: int, cpus: list[int]) -> str:
+    """vLLM's list of CPUs per TP worker: one each, round and round."""
+    return "|".join(str(cpus[rank % len(cpus)]) for rank in range(tp))
+
+
+def apply_to_driver() -> None:
+    """Set the driver's variables; what the user has set stays."""
+    for name, value in driver_variables().items():
+        os.environ.setdefault(name, value)

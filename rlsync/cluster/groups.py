@@ -1,0 +1,191 @@
+"""The trainer ranks and the rollout engines as the loop sees them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import ray
+
+from rlsync.cluster.actors import RolloutActor, TrainerActor
+from rlsync.cluster.calls import Member, gather
+from rlsync.cluster.env import rollout_variables, trainer_variables
+from rlsync.config.kernels import KernelMode
+from rlsync.config.parity import Fault
+from rlsync.config.run import TrainConfig
+from rlsync.errors import DivergenceError
+from rlsync.trainer.packing import plan_packs
+from rlsync.types import ParamSpec, Rollout, RolloutRequest, StepStats, TrainSample
+from rlsync.weight_sync.digest import combine, differing
+from rlsync.weight_sync.plan import make_plan
+from rlsync.weight_sync.transport import Address
+
+_GRACE_S = 10.0
+
+
+class Cluster:
+    """All actors of a run. `close` ends them and every process below them."""
+
+    def __init__(self, config: TrainConfig, model_path: str) -> None:
+        self._config = config
+        self._processes: dict[int, psutil.Process] = {}
+        self.trainers: list[Member] = []
+        self.engines: list[Member] = []
+        try:
+            self._start(model_path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, model_path: str) -> None:
+        config = self._config
+        cluster = config.cluster
+        trainer_class = ray.remote(TrainerActor).options(
+            num_cpus=cluster.trainer_cpus,
+            num_gpus=cluster.trainer_gpus,
+            max_restarts=0,
+            runtime_env={"env_vars": trainer_variables(config)},
+        )
+        engine_class = ray.remote(RolloutActor).options(
+            num_cpus=cluster.rollout_cpus * config.rollout.tp,
+            num_gpus=cluster.rollout_gpus,
+            max_restarts=0,
+            runtime_env={"env_vars": rollout_variables(config)},
+        )
+        self.trainers = [Member(f"trainer rank {i}", trainer_class.remote()) for i in range(config.trainer.ranks)]
+        self.engines = [Member(f"rollout engine {i}", engine_class.remote()) for i in range(config.rollout.engines)]
+        self._remember_pids()
+        first = self.trainers[0]
+        (host,) = gather([(first, first.handle.host.remote())], stage="start-up", timeout_s=cluster.startup_timeout_s)
+        host = "127.0.0.1" if cluster.address is None else host
+        (port,) = gather([(first, first.handle.free_port.remote())], stage="start-up", timeout_s=60)
+        store = Address(host=host, port=port)
+        starts = [
+            (m, m.handle.start.remote(config, model_path, rank, store)) for rank, m in enumerate(self.trainers)
+        ] + [(m, m.handle.start.remote(config, model_path, index)) for index, m in enumerate(self.engines)]
+        specs = gather(starts, stage="start-up", timeout_s=cluster.startup_timeout_s)[0]
+        self._remember_pids()
+        self._check_fingerprints()
+        self._connect(specs, host)
+
+    def everyone(self) -> list[Member]:
+        return [*self.trainers, *self.engines]
+
+    def on_trainers(self, stage: str, call: Callable[[Any], Any]) -> list[Any]:
+        """Call a collective on every rank; `call` gets the actor's handle."""
+        return gather([(m, call(m.handle)) for m in self.trainers], stage=stage, timeout_s=self._timeout)
+
+    def on_engines(self, stage: str, call: Callable[[Any], Any]) -> list[Any]:
+        return gather([(m, call(m.handle)) for m in self.engines], stage=stage, timeout_s=self._timeout)
+
+    @property
+    def _timeout(self) -> float:
+        return self._config.cluster.stage_timeout_s
+
+    def _remember_pids(self) -> None:
+        pids = gather([(m, m.handle.pids.remote()) for m in self.everyone()], stage="start-up", timeout_s=self._timeout)
+        if self._config.cluster.address is None:
+            for pid in {pid for member in pids for pid in member} - self._processes.keys():
+                self._processes[pid] = psutil.Process(pid)
+
+    def _check_fingerprints(self) -> None:
+        if self._config.kernels.mode is KernelMode.native:
+            return
+        trainers = self.on_trainers("handshake", lambda h: h.fingerprint.remote(self._config))
+        engines = self.on_engines("handshake", lambda h: h.fingerprints.remote())
+        workers = [f for engine in engines for f in engine]
+        if len({*trainers, *workers}) != 1:
+            raise DivergenceError(
+                f"handshake: trainer ranks report kernels {trainers}, rollout workers {workers}. They run different "
+                "versions, settings or processors; install the same packages on every node."
+            )
+
+    def _connect(self, specs: list[ParamSpec], host: str) -> None:
+        ranks, tp = len(self.trainers), self._config.rollout.tp
+        receivers = tp * len(self.engines)
+        plan = make_plan(specs, ranks)
+        addresses = self.on_trainers("weight channels", lambda h: h.open_channel.remote(host, receivers))
+        calls = [(m, m.handle.connect.remote(plan)) for m in self.trainers] + [
+            (m, m.handle.connect.remote(plan, addresses, 1 + index * tp, 1 + receivers))
+            for index, m in enumerate(self.engines)
+        ]
+        gather(calls, stage="weight channels", timeout_s=self._timeout)
+
+    def close(self) -> None:
+        """End every actor and its children; safe to call twice, and whatever state they are in."""
+        for member in self.engines:
+            with contextlib.suppress(Exception):  # it may be dead already, and it is killed next
+                ray.get(member.handle.shutdown.remote(), timeout=_GRACE_S)
+        for member in self.everyone():
+            with contextlib.suppress(Exception):
+                ray.kill(member.handle)
+        self.trainers, self.engines = [], []
+        _end_processes(list(self._processes.values()))
+
+
+class TrainerGroup:
+    """Trainer protocol of the loop, over the FSDP ranks."""
+
+    def __init__(self, cluster: Cluster, config: TrainConfig) -> None:
+        self._cluster, self._config = cluster, config
+
+    def train(self, samples: list[TrainSample]) -> list[StepStats]:
+        settings = self._config.trainer
+        packs = plan_packs(
+            samples,
+            ranks=settings.ranks,
+            minibatches=settings.minibatches,
+            micro_batch_tokens=settings.micro_batch_tokens,
+        )
+        tokens = [sum(int(pack.mask.sum()) for rank in minibatch for pack in rank) for minibatch in packs]
+        calls = [
+            (member, member.handle.train.remote([minibatch[rank] for minibatch in packs], tokens))
+            for rank, member in enumerate(self._cluster.trainers)
+        ]
+        return gather(calls, stage="training", timeout_s=self._config.cluster.stage_timeout_s)
+
+    def save(self, folder: str) -> None:
+        self._cluster.on_trainers("saving", lambda h: h.save.remote(folder))
+
+    def peak_memory_gib(self) -> float:
+        return sum(self._cluster.on_trainers("memory", lambda h: h.peak_memory_gib.remote()))
+
+
+class RolloutGroup:
+    """Rollouts protocol of the loop, over the engines."""
+
+    def __init__(self, cluster: Cluster, config: TrainConfig) -> None:
+        self._cluster, self._config = cluster, config
+
+    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]:
+        """Engine i answers every n-th request; the result is in the requests' order."""
+        engines = self._cluster.engines
+        calls = [(m, m.handle.generate.remote(requests[i :: len(engines)])) for i, m in enumerate(engines)]
+        parts = gather(calls, stage="rollout", timeout_s=self._config.cluster.stage_timeout_s)
+        rollouts: list[Rollout] = [None] * len(requests)  # type: ignore[list-item]
+        for index, part in enumerate(parts):
+            rollouts[index :: len(engines)] = part
+        return rollouts
+
+    def sync(self, version: int, fault: Fault) -> list[str]:
+        """Send the trainer's weights to every worker; returns the names whose digests differ."""
+        trainers, engines = self._cluster.trainers, self._cluster.engines
+        calls = [(m, m.handle.send_weights.remote()) for m in trainers]
+        calls += [(m, m.handle.receive_weights.remote(version, fault)) for m in engines]
+        results = gather(calls, stage="weight sync", timeout_s=self._config.cluster.stage_timeout_s)
+        trainer = combine(part for rank in results[: len(trainers)] for part in rank)
+        rollout = [combine(engine) for engine in results[len(trainers) :]]
+        return sorted({name for engine in rollout for name in differing(trainer, engine)})
+
+    def peak_memory_gib(self) -> float:
+        return sum(self._cluster.on_engines("memory", lambda h: h.peak_memory_gib.remote()))
+
+
+def _end_processes(processes: list[psutil.Process]) -> None:
+    """Wait for processes to end, then kill those that did not. psutil tells a process from a later one of its pid."""
+    _, alive = psutil.wait_procs(processes, timeout=_GRACE_S)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -1,0 +1,58 @@
+"""Start Ray here, or attach to a cluster; leave nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from rlsync.cluster.env import apply_to_driver
+from rlsync.config.cluster import ClusterConfig
+from rlsync.config.run import TrainConfig
+from rlsync.errors import ConfigError
+
+_OBJECT_STORE_BYTES = 256 << 20
+
+
+@contextmanager
+def ray_session(config: TrainConfig) -> Iterator[None]:
+    """Ray for the length of a run.
+
+    Raises:
+        ConfigError: the cluster cannot be reached.
+    """
+    apply_to_driver()
+    cluster = config.cluster
+    try:
+        if cluster.address is None:
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, round(required_cpus(config) + 0.5)),
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+            )
+        else:
+            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise ConfigError(
+            f"cluster.address={cluster.address}: no Ray cluster answers there ({error}). Start one with `ray start --head`, "
+            "or leave cluster.address unset to run on this machine."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def required_cpus(config: TrainConfig) -> float:
+    cluster: ClusterConfig = config.cluster
+    return (
+        config.trainer.ranks * cluster.trainer_cpus
+        + config.rollout.engines * config.rollout.tp * cluster.rollout_cpus
+    )

@@ -1,0 +1,96 @@
+"""The default recipe's model: a small Qwen3 that rlsync makes and warm-starts itself, so nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+
+from rlsync.config.model import TinyConfig
+
+_INIT_STD = 0.02
+_MAX_POSITIONS = 512
+
+
+@dataclass(slots=True)
+class Example:
+    prompt: list[int]
+    response: list[int]
+    """Token ids, the end token included."""
+
+
+def build_tiny(config: TinyConfig, vocab_size: int, eos_id: int, pad_id: int) -> PreTrainedModel:
+    """A Qwen3 with weights from numpy's Philox: the same on every machine."""
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=vocab_size,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            intermediate_size=config.intermediate_size,
+            max_position_embeddings=_MAX_POSITIONS,
+            tie_word_embeddings=True,
+            eos_token_id=eos_id,
+            pad_token_id=pad_id,
+            bos_token_id=None,
+        )
+    )
+    generator = np.random.Generator(np.random.Philox(config.seed))
+    with torch.no_grad():
+        for name, param in model.named_parameters():
+            if not name.endswith("norm.weight"):
+                param.copy_(torch.from_numpy(generator.normal(0.0, _INIT_STD, param.shape)))
+    return model
+
+
+def warm_start(
+    model: PreTrainedModel, examples: list[Example], config: TinyConfig, report: Callable[[int, float], None]
+) -> None:
+    """Supervised learning on responses, in place: AdamW, warm-up over a tenth, then cosine to zero.
+
+    Args:
+        report: called with (step, loss) now and then.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.warm_start_lr, betas=(0.9, 0.99), weight_decay=0.01)
+    steps, ramp = config.warm_start_steps, max(1, config.warm_start_steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda s: min((s + 1) / ramp, 0.5 * (1 + np.cos(np.pi * max(0, s - ramp) / max(1, steps - ramp)))),
+    )
+    model.train()
+    for step, batch in zip(range(steps), _batches(examples, config), strict=False):
+        tokens, labels = _pad(batch)
+        loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            report(step + 1, float(loss))
+    model.eval()
+
+
+def _batches(examples: list[Example], config: TinyConfig) -> Iterator[list[Example]]:
+    generator = np.random.Generator(np.random.Philox(config.seed + 1))
+    while True:
+        order = generator.permutation(len(examples))
+        for begin in range(0, len(order), config.warm_start_batch):
+            yield [examples[i] for i in order[begin : begin + config.warm_start_batch]]
+
+
+def _pad(batch: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """[B, T] tokens and labels, padded on the right; -100 where nothing is to be learnt."""
+    width = max(len(e.prompt) + len(e.response) for e in batch)
+    tokens = torch.zeros(len(batch), width, dtype=torch.int64)
+    labels = torch.full((len(batch), width), -100)
+    for row, example in enumerate(batch):
+        whole = example.prompt + example.response
+        tokens[row, : len(whole)] = torch.tensor(whole)
+        labels[row, len(example.prompt) : len(whole)] = torch.tensor(example.response)
+    return tokens, labels

@@ -1,0 +1,1 @@
+"""The mismatch monitor: counts differing bits between rollout and trainer."""

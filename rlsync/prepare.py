@@ -1,0 +1,137 @@
+"""Everything a run needs before the actors start: model folder, problems, tokenizer, scorer. Checks come first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from rlsync import __version__
+from rlsync.checkpoint.export import export_model
+from rlsync.config.kernels import KernelMode, RowParallel
+from rlsync.config.model import ModelConfig, ModelSource
+from rlsync.config.run import TrainConfig
+from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.source import ProblemSource, open_source
+from rlsync.data.text import TextCodec, load_tokenizer
+from rlsync.errors import ConfigError
+from rlsync.kernels.order import check_leaves_divide
+from rlsync.models.load import load_config
+from rlsync.models.tiny import Example, build_tiny, warm_start
+from rlsync.rewards.scorer import Scorer
+from rlsync.types import Problem, Split
+
+HELD_OUT_SEED = 0
+"""The held-out problems are the same in every run."""
+_BASE_CHARACTERS = "0123456789+-*/=(). "
+_WARM_START_THREADS = 2
+
+
+@dataclass(slots=True, kw_only=True)
+class Prepared:
+    model_path: str
+    source: ProblemSource
+    scorer: Scorer
+    codec: TextCodec
+    training: list[Problem]
+    held_out: list[Problem]
+    left_out: int
+    """Problems whose prompts are too long."""
+
+
+def prepare(config: TrainConfig, say: Callable[[str], None]) -> Prepared:
+    """Load or make all that the run reads.
+
+    Raises:
+        ConfigError, DataError: whatever is wrong with what the user gave; nothing was started yet.
+    """
+    if config.model.source is ModelSource.huggingface:
+        check_model(config)
+    source = open_source(config.data)
+    scorer = Scorer(config.reward, source)
+    wanted = config.trainer.steps * config.algorithm.prompts_per_step
+    training = source.problems(Split.train, wanted, config.seed)
+    held_out = source.problems(Split.held_out, config.eval.problems, HELD_OUT_SEED) if config.eval.problems else []
+    model_path = model_folder(config, source, say)
+    codec = TextCodec(load_tokenizer(model_path), config.data)
+    training, left_out = codec.select(training)
+    if held_out:
+        held_out, _ = codec.select(held_out)
+    return Prepared(
+        model_path=model_path,
+        source=source,
+        scorer=scorer,
+        codec=codec,
+        training=training,
+        held_out=held_out,
+        left_out=left_out,
+    )
+
+
+def check_model(config: TrainConfig) -> None:
+    """Raises ConfigError if the model cannot be loaded, or cannot be made exact at this TP and these leaves."""
+    model = load_config(config.model.path, config.kernels.mode)
+    if config.kernels.mode is KernelMode.native:
+        return
+    check_heads(model.num_attention_heads, model.num_key_value_heads, config.rollout.tp)
+    if config.kernels.row_parallel is RowParallel.tree:
+        head_dim = model.head_dim or model.hidden_size // model.num_attention_heads
+        check_leaves_divide("o_proj", model.num_attention_heads * head_dim, config.leaves)
+        check_leaves_divide("down_proj", model.intermediate_size, config.leaves)
+
+
+def check_heads(heads: int, kv_heads: int, tp: int) -> None:
+    """vLLM's own condition on TP, before it has started anything."""
+    if heads % tp or (kv_heads % tp and tp % kv_heads):
+        raise ConfigError(
+            f"rollout.tp={tp} does not suit a model with {heads} attention heads and {kv_heads} key-value heads: it must "
+            "divide the former, and divide or be a multiple of the latter"
+        )
+
+
+def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str], None]) -> str:
+    """The model to start from; the tiny one is made and warm-started on first use."""
+    if config.model.source is ModelSource.huggingface:
+        path = Path(config.model.path).expanduser()
+        return str(path.resolve()) if path.exists() else config.model.path
+    tiny = config.model.tiny
+    check_heads(tiny.heads, tiny.kv_heads, config.rollout.tp)
+    if config.kernels.mode is KernelMode.invariant and config.kernels.row_parallel is RowParallel.tree:
+        check_leaves_divide("o_proj", tiny.heads * tiny.head_dim, config.leaves)
+        check_leaves_divide("down_proj", tiny.intermediate_size, config.leaves)
+    folder = Path(config.model.cache_dir).expanduser() / f"tiny_{_tiny_key(config)}"
+    if not (folder / "config.json").is_file():
+        say(f"making the tiny model: {tiny.warm_start_steps} warm-start steps (once; kept in {folder})")
+        _make_tiny(config.model, source, folder, say)
+    return str(folder)
+
+
+def _make_tiny(config: ModelConfig, source: ProblemSource, folder: Path, say: Callable[[str], None]) -> None:
+    tiny = config.tiny
+    torch.set_num_threads(_WARM_START_THREADS)  # a fixed number: sums of the library may depend on it
+    problems = source.problems(Split.warm_start, tiny.warm_start_problems, tiny.seed)
+    scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
+    text = "".join(p.prompt + p.answer for p in problems)
+    build_char_tokenizer(scratch, "".join(sorted(set(text) | set(_BASE_CHARACTERS))))
+    tokenizer = load_tokenizer(str(scratch))
+    eos, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
+    examples = [Example(tokenizer.encode(p.prompt), [*tokenizer.encode(p.answer), eos]) for p in problems]
+    model = build_tiny(tiny, len(tokenizer), eos, pad)
+    warm_start(model, examples, tiny, lambda step, loss: say(f"  warm start {step}/{tiny.warm_start_steps}  loss {loss:.3f}"))
+    state = {name: param.detach() for name, param in model.named_parameters()}
+    export_model(state, model.config, torch.float32, str(scratch), folder)
+    shutil.rmtree(scratch)
+
+
+def _tiny_key(config: TrainConfig) -> str:
+    """A digest of everything that the tiny model depends on."""
+    data = asdict(config.data)
+    parts = {key: data[key] for key in ("source", "task", "task_args", "path", "template", "held_out_percent", "warm_start_percent")}
+    text = json.dumps([asdict(config.model.tiny), parts, __version__], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

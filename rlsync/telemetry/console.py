@@ -1,0 +1,53 @@
+"""What the user sees: a progress bar on a terminal, a plain line a step otherwise."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from rlsync.telemetry.metrics import Metrics
+
+
+class ConsoleReporter:
+    """Reports on stdout through rich; errors go to stderr by the CLI."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def start(self, steps: int) -> None:
+        if self.console.is_terminal:
+            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+            self._progress = Progress(*columns, console=self.console, transient=True)
+            self._task = self._progress.add_task("", total=steps)
+            self._progress.start()
+
+    def step(self, metrics: Metrics, steps: int) -> None:
+        line = step_line(metrics, steps)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, advance=1, description=line.partition("  ")[2])
+        else:
+            self.say(line)
+
+    def stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def step_line(metrics: Metrics, steps: int) -> str:
+    """One line on a step: `step 12/60  reward 0.61  ...  0 of 1843 tokens differ  3.1 s`."""
+    parts = [
+        f"step {int(metrics['step'])}/{steps}",
+        f"reward {metrics['reward/mean']:.3f}",
+        f"entropy {metrics['train/entropy']:.3f}",
+        f"grad {metrics['train/grad_norm']:.2f}",
+        f"length {metrics['response/length_mean']:.1f}",
+        f"{int(metrics['parity/tokens_different'])} of {int(metrics['parity/tokens_compared'])} tokens differ",
+        f"{metrics['time/step']:.1f} s",
+    ]
+    return "  ".join(parts)

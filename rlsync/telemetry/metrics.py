@@ -1,0 +1,96 @@
+"""What a step reports. Keys are the same in metrics.jsonl and wandb; docs/metrics.md explains each.
+
+What may differ between two equal runs is under time/, perf/ and memory/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from rlsync.parity.monitor import merge
+from rlsync.types import FinishReason, ParityCounts, Rollout, Score, StepStats
+
+STAGES = ("sync", "rollout", "reward", "train", "eval", "save", "step")
+
+Metrics = dict[str, float]
+"""Metric key to value, of one step."""
+
+
+@dataclass(slots=True, kw_only=True)
+class StepTimes:
+    """Seconds of each stage of a step; 0 where it did not run."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    def add(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] += seconds
+
+
+def reward_metrics(scores: list[Score], rewards: torch.Tensor, silent_groups: int) -> Metrics:
+    """`rewards` [P, G] as trained on."""
+    return {
+        "reward/mean": float(rewards.mean()),
+        "reward/std": float(rewards.std(correction=0)),
+        "reward/min": float(rewards.min()),
+        "reward/max": float(rewards.max()),
+        "reward/group_std_mean": float(rewards.std(dim=1, correction=0).mean()),
+        "reward/groups_without_signal": silent_groups,
+        "reward/groups": rewards.shape[0],
+        "reward/errors": sum(score.error is not None for score in scores),
+    }
+
+
+def rollout_metrics(rollouts: list[Rollout]) -> Metrics:
+    lengths = torch.tensor([r.num_sampled for r in rollouts], dtype=torch.float64)
+    return {
+        "response/length_mean": float(lengths.mean()),
+        "response/length_max": float(lengths.max()),
+        "response/truncated_share": sum(r.finish_reason is FinishReason.length for r in rollouts) / len(rollouts),
+        "response/tokens": float(lengths.sum()),
+    }
+
+
+def train_metrics(ranks: list[StepStats]) -> Metrics:
+    """Ranks' sums become means over the step's tokens."""
+    tokens = max(1, sum(rank.loss_tokens for rank in ranks))
+    return {
+        "train/loss": sum(rank.loss_sum for rank in ranks) / tokens,
+        "train/entropy": sum(rank.entropy_sum for rank in ranks) / tokens,
+        "train/kl_reference": sum(rank.kl_sum for rank in ranks) / tokens,
+        "train/clip_fraction": sum(rank.clipped for rank in ranks) / tokens,
+        "train/ratio_min": min(rank.ratio_min for rank in ranks),
+        "train/ratio_max": max(rank.ratio_max for rank in ranks),
+        "train/grad_norm": ranks[0].grad_norm,
+        "train/learning_rate": ranks[0].learning_rate,
+        "train/updates": ranks[0].updates,
+        "train/updates_skipped": ranks[0].updates_skipped,
+        "train/micro_batches": ranks[0].micro_batches,
+        "train/tokens": sum(rank.tokens for rank in ranks),
+    }
+
+
+def parity_metrics(ranks: list[StepStats], digests_different: int) -> tuple[Metrics, ParityCounts]:
+    counts = merge([rank.parity for rank in ranks])
+    return {
+        "parity/tokens_sampled": counts.tokens_sampled,
+        "parity/tokens_compared": counts.tokens_compared,
+        "parity/tokens_left_out_stale": counts.tokens_left_out_stale,
+        "parity/tokens_different": counts.tokens_different,
+        "parity/max_abs_diff": counts.max_abs_diff,
+        "parity/max_ulp": counts.max_ulp,
+        "parity/k3_kl": counts.k3_sum / max(1, counts.tokens_compared),
+        "parity/first_position": counts.first_position,
+        "parity/nonfinite": counts.nonfinite,
+        "parity/draws_compared": counts.draws_compared,
+        "parity/draws_different": counts.draws_different,
+        "parity/weights_digest_equal": int(digests_different == 0),
+    }, counts
+
+
+def time_metrics(times: StepTimes, response_tokens: float, train_tokens: float) -> Metrics:
+    return {
+        "perf/rollout_tokens_per_s": response_tokens / max(times.seconds["rollout"], 1e-9),
+        "perf/train_tokens_per_s": train_tokens / max(times.seconds["train"], 1e-9),
+    } | {f"time/{stage}": seconds for stage, seconds in times.seconds.items()}

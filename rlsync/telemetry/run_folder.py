@@ -1,0 +1,79 @@
+"""The run folder: config.yaml, metrics.jsonl, rollouts.jsonl, checkpoints/, summary.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from rlsync.telemetry.metrics import Metrics
+from rlsync.types import Problem, Rollout, Score
+
+
+class RunFolder:
+    """Append-only writers; every line is complete on disk when its method returns."""
+
+    def __init__(self, path: Path, config_yaml: str) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.yaml").write_text(config_yaml)
+        self._metrics: IO[str] = (path / "metrics.jsonl").open("w")
+        self._rollouts: IO[str] = (path / "rollouts.jsonl").open("w")
+
+    def checkpoint(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step_{step}"
+
+    def write_metrics(self, metrics: Metrics) -> None:
+        _append(self._metrics, metrics)
+
+    def write_rollouts(
+        self,
+        step: int,
+        problems: list[Problem],
+        rollouts: list[Rollout],
+        texts: list[str],
+        scores: list[Score],
+        advantages: list[float],
+    ) -> None:
+        """One line a sample. `logprob_bits` holds the fp32 log-probs of the response as 8 hex digits each."""
+        for index, (problem, rollout) in enumerate(zip(problems, rollouts, strict=True)):
+            sampled = rollout.sampled
+            _append(
+                self._rollouts,
+                {
+                    "step": step,
+                    "sample": index,
+                    "problem": problem.id,
+                    "weight_version": int(rollout.weight_version[sampled][0]),
+                    "seed": rollout.seed,
+                    "prompt": problem.prompt,
+                    "response": texts[index],
+                    "answer": problem.answer,
+                    "reward": scores[index].reward,
+                    "reward_error": scores[index].error,
+                    "advantage": advantages[index],
+                    "finish_reason": rollout.finish_reason.value,
+                    "prompt_tokens": rollout.tokens[~sampled].tolist(),
+                    "response_tokens": rollout.response,
+                    "logprob_bits": hex_bits(rollout.logprobs[sampled]),
+                },
+            )
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        (self.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._rollouts.close()
+
+
+def hex_bits(values: torch.Tensor) -> list[str]:
+    """fp32 [T] -> its bit patterns, 8 hex digits each."""
+    return [f"{bits & 0xFFFFFFFF:08x}" for bits in values.view(torch.int32).tolist()]
+
+
+def _append(file: IO[str], row: dict[str, Any]) -> None:
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    file.flush()

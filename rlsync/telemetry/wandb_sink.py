@@ -1,0 +1,45 @@
+"""wandb with the same keys as metrics.jsonl; offline unless the user is logged in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from rlsync.config.telemetry import TelemetryConfig, WandbMode
+from rlsync.telemetry.metrics import Metrics
+
+_SECTIONS = ("reward", "response", "train", "parity", "eval", "time", "perf", "memory")
+
+
+class WandbSink:
+    """One wandb run; does nothing when telemetry.wandb=disabled."""
+
+    def __init__(self, config: TelemetryConfig, name: str, folder: Path, run_config: dict[str, Any]) -> None:
+        self._run: Any = None
+        if config.wandb is WandbMode.disabled:
+            return
+        mode = config.wandb.value
+        if config.wandb is WandbMode.auto:
+            mode = "online" if wandb.api.api_key else "offline"
+        self._run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            name=name,
+            dir=folder,
+            config=run_config,
+            mode=mode,
+            settings=wandb.Settings(console="off", silent=True, quiet=True, x_disable_stats=mode == "offline"),
+        )
+        self._run.define_metric("step")
+        for section in _SECTIONS:
+            self._run.define_metric(f"{section}/*", step_metric="step")
+
+    def log(self, metrics: Metrics) -> None:
+        if self._run is not None:
+            self._run.log(metrics)
+
+    def finish(self, exit_code: int) -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=exit_code)

@@ -1,0 +1,98 @@
+"""One model under FSDP2, with its optimiser: policy and reference are both one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from rlsync.config.kernels import KernelMode
+from rlsync.config.model import ComputeDtype
+from rlsync.config.run import TrainConfig
+from rlsync.models.load import load_model
+from rlsync.models.policy import Policy
+from rlsync.types import ParamSpec, TensorDigest
+from rlsync.weight_sync.digest import digest_part
+
+_PREFIX = "model."
+"""Policy's own prefix before Hugging Face's names."""
+
+
+class Sharded:
+    """A Policy sharded over `mesh`: fp32 master weights, forward in the compute dtype.
+
+    Args:
+        trainable: False for a frozen reference, which has no optimiser.
+    """
+
+    def __init__(self, config: TrainConfig, model_path: str, mesh: DeviceMesh, *, trainable: bool) -> None:
+        self.dtype = torch.bfloat16 if config.model.dtype is ComputeDtype.bfloat16 else torch.float32
+        model = load_model(model_path, config.kernels.mode)
+        self.hf_config = model.config
+        if trainable and config.trainer.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.policy = Policy(
+            model,
+            mode=config.kernels.mode,
+            leaves=config.leaves,
+            dtype=self.dtype,
+            temperature=config.rollout.temperature,
+        )
+        self.policy.train(trainable).requires_grad_(trainable)
+        # Casting inputs would turn fp32 old log-probs and advantages into bf16.
+        precision = MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        for layer in model.base_model.layers:
+            fully_shard(layer, mesh=mesh, mp_policy=precision)
+        fully_shard(self.policy, mesh=mesh, mp_policy=precision)
+        self.mesh = mesh
+        self.native = config.kernels.mode is KernelMode.native
+        self.optimizer: torch.optim.AdamW | None = None
+        if trainable:
+            settings = config.trainer
+            self.optimizer = torch.optim.AdamW(
+                self.policy.parameters(),
+                lr=settings.lr,
+                betas=(settings.betas[0], settings.betas[1]),
+                eps=settings.adam_eps,
+                weight_decay=settings.weight_decay,
+            )
+
+    def specs(self) -> list[ParamSpec]:
+        """Canonical tensors in order; a tied tensor appears once."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return [
+            ParamSpec(name=name.removeprefix(_PREFIX), shape=tuple(param.shape), dtype=dtype)
+            for name, param in self.policy.named_parameters()
+        ]
+
+    def local_images(self) -> Iterator[tuple[str, torch.Tensor, int, int]]:
+        """(name, this rank's rows in the compute dtype, first row, columns of the whole)."""
+        rank = self.mesh.get_local_rank()
+        for name, param in self.policy.named_parameters():
+            assert isinstance(param, DTensor)
+            size = -(-param.shape[0] // self.mesh.size())
+            columns = 1 if param.ndim == 1 else param.shape[1]
+            local = param.to_local().detach().to(self.dtype)
+            yield name.removeprefix(_PREFIX), local, min(rank * size, param.shape[0]), columns
+
+    def digests(self) -> list[TensorDigest]:
+        return [
+            digest_part(name, local, row=row, column=0, columns=columns)
+            for name, local, row, columns in self.local_images()
+            if local.numel()
+        ]
+
+    def full_image(self) -> dict[str, torch.Tensor]:
+        """The whole model in the compute dtype, by Hugging Face name, on rank 0; empty on the others. Collective."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(self.policy, options=options)
+        tied = self.hf_config.tie_word_embeddings
+        return {
+            name.removeprefix(_PREFIX): tensor.to(self.dtype)
+            for name, tensor in state.items()
+            if not (tied and name == f"{_PREFIX}lm_head.weight")
+        }

@@ -1,0 +1,72 @@
+"""A trainer rank: everything that runs inside one process of the FSDP group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+from rlsync.checkpoint.export import export_model
+from rlsync.config.run import TrainConfig
+from rlsync.trainer.sharded import Sharded
+from rlsync.trainer.step import StepRunner
+from rlsync.types import Pack, ParamSpec, StepStats, TensorDigest
+from rlsync.weight_sync.plan import SyncPlan
+from rlsync.weight_sync.transport import Address, Channel
+
+
+class TrainerWorker:
+    """One rank. Methods marked collective must be called on all ranks together."""
+
+    def __init__(self, config: TrainConfig, model_path: str, rank: int, store: Address) -> None:
+        torch.set_num_threads(config.trainer.threads_per_rank)
+        torch.manual_seed(config.seed)
+        self._config, self._model_path, self._rank = config, model_path, rank
+        ranks = config.trainer.ranks
+        dist.init_process_group(
+            "gloo", init_method=f"tcp://{store.host}:{store.port}", rank=rank, world_size=ranks
+        )  # collective
+        mesh = init_device_mesh("cpu", (ranks,))
+        self._policy = Sharded(config, model_path, mesh, trainable=True)
+        reference = Sharded(config, model_path, mesh, trainable=False) if config.algorithm.kl_coef else None
+        self._runner = StepRunner(config, self._policy, reference)
+        self._version = 0
+        self._channel: Channel | None = None
+        self._plan: SyncPlan | None = None
+
+    def specs(self) -> list[ParamSpec]:
+        return self._policy.specs()
+
+    def open_channel(self, host: str, receivers: int) -> Address:
+        """Open this rank's weight channel; the receivers connect to the returned address."""
+        self._channel = Channel(rank=0, world=1 + receivers, host=host)
+        return self._channel.address
+
+    def connect(self, plan: SyncPlan) -> None:
+        """Wait until every receiver has joined the channel."""
+        assert self._channel is not None
+        self._plan = plan
+        self._channel.connect()
+
+    def send_weights(self) -> list[TensorDigest]:
+        """Send this rank's rows of every tensor; returns their digests."""
+        assert self._channel is not None and self._plan is not None
+        images = {name: local for name, local, _, _ in self._policy.local_images()}
+        for bucket in self._plan.buckets:
+            self._channel.send(torch.cat([images[spec.name].reshape(-1) for spec in bucket]))
+        return self._policy.digests()
+
+    def train(self, minibatches: list[list[Pack]], global_tokens: list[int]) -> StepStats:
+        """One step (collective). The weights' version goes up by one."""
+        stats = self._runner.run(minibatches, global_tokens, self._version)
+        self._version += 1
+        return stats
+
+    def save(self, folder: str) -> None:
+        """Write the model in Hugging Face format (collective; rank 0 writes)."""
+        state = self._policy.full_image()
+        if self._rank == 0:
+            export_model(state, self._policy.hf_config, self._policy.dtype, self._model_path, Path(folder))
+        dist.barrier()

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlsync.errors import ConfigError
+from rlsync.rewards.functions import load_function
+from rlsync.types import Problem
+
+PROBLEM = Problem(id="1", prompt="p", answer="a")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", ["mine_a.inner:reward", "mine_a.inner.reward"])
+def test_from_the_current_directory(here: Path, path: str) -> None:
+    (here / "mine_a").mkdir(exist_ok=True)
+    (here / "mine_a" / "inner.py").write_text(
+        "def reward(completion, problem): return float(completion == problem.answer)"
+    )
+    function = load_function(path)
+    assert function("a", PROBLEM) == 1.0
+    assert function("b", PROBLEM) == 0.0
+    for name in ("mine_a", "mine_a.inner"):
+        sys.modules.pop(name, None)
+
+
+def test_current_directory_hides_no_installed_module(here: Path) -> None:
+    (here / "fractions.py").write_text("raise RuntimeError")
+    assert load_function("fractions:Fraction") is not None
+    assert sys.path[-1] == str(here)
+
+
+@pytest.mark.parametrize("path", ["", "name", ":name", "module:", "a b:c", "a..b", "a:b:c", "module:a.b"])
+def test_malformed(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"reward\.function=.*malformed; want package\.module:name"):
+        load_function(path)
+
+
+def test_module_is_absent() -> None:
+    with pytest.raises(ConfigError, match="absent_module.*ModuleNotFoundError: No module named"):
+        load_function("absent_module:f")
+
+
+def test_module_fails(here: Path) -> None:
+    (here / "mine_b.py").write_text("1 / 0")
+    with pytest.raises(ConfigError, match="mine_b failed: ZeroDivisionError: division by zero"):
+        load_function("mine_b:f")
+
+
+def test_name_is_absent() -> None:
+    with pytest.raises(ConfigError, match=r"math has no 'sqr'. Nearest: sqrt"):
+        load_function("math:sqr")
+
+
+def test_not_callable() -> None:
+    with pytest.raises(ConfigError, match="is float, not callable"):
+        load_function("math:pi")
