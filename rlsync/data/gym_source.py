@@ -33,7 +33,7 @@ class GymSource:
 
     def __init__(self, config: DataConfig) -> None:
         # Over a second to import, which runs on other sources need not pay.
-        from reasoning_gym.factory import DATASETS, create_dataset
+        from reasoning_gym.factory import DATASETS, create_dataset  # type: ignore[import-untyped]
 
         if config.task not in DATASETS:
             near = get_close_matches(config.task, DATASETS, n=5, cutoff=0.4) or sorted(DATASETS)

@@ -14,8 +14,8 @@ def read_hub(config: DataConfig) -> Table:
         DataError: no such data set, subset or split, no access, or no network.
     """
     # Over a second to import, which runs on other sources need not pay.
-    import datasets
-    from datasets.exceptions import DatasetsError
+    import datasets  # type: ignore[import-untyped]
+    from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
 
     try:
         dataset = datasets.load_dataset(config.path, config.subset, split=config.hub_split)

@@ -81,7 +81,7 @@ def _problems(table: Table, config: DataConfig) -> dict[str, Problem]:
     for number, row in enumerate(table.rows, start=1):
         where = f"row {number} of {table.name}"
         question = _text(row, config.prompt_column, where)
-        prompt = fill(config.template, question, row)
+        prompt = _encodable(fill(config.template, question, row), where)
         answer = _answer(row, config.answer_column, where)
         problems.setdefault(prompt, Problem(id=problem_id(prompt), prompt=prompt, answer=answer, metadata=row))
     return problems
@@ -95,6 +95,17 @@ def _text(row: dict[str, Any], column: str, where: str) -> str:
             "Correct or remove the row, or name another column"
         )
     return value
+
+
+def _encodable(prompt: str, where: str) -> str:
+    """The prompt itself, unless it holds half of a surrogate pair, as JSON may and no tokenizer can read."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: the prompt {_short(prompt)} is not valid Unicode: {error}. Correct or remove the row"
+        ) from error
+    return prompt
 
 
 def _answer(row: dict[str, Any], column: str, where: str) -> str:

@@ -86,8 +86,8 @@ class TextCodec:
 
     def _encode_plain(self, problem: Problem) -> list[int]:
         ids: list[int] = list(self._tokenizer(problem.prompt)["input_ids"])
-        # Some tokenizers end every text with eos; the model would have nothing left to say.
-        if ids and ids[-1] == self._tokenizer.eos_token_id:
+        # Some tokenizers end every text with eos, and a text may spell one out; the model would have nothing to say.
+        while ids and ids[-1] == self._tokenizer.eos_token_id:
             ids.pop()
         return ids
 

@@ -38,6 +38,7 @@ def build_tiny(config: TinyConfig, vocab_size: int, eos_id: int, pad_id: int) ->
             eos_token_id=eos_id,
             pad_token_id=pad_id,
             bos_token_id=None,
+            architectures=["Qwen3ForCausalLM"],
         )
     )
     generator = np.random.Generator(np.random.Philox(config.seed))
@@ -72,7 +73,7 @@ def warm_start(
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
         if (step + 1) % 50 == 0 or step + 1 == steps:
-            report(step + 1, float(loss))
+            report(step + 1, loss.item())
     model.eval()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from multiprocessing.connection import Connection
 
-from math_verify import parse, verify
+from math_verify import parse, verify  # type: ignore[import-untyped]
 
 READY = "ready"
 BAD_GOLD = "gold"

@@ -22,7 +22,7 @@ class WandbSink:
             return
         mode = config.wandb.value
         if config.wandb is WandbMode.auto:
-            mode = "online" if wandb.api.api_key else "offline"
+            mode = "online" if _logged_in() else "offline"
         self._run = wandb.init(
             project=config.project,
             entity=config.entity,
@@ -43,3 +43,11 @@ class WandbSink:
     def finish(self, exit_code: int) -> None:
         if self._run is not None:
             self._run.finish(exit_code=exit_code)
+
+
+def _logged_in() -> bool:
+    """Whether wandb has credentials here; asks nobody for them."""
+    try:
+        return bool(wandb.login(prompt=False))
+    except wandb.errors.UsageError:
+        return False

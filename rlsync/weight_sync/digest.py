@@ -25,7 +25,7 @@ def digest_part(name: str, part: torch.Tensor, *, row: int, column: int, columns
         row, column: where its first element lies in the whole.
         columns: of the whole (1 for a vector).
     """
-    part = part.detach().reshape(part.shape[0], -1)
+    part = part.detach().reshape(part.shape[0], columns if part.ndim == 1 else part.shape[1])
     bits = part.contiguous().view(torch.int16 if part.dtype == torch.bfloat16 else torch.int32).to(torch.int64)
     index = (torch.arange(row, row + part.shape[0], device=part.device) * columns)[:, None]
     index = index + torch.arange(column, column + part.shape[1], device=part.device)

@@ -38,7 +38,7 @@ def test_splits_partition_the_file(tmp_path: Path, suffix: str) -> None:
     source = open_file(write(tmp_path / f"data.{suffix}", ROWS))
     parts = [prompts(source, split, seed) for seed, split in enumerate(Split)]
     assert all(parts)
-    assert sorted(sum(parts, [])) == sorted(row["prompt"] for row in ROWS)
+    assert sorted(prompt for part in parts for prompt in part) == sorted(row["prompt"] for row in ROWS)
 
 
 def test_both_formats_give_equal_problems(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_equal_prompts_are_one_problem(tmp_path: Path) -> None:
 
 
 def test_eval_path_alone_is_held_out(tmp_path: Path) -> None:
-    extra = {"prompt": "only here", "answer": "x"}
+    extra = {"prompt": "only here", "answer": 7}
     source = open_file(
         write(tmp_path / "train.jsonl", ROWS), eval_path=write(tmp_path / "eval.parquet", [*ROWS[:20], extra])
     )
@@ -109,14 +109,31 @@ def test_a_split_without_problems(tmp_path: Path) -> None:
         ("data.jsonl", "", "has no rows"),
         ("data.jsonl", '{"prompt": "a", "answer": "b"}\n{oops', "line 2: not JSON"),
         ("data.jsonl", "[1]", "line 1: list, want a JSON object"),
-        ("data.jsonl", '{"promt": "a", "answer": "b"}', r"data\.prompt_column='prompt'.*has promt, answer.*data\.prompt_column=promt"),
-        ("data.jsonl", '{"prompt": "a", "zzz": "b"}', r"data\.answer_column='answer'.*has prompt, zzz.*Set data\.answer_column"),
-        ("data.jsonl", '{"prompt": "a", "answer": "b"}\n{"prompt": [{"role": "user"}], "answer": "b"}', r"row 2 .*'prompt'.*\(list\)"),
+        (
+            "data.jsonl",
+            '{"promt": "a", "answer": "b"}',
+            r"data\.prompt_column='prompt'.*has promt, answer.*data\.prompt_column=promt",
+        ),
+        (
+            "data.jsonl",
+            '{"prompt": "a", "zzz": "b"}',
+            r"data\.answer_column='answer'.*has prompt, zzz.*Set data\.answer_column",
+        ),
+        (
+            "data.jsonl",
+            '{"prompt": "a", "answer": "b"}\n{"prompt": [{"role": "user"}], "answer": "b"}',
+            r"row 2 .*'prompt'.*\(list\)",
+        ),
         ("data.jsonl", '{"prompt": "a", "answer": null}', r"row 1 .*'answer'.*NoneType"),
         ("data.jsonl", '{"prompt": " ", "answer": "b"}', r"row 1 .*not empty"),
+        (
+            "data.jsonl",
+            '{"prompt": "a \\ud83d", "answer": "b"}',
+            r"row 1 .*not valid Unicode: .*surrogates.*remove the row",
+        ),
         ("data.parquet", "not parquet", "not a readable parquet file"),
     ],
-)  # fmt: skip
+)
 def test_malformed_files(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):

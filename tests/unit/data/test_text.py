@@ -55,6 +55,8 @@ def test_an_appended_eos_is_stripped_and_a_bos_kept(tokenizer: PreTrainedTokeniz
     backend.post_processor = TemplateProcessing(single="<pad> $A <eos>", special_tokens=[("<pad>", 0), ("<eos>", 1)])
     assert tokenizer("a").input_ids == [0, 3, 1]
     assert TextCodec(tokenizer, DataConfig()).encode(problem("a")) == [0, 3]
+    # A text that spells eos out, before the one that is appended.
+    assert TextCodec(tokenizer, DataConfig()).encode(problem("a<eos>")) == [0, 3]
 
 
 def test_stop_ids(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -45,7 +45,7 @@ def test_malformed(path: str) -> None:
 
 
 def test_module_is_absent() -> None:
-    with pytest.raises(ConfigError, match="absent_module.*ModuleNotFoundError: No module named"):
+    with pytest.raises(ConfigError, match=r"absent_module.*ModuleNotFoundError: No module named"):
         load_function("absent_module:f")
 
 
