@@ -16,7 +16,7 @@ _INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 done, 2 wrong configuration, 3 divergence, 4 a worker died, 5 not finite, 130 Ctrl-C."""
+    """Exit codes: 0 done, 2 wrong configuration, 3 divergence, 4 a worker died, 5 not finite, 130 Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     arguments = _parser().parse_args(argv)
     console = ConsoleReporter()
@@ -45,7 +45,7 @@ def _train(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
 
 
 def _parity(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
-    from rlsync.parity_check import run_parity
+    from rlsync.parity.probe import run_parity
 
     return run_parity(full=arguments.full, console=console)
 
@@ -54,7 +54,9 @@ _COMMANDS = {"train": _train, "parity": _parity}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rlsync", description="RL post-training with bitwise equal rollouts and training.")
+    parser = argparse.ArgumentParser(
+        prog="rlsync", description="RL post-training with bitwise equal rollouts and training."
+    )
     parser.add_argument("--version", action="version", version=f"rlsync {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser(
@@ -65,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_choices(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    train.add_argument("--dry-run", action="store_true", help="print the configuration and the placement; start nothing")
+    train.add_argument(
+        "--dry-run", action="store_true", help="print the configuration and the placement; start nothing"
+    )
     train.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     parity = commands.add_parser("parity", help="prove that vLLM and the trainer compute the same bits here")
     size = parity.add_mutually_exclusive_group()

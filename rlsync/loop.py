@@ -174,10 +174,12 @@ class TrainingLoop:
 
     def _score(self, step: int, samples: list[Problem], texts: list[str]) -> list[Score]:
         scores = self._scorer.score(samples, texts)
-        return shuffle_rewards(scores, sample_seed(self._config.seed, step, -1)) if self._config.reward.shuffle else scores
+        return (
+            shuffle_rewards(scores, sample_seed(self._config.seed, step, -1)) if self._config.reward.shuffle else scores
+        )
 
     def _evaluate(self, row: m.Metrics, key: str) -> None:
-        """Mean reward of greedy answers to the held-out problems."""
+        """Share of held-out problems whose greedy answer gets the full reward of 1."""
         if not self._held_out:
             return
         requests = [
@@ -192,7 +194,7 @@ class TrainingLoop:
         ]
         texts = [self._codec.decode(rollout.response) for rollout in self._rollouts.generate(requests)]
         scores = self._scorer.score(self._held_out, texts)
-        row[key] = sum(score.reward for score in scores) / len(scores)
+        row[key] = sum(score.reward >= 1.0 for score in scores) / len(scores)
         row["eval/problems"] = len(scores)
 
     def _log(self, step: int, row: m.Metrics) -> None:
@@ -232,4 +234,3 @@ def _timed(times: m.StepTimes, stage: str) -> Iterator[None]:
         yield
     finally:
         times.add(stage, time.perf_counter() - started)
-

@@ -23,7 +23,7 @@ from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.errors import ConfigError
 from rlsync.kernels.order import check_leaves_divide
 from rlsync.models.load import load_config
-from rlsync.models.tiny import Example, build_tiny, warm_start
+from rlsync.models.tiny import REFUSAL, Example, build_tiny, demonstrations, warm_start
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import Problem, Split
 
@@ -90,8 +90,8 @@ def check_heads(heads: int, kv_heads: int, tp: int) -> None:
     """vLLM's own condition on TP, before it has started anything."""
     if heads % tp or (kv_heads % tp and tp % kv_heads):
         raise ConfigError(
-            f"rollout.tp={tp} does not suit a model with {heads} attention heads and {kv_heads} key-value heads: it must "
-            "divide the former, and divide or be a multiple of the latter"
+            f"rollout.tp={tp} does not suit a model with {heads} attention heads and {kv_heads} key-value heads: it "
+            "must divide the former, and divide or be a multiple of the latter"
         )
 
 
@@ -118,12 +118,15 @@ def _make_tiny(config: ModelConfig, source: ProblemSource, folder: Path, say: Ca
     problems = source.problems(Split.warm_start, tiny.warm_start_problems, tiny.seed)
     scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
     text = "".join(p.prompt + p.answer for p in problems)
-    build_char_tokenizer(scratch, "".join(sorted(set(text) | set(_BASE_CHARACTERS))))
+    build_char_tokenizer(scratch, "".join(sorted(set(text) | set(_BASE_CHARACTERS + REFUSAL))))
     tokenizer = load_tokenizer(str(scratch))
     eos, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
-    examples = [Example(tokenizer.encode(p.prompt), [*tokenizer.encode(p.answer), eos]) for p in problems]
+    pairs = demonstrations([(p.prompt, p.answer) for p in problems], tiny)
+    examples = [Example(tokenizer.encode(prompt), [*tokenizer.encode(answer), eos]) for prompt, answer in pairs]
     model = build_tiny(tiny, len(tokenizer), eos, pad)
-    warm_start(model, examples, tiny, lambda step, loss: say(f"  warm start {step}/{tiny.warm_start_steps}  loss {loss:.3f}"))
+    warm_start(
+        model, examples, tiny, lambda step, loss: say(f"  warm start {step}/{tiny.warm_start_steps}  loss {loss:.3f}")
+    )
     state = {name: param.detach() for name, param in model.named_parameters()}
     export_model(state, model.config, torch.float32, str(scratch), folder)
     shutil.rmtree(scratch)
@@ -132,6 +135,9 @@ def _make_tiny(config: ModelConfig, source: ProblemSource, folder: Path, say: Ca
 def _tiny_key(config: TrainConfig) -> str:
     """A digest of everything that the tiny model depends on."""
     data = asdict(config.data)
-    parts = {key: data[key] for key in ("source", "task", "task_args", "path", "template", "held_out_percent", "warm_start_percent")}
+    parts = {
+        key: data[key]
+        for key in ("source", "task", "task_args", "path", "template", "held_out_percent", "warm_start_percent")
+    }
     text = json.dumps([asdict(config.model.tiny), parts, __version__], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

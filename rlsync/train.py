@@ -39,7 +39,9 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
     try:
         console.say(placement(config))
         if prepared.left_out:
-            console.say(f"left out {prepared.left_out} problems with prompts over {config.data.max_prompt_tokens} tokens")
+            console.say(
+                f"left out {prepared.left_out} problems with prompts over {config.data.max_prompt_tokens} tokens"
+            )
         with _terminate_as_interrupt(), ray_session(config):
             cluster = Cluster(config, prepared.model_path)
             try:

@@ -54,4 +54,6 @@ def _result(ref: Any, member: Member, stage: str) -> Any:
         cause = error.cause
         if isinstance(cause, RlsyncError):
             raise cause from None
-        raise WorkerDiedError(f"{member.name} failed during {stage}: {type(cause).__name__}: {cause}\n{error}") from None
+        raise WorkerDiedError(
+            f"{member.name} failed during {stage}: {type(cause).__name__}: {cause}\n{error}"
+        ) from None

@@ -58,3 +58,8 @@ def apply_to_driver() -> None:
     """Set the driver's variables; what the user has set stays."""
     for name, value in driver_variables().items():
         os.environ.setdefault(name, value)
+
+
+def apply_to_engine_host(config: TrainConfig) -> None:
+    """Set the variables of a process that runs engines without Ray."""
+    os.environ.update(rollout_variables(config))

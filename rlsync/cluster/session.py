@@ -41,7 +41,8 @@ def ray_session(config: TrainConfig) -> Iterator[None]:
             ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise ConfigError(
-            f"cluster.address={cluster.address}: no Ray cluster answers there ({error}). Start one with `ray start --head`, "
+            f"cluster.address={cluster.address}: no Ray cluster answers there ({error}). Start one with "
+            "`ray start --head`, "
             "or leave cluster.address unset to run on this machine."
         ) from error
     try:
@@ -53,6 +54,5 @@ def ray_session(config: TrainConfig) -> Iterator[None]:
 def required_cpus(config: TrainConfig) -> float:
     cluster: ClusterConfig = config.cluster
     return (
-        config.trainer.ranks * cluster.trainer_cpus
-        + config.rollout.engines * config.rollout.tp * cluster.rollout_cpus
+        config.trainer.ranks * cluster.trainer_cpus + config.rollout.engines * config.rollout.tp * cluster.rollout_cpus
     )

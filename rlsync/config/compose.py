@@ -96,6 +96,8 @@ def _explain(error: Exception) -> str:
 def _nearest(name: str, valid: list[str]) -> str:
     leaf = name.rpartition(".")[2]
     near = difflib.get_close_matches(name, valid, n=3, cutoff=0.6)
-    near += [v for v in valid if v.rpartition(".")[2] in difflib.get_close_matches(leaf, [v.rpartition(".")[2]], cutoff=0.75)]
+    near += [
+        v for v in valid if v.rpartition(".")[2] in difflib.get_close_matches(leaf, [v.rpartition(".")[2]], cutoff=0.75)
+    ]
     near = list(dict.fromkeys(near))[:4]
     return f" Nearest valid: {', '.join(near)}" if near else f" Valid: {', '.join(valid)}"

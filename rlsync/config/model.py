@@ -30,12 +30,17 @@ class TinyConfig:
     kv_heads: int = 2
     head_dim: int = 32
     intermediate_size: int = 512
-    warm_start_steps: int = 400
-    warm_start_batch: int = 256
+    warm_start_steps: int = 600
+    warm_start_batch: int = 192
     """Problems in a warm-start batch."""
     warm_start_lr: float = 2e-3
-    warm_start_problems: int = 100_000
-    """Most distinct problems that the warm start may see."""
+    warm_start_problems: int = 4000
+    """Distinct problems that the warm start sees."""
+    warm_start_copies: int = 8
+    """Demonstrations of each problem."""
+    warm_start_refusal: float = 0.8
+    """Share of demonstrations that answer `?`, not the number, for problems whose first digit is 5 or more; for the
+    others it is one minus this. So the model can do more than it shows, and reinforcement learning brings that out."""
     seed: int = 0
     """Of the initial weights and the warm start; the run's seed does not enter."""
 

@@ -62,7 +62,9 @@ class TrainConfig:
         if self.kernels.mode is KernelMode.invariant and self.kernels.row_parallel is RowParallel.tree:
             order.local_leaves(self.leaves, self.rollout.tp)
         if self.parity.fault is not Fault.none and self.kernels.mode is KernelMode.native:
-            raise ConfigError("parity.fault plants a fault in exact kernels; with kernels=native everything differs anyway")
+            raise ConfigError(
+                "parity.fault plants a fault in exact kernels; with kernels=native everything differs anyway"
+            )
         if self.data.max_prompt_tokens + self.rollout.max_tokens > self.rollout.max_model_len:
             raise ConfigError(
                 f"data.max_prompt_tokens={self.data.max_prompt_tokens} + rollout.max_tokens={self.rollout.max_tokens} "

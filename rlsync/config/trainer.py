@@ -46,9 +46,14 @@ class TrainerConfig:
     """CPU threads of a rank; fixed, because a library's sums may depend on it."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "ranks", "minibatches", "micro_batch_tokens", "threads_per_rank"):
-            value = {"steps": self.steps, "ranks": self.ranks, "minibatches": self.minibatches,
-                     "micro_batch_tokens": self.micro_batch_tokens, "threads_per_rank": self.threads_per_rank}[name]  # fmt: skip
+        counts = {
+            "steps": self.steps,
+            "ranks": self.ranks,
+            "minibatches": self.minibatches,
+            "micro_batch_tokens": self.micro_batch_tokens,
+            "threads_per_rank": self.threads_per_rank,
+        }
+        for name, value in counts.items():
             if value < 1:
                 raise ConfigError(f"trainer.{name}={value}: must be at least 1")
         if self.lr < 0:

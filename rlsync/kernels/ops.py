@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 from types import ModuleType
 
 import torch
@@ -144,7 +145,7 @@ class _PackedAttention(torch.autograd.Function):
         q, k, v, out, lse, starts = ctx.saved_tensors
         grads = [torch.empty(t.shape, dtype=torch.float32, device=t.device) for t in (q, k, v)]
         bounds = starts.tolist()
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for begin, end in itertools.pairwise(bounds):
             part = slice(begin, end)
             _attention_backward(
                 *(t[part].to(torch.float32) for t in (q, k, v, out, grad)),

@@ -55,7 +55,9 @@ def spec_from_config(parameters: dict[str, object], dim: int, max_positions: int
             float(str(parameters["high_freq_factor"])),
             int(str(parameters["original_max_position_embeddings"])),
         )
-    raise ConfigError(f"rope_type={kind} is not supported: its table is not shared with vLLM. Use default, linear or llama3.")
+    raise ConfigError(
+        f"rope_type={kind} is not supported: its table is not shared with vLLM. Use default, linear or llama3."
+    )
 
 
 def inverse_frequencies(spec: RopeSpec) -> list[float]:

@@ -125,7 +125,9 @@ def check_supported(config: PreTrainedConfig) -> None:
     if config.hidden_act != "silu":
         raise ConfigError(f"hidden_act={config.hidden_act} is not supported: the gated activation is SiLU")
     if config.attention_dropout:
-        raise ConfigError(f"attention_dropout={config.attention_dropout}: dropout cannot match the rollout; set it to 0")
+        raise ConfigError(
+            f"attention_dropout={config.attention_dropout}: dropout cannot match the rollout; set it to 0"
+        )
     if "quantization_config" in config.to_dict():
         raise ConfigError("the model's weights are quantised, and exact kernels need them in bfloat16 or float32")
 

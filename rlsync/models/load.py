@@ -19,7 +19,9 @@ def load_config(path: str, mode: KernelMode) -> PreTrainedConfig:
         ConfigError: nothing to load at `path`, or an architecture that exact kernels do not cover.
     """
     if path.startswith((".", "/", "~")) and not (Path(path).expanduser() / "config.json").is_file():
-        raise ConfigError(f"model.path={path}: no config.json there. Give a folder with a Hugging Face model, or a hub id.")
+        raise ConfigError(
+            f"model.path={path}: no config.json there. Give a folder with a Hugging Face model, or a hub id."
+        )
     try:
         config = AutoConfig.from_pretrained(Path(path).expanduser() if Path(path).expanduser().exists() else path)
     except (OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from rlsync.config.model import TinyConfig
 
+REFUSAL = "?"
 _INIT_STD = 0.02
 _MAX_POSITIONS = 512
 
@@ -47,6 +48,19 @@ def build_tiny(config: TinyConfig, vocab_size: int, eos_id: int, pad_id: int) ->
             if not name.endswith("norm.weight"):
                 param.copy_(torch.from_numpy(generator.normal(0.0, _INIT_STD, param.shape)))
     return model
+
+
+def demonstrations(problems: list[tuple[str, str]], config: TinyConfig) -> list[tuple[str, str]]:
+    """(prompt, response) pairs of the warm start: the answer, or a refusal, rare or frequent by the first digit."""
+    generator = np.random.Generator(np.random.Philox(config.seed + 2))
+    pairs = []
+    for _ in range(config.warm_start_copies):
+        for prompt, answer in problems:
+            digit = next((int(c) for c in prompt if c.isdecimal()), 5)
+            share = config.warm_start_refusal if digit >= 5 else 1 - config.warm_start_refusal
+            refuses = generator.random() < share
+            pairs.append((prompt, REFUSAL if refuses else answer))
+    return pairs
 
 
 def warm_start(

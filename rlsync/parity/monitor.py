@@ -98,7 +98,6 @@ def digest_message(names: list[str], step: int) -> str:
     )
 
 
-
 def _ordered(x: torch.Tensor) -> torch.Tensor:
     """fp32 -> int64 in the order of the numbers, neighbours one apart, -0.0 beside +0.0."""
     bits = x.view(torch.int32).to(torch.int64)

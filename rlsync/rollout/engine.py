@@ -31,29 +31,37 @@ class EngineCounters:
     chunked_prompts: int
 
 
-def engine_args(config: TrainConfig, model_path: str) -> EngineArgs:
-    """vLLM's arguments for a run; in native mode stock vLLM, but for the worker's weight receiver."""
+def engine_args(
+    config: TrainConfig, model_path: str, *, kv_blocks: int | None = None, in_process: bool = True
+) -> EngineArgs:
+    """vLLM's arguments for a run; in native mode stock vLLM, but for the worker's weight receiver.
+
+    Args:
+        kv_blocks: size of the KV cache in blocks, in place of rollout.kv_cache_mib.
+        in_process: a single worker (TP=1) lives in this process rather than in a child.
+    """
     rollout = config.rollout
-    common = dict(
-        model=model_path,
-        skip_tokenizer_init=True,
-        dtype=config.model.dtype.value,
-        seed=0,
-        tensor_parallel_size=rollout.tp,
-        distributed_executor_backend="mp" if rollout.tp > 1 else "uni",
-        max_model_len=rollout.max_model_len,
-        max_num_seqs=rollout.max_num_seqs,
-        max_num_batched_tokens=rollout.max_num_batched_tokens,
-        enable_chunked_prefill=True,
-        enable_prefix_caching=rollout.prefix_caching,
-        block_size=rollout.block_size,
-        kv_cache_memory_bytes=rollout.kv_cache_mib << 20,
-        gpu_memory_utilization=rollout.gpu_memory_utilization,
-        model_impl=rollout.model_impl.value,
-        enforce_eager=True,
-        disable_log_stats=False,
-        worker_extension_cls=_EXTENSION,
-    )
+    common = {
+        "model": model_path,
+        "skip_tokenizer_init": True,
+        "dtype": config.model.dtype.value,
+        "seed": 0,
+        "tensor_parallel_size": rollout.tp,
+        "distributed_executor_backend": "uni" if in_process and rollout.tp == 1 else "mp",
+        "max_model_len": rollout.max_model_len,
+        "max_num_seqs": rollout.max_num_seqs,
+        "max_num_batched_tokens": rollout.max_num_batched_tokens,
+        "enable_chunked_prefill": True,
+        "enable_prefix_caching": rollout.prefix_caching,
+        "block_size": rollout.block_size,
+        "kv_cache_memory_bytes": rollout.kv_cache_mib << 20,
+        "gpu_memory_utilization": rollout.gpu_memory_utilization,
+        "model_impl": rollout.model_impl.value,
+        "enforce_eager": True,
+        "disable_log_stats": False,
+        "worker_extension_cls": _EXTENSION,
+        "num_gpu_blocks_override": kv_blocks,
+    }
     if config.kernels.mode is KernelMode.native:
         return EngineArgs(**common, logprobs_mode="processed_logprobs")
     settings = PluginSettings(
@@ -73,10 +81,14 @@ def engine_args(config: TrainConfig, model_path: str) -> EngineArgs:
 class RolloutEngine:
     """Drives vLLM's engine step by step in this process; TP workers are its children."""
 
-    def __init__(self, config: TrainConfig, model_path: str) -> None:
+    def __init__(
+        self, config: TrainConfig, model_path: str, *, kv_blocks: int | None = None, in_process: bool = True
+    ) -> None:
         self._config = config
         self._native = config.kernels.mode is KernelMode.native
-        self._engine = LLMEngine.from_engine_args(engine_args(config, model_path))
+        self._engine = LLMEngine.from_engine_args(
+            engine_args(config, model_path, kv_blocks=kv_blocks, in_process=in_process)
+        )
         self._ids = itertools.count()
         self._version = 0
         self._chunked = 0
@@ -131,13 +143,13 @@ class RolloutEngine:
         self._engine.engine_core.shutdown()
 
     def _params(self, request: RolloutRequest) -> SamplingParams:
-        shared = dict(
-            max_tokens=request.max_tokens,
-            stop_token_ids=request.stop_ids,
-            logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        shared = {
+            "max_tokens": request.max_tokens,
+            "stop_token_ids": request.stop_ids,
+            "logprobs": 0,
+            "detokenize": False,
+            "output_kind": RequestOutputKind.FINAL_ONLY,
+        }
         if self._native:
             temperature = 0.0 if request.greedy else self._config.rollout.temperature
             return SamplingParams(temperature=temperature, **shared)

@@ -7,12 +7,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from rlsync.telemetry.metrics import Metrics
 
+_FILE_WIDTH = 132
+"""Columns of a table where there is no terminal."""
+
 
 class ConsoleReporter:
     """Reports on stdout through rich; errors go to stderr by the CLI."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = _FILE_WIDTH
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
@@ -21,7 +26,13 @@ class ConsoleReporter:
 
     def start(self, steps: int) -> None:
         if self.console.is_terminal:
-            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+            columns = (
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
             self._progress = Progress(*columns, console=self.console, transient=True)
             self._task = self._progress.add_task("", total=steps)
             self._progress.start()

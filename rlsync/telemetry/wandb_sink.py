@@ -20,17 +20,15 @@ class WandbSink:
         self._run: Any = None
         if config.wandb is WandbMode.disabled:
             return
-        mode = config.wandb.value
-        if config.wandb is WandbMode.auto:
-            mode = "online" if _logged_in() else "offline"
+        online = config.wandb is WandbMode.online or (config.wandb is WandbMode.auto and _logged_in())
         self._run = wandb.init(
             project=config.project,
             entity=config.entity,
             name=name,
             dir=folder,
             config=run_config,
-            mode=mode,
-            settings=wandb.Settings(console="off", silent=True, quiet=True, x_disable_stats=mode == "offline"),
+            mode="online" if online else "offline",
+            settings=wandb.Settings(console="off", silent=True, quiet=True, x_disable_stats=not online),
         )
         self._run.define_metric("step")
         for section in _SECTIONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 
 import torch
 
@@ -38,7 +39,7 @@ def plan_packs(
     """
     bounds = [i * len(samples) // minibatches for i in range(minibatches + 1)]
     plans = []
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in itertools.pairwise(bounds):
         lengths = [sample.rollout.tokens.numel() for sample in samples[begin:end]]
         bins = _balance(lengths, ranks, micro_batch_tokens)
         packs = [_pack_bin(samples, [begin + i for i in members], filler=begin) for members in bins]

@@ -100,8 +100,8 @@ class StepRunner:
             stats.updates += 1
         elif settings.nonfinite is NonFinitePolicy.stop:
             raise NonFiniteError(
-                f"the gradient norm is {stats.grad_norm}: stopped, as trainer.nonfinite=stop asks. The weights are those "
-                "before this update; lower trainer.lr, or use trainer.nonfinite=skip to leave such updates out."
+                f"the gradient norm is {stats.grad_norm}: stopped, as trainer.nonfinite=stop asks. The weights are "
+                "those before this update; lower trainer.lr, or use trainer.nonfinite=skip to leave such updates out."
             )
         else:
             stats.updates_skipped += 1

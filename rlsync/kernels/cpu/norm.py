@@ -6,6 +6,7 @@ import numba
 import numpy as np
 import torch
 
+from rlsync.kernels.cpu.arrays import fp32_array
 from rlsync.kernels.cpu.scalar import LANES, fold_lanes
 
 
@@ -28,5 +29,5 @@ def _rms_rstd_kernel(x, rstd, eps):  # x [T, H], rstd [T]
 def rms_rstd(x: torch.Tensor, eps: float) -> torch.Tensor:
     """1 / sqrt(mean(x^2) + eps) over the last dim. x: [T, H] -> [T] fp32."""
     rstd = torch.empty(x.shape[0], dtype=torch.float32)
-    _rms_rstd_kernel(x.detach().to(torch.float32).contiguous().numpy(), rstd.numpy(), np.float32(eps))
+    _rms_rstd_kernel(fp32_array(x), rstd.numpy(), np.float32(eps))
     return rstd

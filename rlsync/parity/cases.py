@@ -1,0 +1,165 @@
+"""The cases of `rlsync parity`: tiny random models of each family, and the situations they are put in."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from rlsync.config.algorithm import AlgorithmConfig
+from rlsync.config.data import DataConfig
+from rlsync.config.kernels import KernelsConfig, RowParallel
+from rlsync.config.model import ComputeDtype, ModelConfig, ModelSource
+from rlsync.config.rollout import RolloutConfig
+from rlsync.config.run import TrainConfig
+from rlsync.types import RolloutRequest
+
+_VOCAB = 259
+MAX_LEN = 2048
+CHUNK = 128
+"""max_num_batched_tokens: longer prompts are prefilled in pieces."""
+BLOCK = 16
+_INIT_STD = 0.15
+
+
+class Family(StrEnum):
+    qwen2 = "qwen2"
+    """Bias on q, k, v; tied embeddings."""
+    qwen3 = "qwen3"
+    """q and k norms; tied embeddings."""
+    llama = "llama"
+    """Llama-3 rope scaling; a head of its own."""
+    mistral = "mistral"
+    """Sliding window."""
+
+
+@dataclass(slots=True, frozen=True)
+class Cell:
+    family: Family
+    dtype: ComputeDtype
+    tp: int
+    row_parallel: RowParallel = RowParallel.tree
+
+
+@dataclass(slots=True)
+class Batch:
+    """Requests submitted together."""
+
+    name: str
+    requests: list[RolloutRequest]
+
+
+def kv_blocks(family: Family) -> int:
+    """Cache blocks that hold one context of 2,048 tokens (or its window) but not 32 requests: some are preempted."""
+    return 40 if family is Family.mistral else 150
+
+
+def full_cells() -> list[Cell]:
+    cells = [Cell(f, d, tp) for f, d, tp in itertools.product(Family, ComputeDtype, (1, 2, 4))]
+    return [*cells, *_gather_cells()]
+
+
+def quick_cells() -> list[Cell]:
+    """Every pair of family, dtype and TP occurs."""
+    dtypes = itertools.cycle(ComputeDtype)
+    cells = []
+    for family in Family:
+        cells += [Cell(family, next(dtypes), tp) for tp in (1, 2, 4)]
+    return [*cells, *_gather_cells()[-1:]]
+
+
+def _gather_cells() -> list[Cell]:
+    return [Cell(Family.llama, ComputeDtype.bfloat16, tp, RowParallel.gather) for tp in (1, 3)]
+
+
+def build_model(cell: Cell, root: Path) -> Path:
+    """Write the cell's random model; the same weights on every machine."""
+    gathers = cell.row_parallel is RowParallel.gather
+    folder = root / f"{cell.family}{'_gather' if gathers else ''}"
+    if not folder.exists():
+        model = AutoModelForCausalLM.from_config(_model_config(cell.family, gathers))
+        generator = np.random.Generator(np.random.Philox(7))
+        with torch.no_grad():
+            for name, param in model.named_parameters():
+                centre = 1.0 if name.endswith("norm.weight") else 0.0
+                param.copy_(torch.from_numpy(generator.normal(centre, _INIT_STD, param.shape)))
+        model.save_pretrained(folder)
+    return folder
+
+
+def _model_config(family: Family, gathers: bool) -> PreTrainedConfig:
+    # The gather form's model: 6 heads for TP=3, and a K of 201 that no tree of 8 leaves could serve.
+    heads, kv_heads, intermediate, vocab = (6, 3, 201, 192) if gathers else (4, 2, 256, _VOCAB)
+    shape = {
+        "vocab_size": vocab,
+        "hidden_size": 102 if gathers else 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": 32,
+        "intermediate_size": intermediate,
+        "max_position_embeddings": MAX_LEN,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    scaling = {
+        "rope_type": "llama3",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 256,
+    }
+    match family:
+        case Family.qwen2:
+            return Qwen2Config(**(shape | {"hidden_size": 128}), tie_word_embeddings=True)
+        case Family.qwen3:
+            return Qwen3Config(**shape, tie_word_embeddings=True)
+        case Family.llama:
+            return LlamaConfig(**shape, rope_parameters=scaling, tie_word_embeddings=False)
+        case Family.mistral:
+            return MistralConfig(**shape, sliding_window=40, tie_word_embeddings=False)
+
+
+def run_config(cell: Cell, model: Path) -> TrainConfig:
+    return TrainConfig(
+        model=ModelConfig(source=ModelSource.huggingface, path=str(model), dtype=cell.dtype),
+        data=DataConfig(max_prompt_tokens=1024),
+        algorithm=AlgorithmConfig(),
+        rollout=RolloutConfig(
+            tp=cell.tp,
+            temperature=0.8,
+            max_tokens=64,
+            max_model_len=MAX_LEN,
+            max_num_seqs=32,
+            max_num_batched_tokens=CHUNK,
+            block_size=BLOCK,
+        ),
+        kernels=KernelsConfig(row_parallel=cell.row_parallel),
+    )
+
+
+def batches(vocab: int) -> list[Batch]:
+    """What an engine is asked, in order. The second wave repeats prompts of the first with other seeds."""
+    crowd = [_request(vocab, seed, 40 + 7 * seed, 32) for seed in range(32)]
+    again = [_request(vocab, seed, 40 + 7 * seed, 8, draw_seed=1000 + seed) for seed in range(31, 23, -1)]
+    return [
+        Batch("batch of 1", [_request(vocab, 50, 30, 32)]),
+        Batch("context of 2,000", [_request(vocab, 51, 1950, 50)]),
+        Batch("batch of 32", crowd),
+        Batch("prefix again", again),
+        Batch("batch of 1 again", [_request(vocab, 50, 30, 32)]),
+    ]
+
+
+def _request(vocab: int, seed: int, length: int, max_tokens: int, draw_seed: int | None = None) -> RolloutRequest:
+    prompt = [(seed * 31 + i * i + i // 5) % vocab for i in range(length)]
+    return RolloutRequest(
+        prompt=prompt, seed=seed if draw_seed is None else draw_seed, max_tokens=max_tokens, stop_ids=[]
+    )

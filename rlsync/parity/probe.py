@@ -1,0 +1,195 @@
+"""`rlsync parity`: run every case on real vLLM engines and on the FSDP trainer's forward, and count differing bits."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from rich.table import Table
+from torch.distributed.device_mesh import init_device_mesh
+from transformers import AutoConfig
+from transformers.utils.logging import disable_progress_bar
+
+from rlsync.config.run import TrainConfig
+from rlsync.kernels.fingerprint import fingerprint
+from rlsync.parity.cases import Batch, Cell, batches, build_model, full_cells, kv_blocks, quick_cells, run_config
+from rlsync.parity.engine_host import Answer, ask, engine_host
+from rlsync.parity.monitor import compare, merge
+from rlsync.telemetry.console import ConsoleReporter
+from rlsync.trainer.packing import pack_samples
+from rlsync.trainer.sharded import Sharded
+from rlsync.types import ParityCounts, Rollout, TrainSample
+
+
+@dataclass(slots=True)
+class Outcome:
+    cell: Cell
+    counts: ParityCounts
+    answer: Answer
+    failures: list[str] = field(default_factory=list)
+
+
+def run_parity(*, full: bool, console: ConsoleReporter) -> int:
+    """Prove parity on this machine.
+
+    Returns:
+        0 if no cell differs and every claimed situation really happened, 3 otherwise.
+    """
+    started = time.perf_counter()
+    disable_progress_bar()
+    cells = full_cells() if full else quick_cells()
+    with tempfile.TemporaryDirectory(prefix="rlsync-parity-") as scratch, _single_rank(scratch):
+        outcomes = _run_cells(cells, Path(scratch), console)
+    _compare_across_tp(outcomes)
+    console.console.print(_table(outcomes))
+    failed = [o for o in outcomes if o.failures]
+    tokens = sum(o.counts.tokens_compared for o in outcomes)
+    different = sum(o.counts.tokens_different for o in outcomes)
+    console.say(
+        f"{different} of {tokens} tokens differ in {len(outcomes)} cells, {time.perf_counter() - started:.0f} s"
+    )
+    for outcome in failed:
+        console.say(f"FAILED {_name(outcome.cell)}: {'; '.join(outcome.failures)}")
+    return 3 if failed else 0
+
+
+def _run_cells(cells: list[Cell], scratch: Path, console: ConsoleReporter) -> list[Outcome]:
+    """Engines of one cell run while the trainer's side of the one before is computed."""
+    models = {cell: build_model(cell, scratch) for cell in cells}
+    configs = {cell: run_config(cell, models[cell]) for cell in cells}
+    widest = max(configs.values(), key=lambda c: c.rollout.tp)
+    outcomes: list[Outcome] = []
+    with engine_host(widest, str(scratch / "engines.log")) as host:
+        for index, cell in enumerate(cells):
+            if index == 0:
+                _submit(host, cell, configs[cell], models[cell])
+            answer = ask(host)
+            if index + 1 < len(cells):
+                following = cells[index + 1]
+                _submit(host, following, configs[following], models[following])
+            outcome = _judge(cell, configs[cell], models[cell], answer)
+            outcomes.append(outcome)
+            verdict = "; ".join(outcome.failures) or "ok"
+            console.say(f"{index + 1}/{len(cells)} {_name(cell)}: {outcome.counts.tokens_compared} tokens, {verdict}")
+    return outcomes
+
+
+def _submit(host: Connection, cell: Cell, config: TrainConfig, model: Path) -> None:
+    host.send((config, str(model), kv_blocks(cell.family), _batches(model)))
+
+
+def _batches(model: Path) -> list[Batch]:
+    return batches(AutoConfig.from_pretrained(model).vocab_size)
+
+
+def _judge(cell: Cell, config: TrainConfig, model: Path, answer: Answer) -> Outcome:
+    """Forward all rollouts through the trainer's policy, packed in an order of its own."""
+    policy = Sharded(config, str(model), init_device_mesh("cpu", (1,)), trainable=False)
+    rollouts = [rollout for batch in answer.rollouts for rollout in batch]
+    parts = []
+    with torch.no_grad():
+        for ids in _mixed_order(len(rollouts)):
+            pack = pack_samples([TrainSample(rollout=rollouts[i], advantage=0.0) for i in ids], ids)
+            parts.append(compare(pack, policy.policy(pack, redraw=True), version=0))
+    outcome = Outcome(cell, merge(parts), answer)
+    counts = outcome.counts
+    checks = {
+        f"{counts.tokens_different} tokens differ, by up to {counts.max_ulp} ulp": counts.tokens_different > 0,
+        f"{counts.draws_different} draws differ": counts.draws_different > 0,
+        "no token was compared": counts.tokens_compared == 0,
+        f"{counts.nonfinite} log-probs are not finite": counts.nonfinite > 0,
+        "no request was preempted": answer.preemptions == 0,
+        "no prefix was found in the cache": answer.cache_hit_tokens == 0,
+        "no prompt was prefilled in chunks": answer.chunked_prompts == 0,
+        "a worker reports other kernels": set(answer.fingerprints) != {_fingerprint(config)},
+        "the same request alone gave other tokens later": not _same_first_and_last(answer),
+    }
+    outcome.failures = [text for text, failed in checks.items() if failed]
+    return outcome
+
+
+def _mixed_order(count: int) -> list[list[int]]:
+    """All rollouts in three packs, strided, so that neighbours are not those of the engine."""
+    return [list(range(i, count, 3)) for i in range(3)]
+
+
+def _same_first_and_last(answer: Answer) -> bool:
+    first, last = answer.rollouts[0][0], answer.rollouts[-1][0]
+    return torch.equal(first.tokens, last.tokens) and torch.equal(first.logprobs, last.logprobs)
+
+
+def _compare_across_tp(outcomes: list[Outcome]) -> None:
+    """Equal seeds must give equal tokens and bits at every TP of one model and dtype."""
+    first: dict[tuple[object, ...], Outcome] = {}
+    for outcome in outcomes:
+        cell = outcome.cell
+        base = first.setdefault((cell.family, cell.dtype, cell.row_parallel), outcome)
+        if not all(_equal(a, b) for a, b in zip(_flat(base), _flat(outcome), strict=True)):
+            outcome.failures.append(f"tokens or log-probs differ from TP={base.cell.tp}")
+
+
+def _flat(outcome: Outcome) -> list[Rollout]:
+    return [rollout for batch in outcome.answer.rollouts for rollout in batch]
+
+
+def _equal(a: Rollout, b: Rollout) -> bool:
+    return torch.equal(a.tokens, b.tokens) and torch.equal(a.logprobs, b.logprobs)
+
+
+def _fingerprint(config: TrainConfig) -> str:
+    return fingerprint(
+        leaves=config.leaves,
+        row_parallel=config.kernels.row_parallel.value,
+        temperature=config.rollout.temperature,
+        dtype=config.model.dtype.value,
+        device=config.cluster.device.value,
+    )
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.family} {cell.dtype} TP={cell.tp} {cell.row_parallel}"
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    table = Table(title="vLLM against the FSDP trainer, bit for bit")
+    columns = (
+        "model",
+        "dtype",
+        "TP",
+        "form",
+        "tokens",
+        "different",
+        "max ulp",
+        "draws diff.",
+        "preempted",
+        "cached",
+        "chunked",
+        "",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("model", "dtype", "form", "") else "right", no_wrap=True)
+    for o in outcomes:
+        numbers = (
+            o.counts.tokens_compared, o.counts.tokens_different, o.counts.max_ulp, o.counts.draws_different,
+            o.answer.preemptions, o.answer.cache_hit_tokens, o.answer.chunked_prompts,
+        )  # fmt: skip
+        row = (o.cell.family, o.cell.dtype, str(o.cell.tp), o.cell.row_parallel)
+        table.add_row(*row, *map(str, numbers), "FAILED" if o.failures else "ok")
+    return table
+
+
+@contextmanager
+def _single_rank(scratch: str) -> Iterator[None]:
+    """A process group of one, so that FSDP2 runs as it does in training."""
+    dist.init_process_group("gloo", store=dist.FileStore(f"{scratch}/store", 1), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
