@@ -9,7 +9,7 @@ import re
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlsync.config.paths import group_options, recipe_names, shipped
@@ -28,15 +28,18 @@ def compose_train(overrides: list[str]) -> TrainConfig:
         ConfigError: an unknown key, group or recipe, a value of the wrong type, or a rule that joins fields is broken.
     """
     recipe, rest = _take_recipe(overrides)
+    _check_keys(rest)
     ConfigStore.instance().store(name=_SCHEMA, node=TrainConfig)
     search = [f"hydra.searchpath=[file://{shipped('recipes')}]", f"+{recipe}=recipe"] if recipe else []
     name = [f"run.name={recipe}"] if recipe and not any(o.startswith("run.name=") for o in rest) else []
     try:
         with initialize_config_dir(config_dir=str(shipped("configs")), version_base="1.3"):
             composed = compose(config_name="train", overrides=[*search, *name, *rest])
-        return _typed(composed)
+        config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
+    assert isinstance(config, TrainConfig)
+    return config
 
 
 def to_yaml(config: TrainConfig) -> str:
@@ -48,10 +51,14 @@ def valid_keys() -> list[str]:
     return _keys(TrainConfig, "")
 
 
-def _typed(composed: DictConfig) -> TrainConfig:
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, TrainConfig)
-    return config
+def _check_keys(overrides: list[str]) -> None:
+    """Raises ConfigError for an override of a key that does not exist (`+key=value` included)."""
+    valid, groups = valid_keys(), group_options()
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        known = key in groups or any(key == v or v.startswith(f"{key}.") or key.startswith(f"{v}.") for v in valid)
+        if not known:
+            raise ConfigError(f"unknown key '{key}'.{_nearest(key, [*valid, *groups])}")
 
 
 def _take_recipe(overrides: list[str]) -> tuple[str | None, list[str]]:
@@ -73,24 +80,15 @@ def _keys(schema: type, prefix: str) -> list[str]:
 
 
 def _explain(error: Exception) -> str:
-    text = str(error)
+    """Hydra's error in one line that begins with the key."""
     cause = error.__cause__ or error
-    full_key = getattr(cause, "full_key", None) or ""
-    unknown = re.search(r"Key '([^']+)' (?:is )?not in|Could not override '([^']+)'", f"{text}\n{cause}")
-    if unknown and ("not in" in f"{text}{cause}"):
-        key = full_key or unknown.group(2) or unknown.group(1)
-        return f"unknown key '{key}'.{_nearest(key, valid_keys())}"
-    missing_group = re.search(r"Could not find '([^']+)/([^']+)'", text)
-    if missing_group:
-        group, option = missing_group.groups()
-        options = group_options().get(group, [])
-        return f"{group}={option}: no such option. Valid: {', '.join(options) or 'none'}"
-    missing_override = re.search(r"Could not override '([^']+)'", text)
-    if missing_override:
-        return f"unknown key '{missing_override.group(1)}'.{_nearest(missing_override.group(1), valid_keys())}"
-    lines = [line.strip() for line in f"{cause}".splitlines() if line.strip()]
-    place = f"{full_key}: " if full_key else ""
-    return place + lines[0]
+    missing = re.search(r"Could not find '([^']+)/([^']+)'", str(error))
+    if missing:
+        group, option = missing.groups()
+        return f"{group}={option}: no such option. Valid: {', '.join(group_options().get(group, [])) or 'none'}"
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    return f"{key}: {lines[0]}" if key else lines[0]
 
 
 def _nearest(name: str, valid: list[str]) -> str:

@@ -1,0 +1,127 @@
+"""RMSNorm, SiLU, log-probs, rope, embedding, sampling: rows alone, right values, right gradients."""
+
+import hashlib
+
+import pytest
+import torch
+from transformers import LlamaConfig, Qwen3Config
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from rlsync.errors import ConfigError
+from rlsync.kernels import ops
+from rlsync.kernels.fingerprint import _probe, fingerprint
+from rlsync.kernels.rope import RopeSpec, apply_rope, rope_table, spec_from_config
+
+GOLDEN = "7574ab99ff5e04ba"
+
+
+def _rows(t, w, dtype=torch.float32, seed=0):
+    return torch.randn(t, w, generator=torch.Generator().manual_seed(seed)).mul(3).to(dtype)
+
+
+def test_the_probe_gives_the_same_bits_on_every_machine():
+    assert hashlib.sha256(_probe()).hexdigest()[:16] == GOLDEN
+
+
+def test_fingerprint_depends_on_each_setting():
+    base = {"leaves": 8, "row_parallel": "tree", "temperature": 1.0, "dtype": "bfloat16", "device": "cpu"}
+    others = [{"leaves": 4}, {"row_parallel": "gather"}, {"temperature": 0.9}, {"dtype": "float32"}]
+    prints = {fingerprint(**base), *(fingerprint(**(base | other)) for other in others)}
+    assert len(prints) == 1 + len(others)
+    assert fingerprint(**base) == fingerprint(**base)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("op", ["norm", "silu", "logprobs"])
+def test_a_row_does_not_know_the_others(op, dtype):
+    x = _rows(33, 50, dtype)
+    calls = {
+        "norm": lambda r: ops.rms_norm(r, x[0], 1e-6),
+        "silu": lambda r: ops.silu_and_mul(r, r),
+        "logprobs": lambda r: ops.logprobs(r.float(), 0.7),
+    }
+    whole = calls[op](x)
+    for rows in (slice(0, 1), slice(7, 9), slice(30, 33)):
+        assert torch.equal(calls[op](x[rows]), whole[rows])
+
+
+def test_values():
+    x = _rows(20, 50)
+    torch.testing.assert_close(ops.rms_norm(x, x[0], 1e-6), torch.nn.functional.rms_norm(x, (50,), x[0], 1e-6))
+    torch.testing.assert_close(ops.silu_and_mul(x, x), torch.nn.functional.silu(x) * x)
+    torch.testing.assert_close(ops.logprobs(x, 0.7), torch.log_softmax(x / 0.7, -1))
+
+
+def test_temperature_divides():
+    x = _rows(50, 64)
+    assert torch.equal(ops.logprobs(x, 0.7), ops.logprobs(x / 0.7, 1.0))
+    assert not torch.equal(ops.logprobs(x, 0.7), ops.logprobs(x * (1 / 0.7), 1.0))  # the control
+
+
+def test_non_finite_logits_stay_visible():
+    x = _rows(2, 8)
+    x[1, 3] = float("nan")
+    out = ops.logprobs(x, 1.0)
+    assert out[0].isfinite().all()
+    assert out[1].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("mine", "reference"),
+    [
+        (lambda x, y: ops.rms_norm(x, y[0], 1e-6), lambda x, y: torch.nn.functional.rms_norm(x, (10,), y[0], 1e-6)),
+        (ops.silu_and_mul, lambda x, y: torch.nn.functional.silu(x) * y),
+        (lambda x, y: ops.logprobs(x, 0.7) * y, lambda x, y: torch.log_softmax(x / 0.7, -1) * y),
+    ],
+)
+def test_gradients(mine, reference):
+    x, y, grad = _rows(6, 10), _rows(6, 10, seed=1), _rows(6, 10, seed=2)
+    a = [t.clone().requires_grad_() for t in (x, y)]
+    b = [t.double().requires_grad_() for t in (x, y)]
+    got = torch.autograd.grad(mine(*a), a, grad)
+    for g, r in zip(got, torch.autograd.grad(reference(*b), b, grad.double()), strict=True):
+        torch.testing.assert_close(g.double(), r, rtol=1e-4, atol=1e-4)
+
+
+def test_embedding_has_no_negative_zero():
+    w = torch.tensor([[-0.0, 1.0]])
+    assert not ops.embedding(torch.tensor([0]), w).signbit().any()
+
+
+def test_rope_table_is_hugging_faces_function():
+    scaling = {
+        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    config = LlamaConfig(hidden_size=64, num_attention_heads=2, max_position_embeddings=128, rope_parameters=scaling)
+    cos, sin = LlamaRotaryEmbedding(config)(torch.zeros(1), torch.arange(128)[None])
+    mine = rope_table(spec_from_config(config.rope_parameters, 32, 128), torch.float32)
+    torch.testing.assert_close(mine, torch.cat((cos[0, :, :16], sin[0, :, :16]), -1), rtol=1e-4, atol=1e-4)
+
+
+def test_rope_turns_by_position():
+    table = rope_table(RopeSpec(8, 100.0, 10), torch.float32)
+    cos, sin = table.chunk(2, -1)
+    x = torch.randn(10, 3, 8)
+    torch.testing.assert_close(apply_rope(x, cos, sin).norm(dim=-1), x.norm(dim=-1))
+    assert torch.equal(apply_rope(x, cos, sin)[0], x[0])
+
+
+def test_dynamic_rope_is_refused():
+    config = Qwen3Config(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
+    with pytest.raises(ConfigError, match="rope_type=dynamic"):
+        spec_from_config(config.rope_parameters, 32, 64)
+
+
+def test_draws_are_pure_and_follow_the_distribution():
+    row = ops.logprobs(_rows(1, 6), 1.0).expand(40_000, 6).contiguous()
+    seeds, positions = torch.arange(40_000), torch.zeros(40_000, dtype=torch.int64)
+    drawn = ops.draw(row, seeds, positions)
+    share = torch.bincount(drawn, minlength=6) / 40_000
+    torch.testing.assert_close(share, row[0].exp(), atol=0.01, rtol=0)
+    assert torch.equal(ops.draw(row[5:9], seeds[5:9], positions[5:9]), drawn[5:9])
+    assert not torch.equal(ops.draw(row, seeds, positions + 1), drawn)  # the control: another position
+
+
+def test_greedy_takes_the_lower_of_a_tie():
+    assert ops.greedy(torch.tensor([[0.0, 2.0, 2.0]])).tolist() == [1]

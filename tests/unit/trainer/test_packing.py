@@ -1,0 +1,71 @@
+"""Packs: nothing lost, nothing padded, the same number on every rank."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlsync.config.trainer import Schedule, TrainerConfig
+from rlsync.trainer.packing import pack_samples, plan_packs
+from rlsync.trainer.schedule import learning_rate
+from rlsync.types import FinishReason, Rollout, TrainSample
+
+
+def _sample(length: int, prompt: int = 1, advantage: float = 1.0) -> TrainSample:
+    sampled = torch.arange(length) >= prompt
+    return TrainSample(
+        advantage=advantage,
+        rollout=Rollout(
+            tokens=torch.arange(length) + 10,
+            sampled=sampled,
+            logprobs=torch.where(sampled, -1.0 * torch.arange(length), 0.0),
+            weight_version=torch.where(sampled, 0, -1).to(torch.int32),
+            seed=length,
+            finish_reason=FinishReason.stop,
+        ),
+    )
+
+
+def test_rows_predict_the_next_token():
+    pack = pack_samples([_sample(4, prompt=2, advantage=0.5), _sample(3)], [7, 8])
+    assert pack.tokens.tolist() == [10, 11, 12, 13, 10, 11, 12]
+    assert pack.targets.tolist() == [11, 12, 13, 0, 11, 12, 0]
+    assert pack.mask.tolist() == [False, True, True, False, True, True, False]
+    assert pack.rollout_logprobs.tolist() == [0, -2, -3, 0, -1, -2, 0]
+    assert pack.positions.tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert pack.starts.tolist() == [0, 4, 7]
+    assert pack.advantages.tolist() == [0.5] * 4 + [1.0] * 3
+    assert pack.seeds.tolist() == [4] * 4 + [3] * 3
+
+
+def test_filler_trains_nothing():
+    assert not pack_samples([_sample(5)], [-1]).mask.any()
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    lengths=st.lists(st.integers(2, 40), min_size=4, max_size=30),
+    ranks=st.integers(1, 3),
+    minibatches=st.integers(1, 2),
+    budget=st.integers(8, 100),
+)
+def test_plans_lose_nothing_and_agree_across_ranks(lengths, ranks, minibatches, budget):
+    samples = [_sample(n) for n in lengths]
+    plan = plan_packs(samples, ranks=ranks, minibatches=minibatches, micro_batch_tokens=budget)
+    assert len(plan) == minibatches
+    ids = []
+    for minibatch in plan:
+        assert len({len(packs) for packs in minibatch}) == 1
+        for packs in minibatch:
+            for pack in packs:
+                ids += [i for i in pack.sequence_ids.tolist() if i >= 0]
+                assert pack.tokens.numel() <= budget or len(pack.sequence_ids) == 1
+    assert sorted(ids) == list(range(len(lengths)))
+
+
+def test_schedules():
+    linear = TrainerConfig(lr=1.0, warmup_steps=2, schedule=Schedule.linear, min_lr_ratio=0.5)
+    assert [learning_rate(u, 6, linear) for u in range(6)] == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625]
+    cosine = TrainerConfig(lr=1.0, schedule=Schedule.cosine)
+    assert learning_rate(0, 4, cosine) == 1.0
+    assert abs(learning_rate(2, 4, cosine) - 0.5) < 1e-12
+    assert learning_rate(3, 4, TrainerConfig(lr=2.0)) == 2.0
