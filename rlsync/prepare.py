@@ -23,7 +23,7 @@ from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.errors import ConfigError
 from rlsync.kernels.order import check_leaves_divide
 from rlsync.models.load import load_config
-from rlsync.models.tiny import REFUSAL, Example, build_tiny, demonstrations, warm_start
+from rlsync.models.tiny import TILDE, Example, build_tiny, demonstrations, warm_start
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import Problem, Split
 
@@ -118,7 +118,7 @@ def _make_tiny(config: ModelConfig, source: ProblemSource, folder: Path, say: Ca
     problems = source.problems(Split.warm_start, tiny.warm_start_problems, tiny.seed)
     scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
     text = "".join(p.prompt + p.answer for p in problems)
-    build_char_tokenizer(scratch, "".join(sorted(set(text) | set(_BASE_CHARACTERS + REFUSAL))))
+    build_char_tokenizer(scratch, "".join(sorted(set(text) | set(_BASE_CHARACTERS + TILDE))))
     tokenizer = load_tokenizer(str(scratch))
     eos, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
     pairs = demonstrations([(p.prompt, p.answer) for p in problems], tiny)
@@ -137,7 +137,16 @@ def _tiny_key(config: TrainConfig) -> str:
     data = asdict(config.data)
     parts = {
         key: data[key]
-        for key in ("source", "task", "task_args", "path", "template", "held_out_percent", "warm_start_percent")
+        for key in (
+            "source",
+            "task",
+            "task_args",
+            "path",
+            "template",
+            "squeeze",
+            "held_out_percent",
+            "warm_start_percent",
+        )
     }
     text = json.dumps([asdict(config.model.tiny), parts, __version__], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -42,7 +42,7 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
             console.say(
                 f"left out {prepared.left_out} problems with prompts over {config.data.max_prompt_tokens} tokens"
             )
-        with _terminate_as_interrupt(), ray_session(config):
+        with ray_session(config), _terminate_as_interrupt():
             cluster = Cluster(config, prepared.model_path)
             try:
                 loop = TrainingLoop(

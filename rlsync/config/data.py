@@ -35,6 +35,8 @@ class DataConfig:
     answer_column: str = "answer"
     template: str = "{question}"
     """Prompt text, filled from the columns of the row, or of the task's metadata; {question} is the prompt column."""
+    squeeze: bool = False
+    """Remove spaces from reasoning-gym prompts: shorter sequences for a character tokenizer."""
     chat: bool = False
     """Put the prompt through the tokenizer's chat template as a user turn."""
     system_prompt: str = ""

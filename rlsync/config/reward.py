@@ -11,6 +11,8 @@ from rlsync.errors import ConfigError
 class RewardKind(StrEnum):
     task = "task"
     """The data source's own scorer (reasoning-gym's; exact match for files and hub data)."""
+    exact = "exact"
+    """1 if the stripped response is the answer, letter for letter, else 0."""
     math_verify = "math_verify"
     """Symbolic comparison of mathematical answers."""
     function = "function"

@@ -49,10 +49,10 @@ class GymSource:
         self._scorer = self._create(seed=0)
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of the split; a smaller count gives the beginning of the same list.
+        """`count` distinct problems of the split, or all there are; a smaller count gives the beginning of the list.
 
         Raises:
-            DataError: the task has too few, or the config leaves none to the split.
+            DataError: the task has none, or too few for a warm start, or the config leaves none to the split.
         """
         if split is Split.warm_start and self._config.warm_start_percent == 0:
             raise DataError("data.warm_start_percent=0 leaves no problems to the warm start; raise it, e.g. to 30")
@@ -63,12 +63,15 @@ class GymSource:
             # Hashed, as reasoning-gym's item i of seed s is item i - 1 of seed s + 1.
             for entry in self._draw(digest("reasoning_gym", seed, drawn) % 2**31):
                 prompt = fill(self._config.template, entry["question"], entry["metadata"])
+                prompt = prompt.replace(" ", "") if self._config.squeeze else prompt
                 if prompt not in found and split_of(prompt, self._config) is split:
                     found[prompt] = _problem(prompt, entry)
                     if len(found) == count:
                         break
             drawn += CHUNK
             barren = barren + 1 if len(found) == before else 0
+            if barren == BARREN_CHUNKS and found and split is not Split.warm_start:
+                return list(found.values())  # a small task: the stream starts over when it has seen them all
             if barren == BARREN_CHUNKS:
                 raise DataError(
                     f"data.task={self._config.task} has too few problems: {len(found)} distinct ones of the split "

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from rlsync.config.model import TinyConfig
 
-REFUSAL = "?"
+TILDE = "~"
+_MOSTLY_PLAIN = (1, 4, 7)
 _INIT_STD = 0.02
 _MAX_POSITIONS = 512
 
@@ -51,34 +52,35 @@ def build_tiny(config: TinyConfig, vocab_size: int, eos_id: int, pad_id: int) ->
 
 
 def demonstrations(problems: list[tuple[str, str]], config: TinyConfig) -> list[tuple[str, str]]:
-    """(prompt, response) pairs of the warm start: the answer, or a refusal, rare or frequent by the first digit."""
+    """(prompt, response) pairs of one epoch after another, each answer in one of two styles (see TinyConfig)."""
     generator = np.random.Generator(np.random.Philox(config.seed + 2))
+    epochs = -(-config.warm_start_steps * config.warm_start_batch // len(problems))
     pairs = []
-    for _ in range(config.warm_start_copies):
-        for prompt, answer in problems:
-            digit = next((int(c) for c in prompt if c.isdecimal()), 5)
-            share = config.warm_start_refusal if digit >= 5 else 1 - config.warm_start_refusal
-            refuses = generator.random() < share
-            pairs.append((prompt, REFUSAL if refuses else answer))
+    for _ in range(epochs):
+        for index in generator.permutation(len(problems)):
+            prompt, answer = problems[index]
+            digit = next((int(c) for c in prompt if c.isdecimal()), 0)
+            share = config.warm_start_style_share if digit in _MOSTLY_PLAIN else 1 - config.warm_start_style_share
+            pairs.append((prompt, answer if generator.random() < share else TILDE + answer))
     return pairs
 
 
 def warm_start(
     model: PreTrainedModel, examples: list[Example], config: TinyConfig, report: Callable[[int, float], None]
 ) -> None:
-    """Supervised learning on responses, in place: AdamW, warm-up over a tenth, then cosine to zero.
+    """Supervised learning on responses, in place: AdamW, a short warm-up, then cosine to zero.
 
     Args:
         report: called with (step, loss) now and then.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.warm_start_lr, betas=(0.9, 0.99), weight_decay=0.01)
-    steps, ramp = config.warm_start_steps, max(1, config.warm_start_steps // 10)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.warm_start_lr, betas=(0.9, 0.95), weight_decay=0.01)
+    steps, ramp = config.warm_start_steps, min(20, config.warm_start_steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda s: min((s + 1) / ramp, 0.5 * (1 + np.cos(np.pi * max(0, s - ramp) / max(1, steps - ramp)))),
     )
     model.train()
-    for step, batch in zip(range(steps), _batches(examples, config), strict=False):
+    for step, batch in zip(range(steps), _batches(examples, config.warm_start_batch), strict=False):
         tokens, labels = _pad(batch)
         loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
         loss.backward()
@@ -86,17 +88,14 @@ def warm_start(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
-        if (step + 1) % 50 == 0 or step + 1 == steps:
+        if (step + 1) % 100 == 0 or step + 1 == steps:
             report(step + 1, loss.item())
     model.eval()
 
 
-def _batches(examples: list[Example], config: TinyConfig) -> Iterator[list[Example]]:
-    generator = np.random.Generator(np.random.Philox(config.seed + 1))
-    while True:
-        order = generator.permutation(len(examples))
-        for begin in range(0, len(order), config.warm_start_batch):
-            yield [examples[i] for i in order[begin : begin + config.warm_start_batch]]
+def _batches(examples: list[Example], size: int) -> Iterator[list[Example]]:
+    for begin in range(0, len(examples) - size + 1, size):
+        yield examples[begin : begin + size]
 
 
 def _pad(batch: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:

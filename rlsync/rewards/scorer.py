@@ -69,6 +69,8 @@ def _reward_function(config: RewardConfig, source: ProblemSource) -> RewardFunct
     match config.kind:
         case RewardKind.task:
             return lambda completion, problem: source.score(problem, completion)
+        case RewardKind.exact:
+            return lambda completion, problem: float(completion.strip() == problem.answer)
         case RewardKind.function:
             return load_function(config.function)
         case RewardKind.math_verify:
