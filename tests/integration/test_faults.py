@@ -27,7 +27,7 @@ def test_one_stale_shard_is_caught(launcher, reference, leaves_nothing):
     assert "step 2" in run.err
 
 
-@pytest.mark.parametrize("victim", ["trainer rank 1", "TP worker 1"])
+@pytest.mark.parametrize("victim", ["trainer rank", "TP worker 1"])
 def test_a_killed_process_ends_the_run_and_is_named(launcher, reference, leaves_nothing, victim):
     process, folder = launcher.start(*LONG)
     wait_for_step(folder, process, 2)
@@ -55,4 +55,4 @@ def _find(process, victim: str) -> psutil.Process:
         marks = ("VllmWorker-1", "Worker_TP1")
         return next(p for p in descendants(process) if any(m in " ".join(p.cmdline()) for m in marks))
     actors = [p for p in descendants(process) if any("ray::TrainerActor" in part for part in p.cmdline())]
-    return max(actors, key=lambda p: p.pid)
+    return actors[0]

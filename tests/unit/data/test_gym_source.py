@@ -64,11 +64,16 @@ def test_control_two_seeds_of_one_split_do_overlap() -> None:
     assert set(prompts(source, Split.train, 80, seed=1)) & set(prompts(source, Split.train, 80, seed=2))
 
 
-def test_too_few_problems_says_how_many() -> None:
+def test_too_few_problems_for_a_warm_start_says_how_many() -> None:
     with pytest.raises(
-        DataError, match=r"chain_sum has too few problems: \d+ distinct .* held_out .* wanted 500.*max_digits"
+        DataError, match=r"chain_sum has too few problems: \d+ distinct .* warm_start .* wanted 500.*max_digits"
     ):
-        GymSource(config(task_args=SMALL)).problems(Split.held_out, 500, seed=0)
+        GymSource(config(task_args=SMALL)).problems(Split.warm_start, 500, seed=0)
+
+
+def test_a_small_task_gives_all_it_has() -> None:
+    source = GymSource(config(task_args=SMALL))
+    assert 0 < len(source.problems(Split.train, 5000, 1)) < 5000
 
 
 def test_warm_start_without_a_share() -> None:
