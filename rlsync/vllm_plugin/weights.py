@@ -109,8 +109,8 @@ class WeightReceiver:
         return view, view.clone()
 
     def _plant_ulp(self, model: torch.nn.Module) -> None:
-        """Drill: one ulp on one weight of the last worker's final norm, unseen by the digest."""
+        """Drill: one ulp on one weight of the last worker's first norm, unseen by the digest."""
         if self._is_last_worker():
-            weight = [p.data for name, p in model.named_parameters() if name.endswith("norm.weight")][-1]
+            weight = next(p.data for name, p in model.named_parameters() if name.endswith("input_layernorm.weight"))
             bits = weight.view(torch.int16 if weight.dtype == torch.bfloat16 else torch.int32)
             bits[weight.abs().argmax()] += 1
