@@ -29,6 +29,7 @@ def test_every_step_reports_zero_difference(reference):
         assert row["parity/weights_digest_equal"] == 1
         assert row["train/ratio_min"] == row["train/ratio_max"] == 1.0
         assert row["train/updates"] == 1
+        assert row["train/grad_norm"] > 0
         assert all(math.isfinite(v) for v in row.values())
         stages = ("sync", "rollout", "reward", "train", "eval", "save", "step")
         assert {f"time/{stage}" for stage in stages} <= row.keys()
