@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 import psutil
@@ -119,7 +121,12 @@ class RolloutActor(_Actor):
         return self._engine.counters()
 
     def shutdown(self) -> None:
+        """End the TP workers and free their shared memory, also that of a worker that was killed."""
         self._engine.shutdown()
+        del self._engine
+        gc.collect()
+        # Ray kills an actor's children with it, the tracker that would unlink leaked segments among them.
+        resource_tracker._resource_tracker._stop()
 
     def dead_worker(self) -> str | None:
         """The name of a TP worker that is gone, if any."""
