@@ -154,6 +154,8 @@ def batches(vocab: int) -> list[Batch]:
         Batch("context of 2,000", [_request(vocab, 51, 1950, 50)]),
         Batch("batch of 32", crowd),
         Batch("prefix again", again),
+        # Short prompts that outgrow the blocks they were admitted with: preempts under a sliding window too.
+        Batch("growing", [_request(vocab, 60 + seed, 14, 40) for seed in range(32)]),
         Batch("batch of 1 again", [_request(vocab, 50, 30, 32)]),
     ]
 
