@@ -92,7 +92,7 @@ class Sharded:
         state = get_model_state_dict(self.policy, options=options)
         tied = self.hf_config.tie_word_embeddings
         return {
-            name.removeprefix(_PREFIX): tensor.to(self.dtype)
+            name.removeprefix(_PREFIX): tensor.to(self.dtype, copy=True)  # compact: the gathered one may be a view
             for name, tensor in state.items()
             if not (tied and name == f"{_PREFIX}lm_head.weight")
         }
