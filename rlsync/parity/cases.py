@@ -22,6 +22,8 @@ from rlsync.types import RolloutRequest
 
 _VOCAB = 259
 MAX_LEN = 2048
+QUICK_RESPONSE, FULL_RESPONSE = 16, 32
+"""Tokens of most answers."""
 CHUNK = 128
 """max_num_batched_tokens: longer prompts are prefilled in pieces."""
 BLOCK = 16
@@ -57,7 +59,7 @@ class Batch:
 
 def kv_blocks(family: Family) -> int:
     """Cache blocks that hold one context of 2,048 tokens (or its window) but not 32 requests: some are preempted."""
-    return 40 if family is Family.mistral else 150
+    return 40 if family is Family.mistral else 129
 
 
 def full_cells() -> list[Cell]:
@@ -145,18 +147,25 @@ def run_config(cell: Cell, model: Path) -> TrainConfig:
     )
 
 
-def batches(vocab: int) -> list[Batch]:
-    """What an engine is asked, in order. The second wave repeats prompts of the first with other seeds."""
-    crowd = [_request(vocab, seed, 40 + 7 * seed, 32) for seed in range(32)]
+def batches(vocab: int, response: int) -> list[Batch]:
+    """What an engine is asked, in order.
+
+    Args:
+        response: tokens of most answers.
+    """
+    alone = _request(vocab, 50, 30, response)
+    crowd = [_request(vocab, seed, 40 + 7 * seed, response) for seed in range(32)]
+    # The crowd's prompts with other seeds, latest first: their blocks are still cached.
     again = [_request(vocab, seed, 40 + 7 * seed, 8, draw_seed=1000 + seed) for seed in range(31, 23, -1)]
+    # Short prompts that outgrow the blocks they were admitted with: preempts under a sliding window too.
+    growing = [_request(vocab, 60 + seed, 26, 40) for seed in range(32)]
     return [
-        Batch("batch of 1", [_request(vocab, 50, 30, 32)]),
-        Batch("context of 2,000", [_request(vocab, 51, 1950, 50)]),
+        Batch("batch of 1", [alone]),
+        Batch("context of 2,000", [_request(vocab, 51, 2000 - response, response)]),
         Batch("batch of 32", crowd),
         Batch("prefix again", again),
-        # Short prompts that outgrow the blocks they were admitted with: preempts under a sliding window too.
-        Batch("growing", [_request(vocab, 60 + seed, 14, 40) for seed in range(32)]),
-        Batch("batch of 1 again", [_request(vocab, 50, 30, 32)]),
+        Batch("growing", growing),
+        Batch("batch of 1 again", [alone]),
     ]
 
 

@@ -19,7 +19,17 @@ from transformers.utils.logging import disable_progress_bar
 
 from rlsync.config.run import TrainConfig
 from rlsync.kernels.fingerprint import fingerprint
-from rlsync.parity.cases import Batch, Cell, batches, build_model, full_cells, kv_blocks, quick_cells, run_config
+from rlsync.parity.cases import (
+    FULL_RESPONSE,
+    QUICK_RESPONSE,
+    Cell,
+    batches,
+    build_model,
+    full_cells,
+    kv_blocks,
+    quick_cells,
+    run_config,
+)
 from rlsync.parity.engine_host import Answer, ask, engine_host
 from rlsync.parity.monitor import compare, merge
 from rlsync.telemetry.console import ConsoleReporter
@@ -44,9 +54,9 @@ def run_parity(*, full: bool, console: ConsoleReporter) -> int:
     """
     started = time.perf_counter()
     disable_progress_bar()
-    cells = full_cells() if full else quick_cells()
+    cells, response = (full_cells(), FULL_RESPONSE) if full else (quick_cells(), QUICK_RESPONSE)
     with tempfile.TemporaryDirectory(prefix="rlsync-parity-") as scratch, _single_rank(scratch):
-        outcomes = _run_cells(cells, Path(scratch), console)
+        outcomes = _run_cells(cells, response, Path(scratch), console)
     _compare_across_tp(outcomes)
     console.console.print(_table(outcomes))
     failed = [o for o in outcomes if o.failures]
@@ -60,7 +70,7 @@ def run_parity(*, full: bool, console: ConsoleReporter) -> int:
     return 3 if failed else 0
 
 
-def _run_cells(cells: list[Cell], scratch: Path, console: ConsoleReporter) -> list[Outcome]:
+def _run_cells(cells: list[Cell], response: int, scratch: Path, console: ConsoleReporter) -> list[Outcome]:
     """Engines of one cell run while the trainer's side of the one before is computed."""
     models = {cell: build_model(cell, scratch) for cell in cells}
     configs = {cell: run_config(cell, models[cell]) for cell in cells}
@@ -69,11 +79,11 @@ def _run_cells(cells: list[Cell], scratch: Path, console: ConsoleReporter) -> li
     with engine_host(widest, str(scratch / "engines.log")) as host:
         for index, cell in enumerate(cells):
             if index == 0:
-                _submit(host, cell, configs[cell], models[cell])
+                _submit(host, cell, configs[cell], models[cell], response)
             answer = ask(host)
             if index + 1 < len(cells):
                 following = cells[index + 1]
-                _submit(host, following, configs[following], models[following])
+                _submit(host, following, configs[following], models[following], response)
             outcome = _judge(cell, configs[cell], models[cell], answer)
             outcomes.append(outcome)
             verdict = "; ".join(outcome.failures) or "ok"
@@ -81,12 +91,9 @@ def _run_cells(cells: list[Cell], scratch: Path, console: ConsoleReporter) -> li
     return outcomes
 
 
-def _submit(host: Connection, cell: Cell, config: TrainConfig, model: Path) -> None:
-    host.send((config, str(model), kv_blocks(cell.family), _batches(model)))
-
-
-def _batches(model: Path) -> list[Batch]:
-    return batches(AutoConfig.from_pretrained(model).vocab_size)
+def _submit(host: Connection, cell: Cell, config: TrainConfig, model: Path, response: int) -> None:
+    vocab = AutoConfig.from_pretrained(model).vocab_size
+    host.send((config, str(model), kv_blocks(cell.family), batches(vocab, response)))
 
 
 def _judge(cell: Cell, config: TrainConfig, model: Path, answer: Answer) -> Outcome:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from rlsync.telemetry.metrics import Metrics
+if TYPE_CHECKING:  # the command line answers without paying for torch
+    from rlsync.telemetry.metrics import Metrics
 
 _FILE_WIDTH = 132
 """Columns of a table where there is no terminal."""
