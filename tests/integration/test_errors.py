@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import ray
 from transformers import GPT2Config
+
+from rlsync.cli import main
 
 
 def _rlsync(*arguments: str, cwd) -> subprocess.CompletedProcess:
@@ -34,14 +37,26 @@ CASES = [
 
 
 @pytest.mark.parametrize(("overrides", "words"), CASES, ids=lambda v: v[-1] if isinstance(v, list) else None)
-def test_mistakes(problems, overrides, words):
+def test_mistakes(problems, overrides, words, monkeypatch, capsys):
     GPT2Config(architectures=["GPT2LMHeadModel"]).save_pretrained(problems / "gpt2")
-    done = _rlsync("train", "recipe=grpo_arithmetic_tiny_cpu", f"run.dir={problems}/run", *overrides, cwd=problems)
-    assert done.returncode == 2, done.stdout + done.stderr
+    monkeypatch.chdir(problems)
+    code = main(["train", "recipe=grpo_arithmetic_tiny_cpu", f"run.dir={problems}/run", *overrides])
+    shown = capsys.readouterr().err
+    assert code == 2, shown
     for word in words:
-        assert word in done.stderr
-    assert "Traceback" not in done.stderr
+        assert word in shown
+    assert shown.startswith("rlsync: ")
+    assert "Traceback" not in shown
     assert not (problems / "run").exists()
+    assert not ray.is_initialized()
+
+
+def test_a_mistake_ends_the_command(tmp_path):
+    done = _rlsync("train", "recipe=no_such_recipe", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no_such_recipe" in done.stderr
+    assert "grpo_arithmetic_tiny_cpu" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_dry_run_and_help_work_outside_the_clone(tmp_path):
@@ -62,7 +77,9 @@ def test_a_reward_that_fails_on_some_samples_is_reported(launcher, reference):
         "        raise ValueError('no threes')\n"
         "    return float(completion == problem.answer)\n"
     )
-    run = launcher.run("reward=function", "reward.function=my_reward:reward", "trainer.steps=1", "seed=4")
+    run = launcher.run(
+        "reward=function", "reward.function=my_reward:reward", "trainer.steps=1", "seed=4", "rollout.tp=1"
+    )
     assert run.code == 0, run.out + run.err
     assert run.metrics[0]["reward/errors"] > 0
     rows = [json.loads(line) for line in (run.folder / "rollouts.jsonl").read_text().splitlines()]

@@ -98,6 +98,7 @@ def test_native_kernels_differ_and_saved_weights_load_everywhere(launcher, refer
         "kernels=native",
         "parity.redraw=false",
         "rollout.block_size=32",
+        "rollout.tp=1",
     )
     failed = launcher.run(*model)
     assert failed.code == 3, failed.out + failed.err
