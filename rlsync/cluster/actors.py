@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
-from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 import psutil
 
+from rlsync.cluster.children import Children, remove
 from rlsync.config.parity import Fault
 from rlsync.config.run import TrainConfig
 from rlsync.errors import WorkerDiedError
@@ -88,16 +87,15 @@ class TrainerActor(_Actor):
 
 class RolloutActor(_Actor):
     _engine: RolloutEngine
-    _workers: list[psutil.Process]
-    _name: str
+    _workers: Children
 
     def start(self, config: TrainConfig, model_path: str, index: int) -> None:
         from rlsync.rollout.engine import RolloutEngine
 
-        self._name = f"rollout engine {index}"
         self._engine = RolloutEngine(config, model_path)
-        pids = self._engine.worker_pids()
-        self._workers = [psutil.Process(pid) for pid in pids if pid != os.getpid()]
+        pids = enumerate(self._engine.worker_pids())
+        names = {pid: f"TP worker {rank} of rollout engine {index}" for rank, pid in pids if pid != os.getpid()}
+        self._workers = Children(names)
 
     def fingerprints(self) -> list[str]:
         return self._engine.fingerprints()
@@ -120,21 +118,17 @@ class RolloutActor(_Actor):
     def counters(self) -> EngineCounters:
         return self._engine.counters()
 
-    def shutdown(self) -> None:
-        """End the TP workers and free their shared memory, also that of a worker that was killed."""
-        self._engine.shutdown()
-        del self._engine
-        gc.collect()
-        # Ray kills an actor's children with it, the tracker that would unlink leaked segments among them.
-        resource_tracker._resource_tracker._stop()
+    def segments(self) -> list[str]:
+        """Files of shared memory that its processes hold."""
+        return self._workers.segments()
 
-    def dead_worker(self) -> str | None:
-        """The name of a TP worker that is gone, if any."""
-        for rank, worker in enumerate(self._workers):
-            if not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE:
-                return f"TP worker {rank} (pid {worker.pid}) of {self._name}"
-        return None
+    def shutdown(self) -> None:
+        """End the TP workers and free their shared memory."""
+        segments = self.segments()
+        self._workers.let_go()
+        self._engine.shutdown()
+        remove(segments)
 
     def _explained(self, error: Exception) -> Exception:
-        dead = self.dead_worker()
-        return WorkerDiedError(f"{dead} died") if dead else error
+        dead = self._workers.first_dead
+        return WorkerDiedError(f"{dead} died: it was killed, ran out of memory, or crashed") if dead else error

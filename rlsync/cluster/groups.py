@@ -11,6 +11,7 @@ import ray
 
 from rlsync.cluster.actors import RolloutActor, TrainerActor
 from rlsync.cluster.calls import Member, gather
+from rlsync.cluster.children import remove
 from rlsync.cluster.env import rollout_variables, trainer_variables
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
@@ -31,6 +32,7 @@ class Cluster:
     def __init__(self, config: TrainConfig, model_path: str) -> None:
         self._config = config
         self._processes: dict[int, psutil.Process] = {}
+        self._segments: list[str] = []
         self.trainers: list[Member] = []
         self.engines: list[Member] = []
         try:
@@ -67,6 +69,10 @@ class Cluster:
         ] + [(m, m.handle.start.remote(config, model_path, index)) for index, m in enumerate(self.engines)]
         specs = gather(starts, stage="start-up", timeout_s=cluster.startup_timeout_s)[0]
         self._remember_pids()
+        if cluster.address is None:
+            self._segments = [
+                path for held in self.on_engines("start-up", lambda h: h.segments.remote()) for path in held
+            ]
         self._check_fingerprints()
         self._connect(specs, host)
 
@@ -123,6 +129,7 @@ class Cluster:
                 ray.kill(member.handle)
         self.trainers, self.engines = [], []
         _end_processes(list(self._processes.values()))
+        remove(self._segments)
 
 
 class TrainerGroup:

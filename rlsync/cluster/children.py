@@ -1,0 +1,82 @@
+"""The processes below an actor: who died first, and what they leave in shared memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import psutil
+
+_SHARED_MEMORY = "/dev/shm/"
+_SEMAPHORE = "sem.mp-"
+
+
+class Children:
+    """Watches processes from the moment it is made. If one dies before `let_go`, the others are killed at once: they
+    may wait for it for ever.
+
+    Args:
+        names: pid -> name for messages.
+    """
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        self._processes = [psutil.Process(pid) for pid in names]
+        self._first_dead: str | None = None
+        self._watching = True
+        handles = {os.pidfd_open(pid): f"{name} (pid {pid})" for pid, name in names.items()}
+        threading.Thread(target=self._watch, args=(handles,), daemon=True, name="rlsync-children").start()
+
+    @property
+    def first_dead(self) -> str | None:
+        """Name of the process that ended first, if any did."""
+        return self._first_dead
+
+    def let_go(self) -> None:
+        """From now on they may end."""
+        self._watching = False
+
+    def segments(self) -> list[str]:
+        """Files of shared memory that the processes hold, and semaphores of this one.
+
+        Nobody removes them if a process is killed.
+        """
+        held = {path for process in self._processes if process.is_running() for path in _mapped(process.pid, "")}
+        return sorted(held | _mapped(os.getpid(), _SEMAPHORE))
+
+    def _watch(self, handles: dict[int, str]) -> None:
+        poll = select.poll()
+        for handle in handles:
+            poll.register(handle, select.POLLIN)
+        if handles:
+            dead = handles[poll.poll()[0][0]]
+            if self._watching:
+                self._first_dead = dead
+                self._kill()
+        for handle in handles:
+            os.close(handle)
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def remove(segments: Iterable[str]) -> None:
+    """Remove files of shared memory that are still there."""
+    for path in segments:
+        Path(path).unlink(missing_ok=True)
+
+
+def _mapped(pid: int, prefix: str) -> set[str]:
+    """Files of shared memory whose name begins with `prefix` and that a process has mapped.
+
+    Told by inode: a semaphore is mapped under the name of a temporary file.
+    """
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+        inodes = {int(line.split(maxsplit=5)[4]) for line in maps if _SHARED_MEMORY in line}
+    with os.scandir(_SHARED_MEMORY) as files:
+        return {file.path for file in files if file.name.startswith(prefix) and file.inode() in inodes}
