@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rlsync.config.algorithm import AlgorithmConfig
-from rlsync.config.cluster import ClusterConfig
+from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.data import DataConfig
 from rlsync.config.kernels import KernelMode, KernelsConfig, RowParallel
 from rlsync.config.model import ModelConfig
@@ -61,6 +61,11 @@ class TrainConfig:
             )
         if self.kernels.mode is KernelMode.invariant and self.kernels.row_parallel is RowParallel.tree:
             order.local_leaves(self.leaves, self.rollout.tp)
+        if self.cluster.device is Device.cuda:
+            raise ConfigError(
+                "cluster.device=cuda: this release trains and samples on CPUs; its GPU kernels (rlsync/kernels/triton) "
+                "are not yet wired into the trainer and the rollout engine. Use cluster.device=cpu."
+            )
         if self.parity.fault is not Fault.none and self.kernels.mode is KernelMode.native:
             raise ConfigError(
                 "parity.fault plants a fault in exact kernels; with kernels=native everything differs anyway"

@@ -10,7 +10,9 @@ import torch
 
 from rlsync.kernels import ops, order
 
-_SOURCES = ("order.py", "ops.py", "rope.py", "collectives.py", "cpu")
+_SHARED = ("order.py", "ops.py", "rope.py", "collectives.py")
+_OWN = {"cpu": ("cpu", ("torch", "numba", "llvmlite")), "cuda": ("triton", ("torch", "triton"))}
+"""Device -> folder of its kernels, and the libraries that compile them."""
 
 
 def fingerprint(*, leaves: int, row_parallel: str, temperature: float, dtype: str, device: str) -> str:
@@ -19,23 +21,24 @@ def fingerprint(*, leaves: int, row_parallel: str, temperature: float, dtype: st
     digest = hashlib.sha256()
     for part in (str(order.ORDER_VERSION), str(leaves), row_parallel, repr(float(temperature)), dtype, device):
         digest.update(part.encode() + b"\0")
-    for library in ("torch", "numba", "llvmlite"):
+    folder, libraries = _OWN[device]
+    for library in libraries:
         digest.update(version(library).encode())
     root = Path(__file__).parent
-    for name in _SOURCES:
+    for name in (*_SHARED, folder):
         path = root / name
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())
-    digest.update(_probe())
+    digest.update(_probe(device))
     return digest.hexdigest()[:16]
 
 
-def _probe() -> bytes:
+def _probe(device: str) -> bytes:
     """Bits of every kernel on fixed data (also compiles the kernels, or loads them from the cache)."""
     # Integers through a multiplicative hash: the same numbers whatever the library's generator does.
     ints = (torch.arange(1, 1 + 24 * 64, dtype=torch.int64) * 2654435761) % 65536
-    x = ((ints.to(torch.float32) - 32768) / 16384).view(24, 64)
-    starts = torch.tensor([0, 9, 24])
+    x = ((ints.to(torch.float32) - 32768) / 16384).view(24, 64).to(device)
+    starts = torch.tensor([0, 9, 24], device=device)
     out: list[torch.Tensor] = []
     for dtype in (torch.float32, torch.bfloat16):
         y = x.to(dtype)
@@ -43,8 +46,8 @@ def _probe() -> bytes:
         heads = y.view(24, 4, 16)
         out += [ops.silu_and_mul(y, y), ops.packed_attention(heads, heads, heads, starts, 0.25, 7)]
         cache = torch.cat([y.view(24, 4, 16)[:16]] * 2, dim=-1).transpose(0, 1)[None].contiguous()
-        table, lengths = torch.zeros(1, 1, dtype=torch.int32), torch.tensor([16])
-        out.append(ops.paged_attention(heads[:1], cache, table, torch.tensor([0, 1]), lengths, 0.25))
-    rows = ops.logprobs(ops.lm_head(x, x), 0.7)
-    out += [rows, ops.draw(rows, torch.arange(24), torch.arange(24))]
-    return b"".join(t.contiguous().view(torch.uint8).numpy().tobytes() for t in out)
+        table, lengths = torch.zeros(1, 1, dtype=torch.int32, device=device), torch.tensor([16], device=device)
+        out.append(ops.paged_attention(heads[:1], cache, table, torch.tensor([0, 1], device=device), lengths, 0.25))
+    rows, numbers = ops.logprobs(ops.lm_head(x, x), 0.7), torch.arange(24, device=device)
+    out += [rows, ops.draw(rows, numbers, numbers)]
+    return b"".join(t.contiguous().view(torch.uint8).cpu().numpy().tobytes() for t in out)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import functools
 import importlib
-import itertools
 from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 
 from rlsync.errors import ConfigError
-from rlsync.kernels.order import tree_sum
 
-_BACKENDS = {"cpu": "rlsync.kernels.cpu"}
+_BACKENDS = {"cpu": "rlsync.kernels.cpu", "cuda": "rlsync.kernels.triton"}
 
 
 def backend(x: torch.Tensor) -> ModuleType:
@@ -34,22 +32,22 @@ def _load_backend(device: str) -> ModuleType:
     # Loaded at first use: vLLM scans all modules when a worker starts, and stumbles over llvmlite's lazy objects.
     if device not in _BACKENDS:
         raise ConfigError(
-            f"kernels=invariant has no kernels for device {device} in this release. "
-            "Use cluster.device=cpu, or kernels=native to train without the guarantee."
+            f"kernels=invariant has no kernels for device {device}, only for {', '.join(_BACKENDS)}. "
+            "kernels=native trains without the guarantee."
         )
     return importlib.import_module(_BACKENDS[device])
 
 
 def row_parallel_root(x: torch.Tensor, w: torch.Tensor, leaves: int) -> torch.Tensor:
     """The root of the subtree that x [..., K] w [N, K]^T spans, before bias and rounding: [..., N] fp32."""
-    rows = x.reshape(-1, x.shape[-1])
-    root = tree_sum(backend(x).matmul_leaves(rows, w, leaves))
-    return root.view(*x.shape[:-1], w.shape[0])
+    return _matmul(x, w, None, leaves, torch.float32)
 
 
-def finish(root: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-    """round(root + bias): the bias in fp32, one rounding."""
-    return (root if bias is None else root + bias.to(torch.float32)).to(dtype)
+def _matmul(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, leaves: int, out_dtype: torch.dtype
+) -> torch.Tensor:
+    out = backend(x).matmul(x.reshape(-1, x.shape[-1]), w, bias, leaves, out_dtype)
+    return out.view(*x.shape[:-1], w.shape[0])
 
 
 class _Linear(torch.autograd.Function):
@@ -57,7 +55,7 @@ class _Linear(torch.autograd.Function):
     def forward(ctx, x, w, bias, leaves, out_dtype):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, w)
         ctx.bias_dtype = None if bias is None else bias.dtype
-        return finish(row_parallel_root(x, w, leaves), bias, out_dtype)
+        return _matmul(x, w, bias, leaves, out_dtype)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
@@ -91,9 +89,9 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w, eps):  # type: ignore[no-untyped-def]
         rows = x.reshape(-1, x.shape[-1])
-        rstd = backend(x).rms_rstd(rows, eps)[:, None]
+        out, rstd = backend(x).rms_norm(rows, w, eps)
         ctx.save_for_backward(rows, w, rstd)
-        return ((rows.to(torch.float32) * rstd).to(w.dtype) * w).to(x.dtype).view(x.shape)
+        return out.view(x.shape)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
@@ -115,7 +113,7 @@ class _SiluAndMul(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gate, up):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(gate, up)
-        return backend(gate).silu(gate) * up
+        return backend(gate).silu_and_mul(gate, up)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
@@ -143,34 +141,8 @@ class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         q, k, v, out, lse, starts = ctx.saved_tensors
-        grads = [torch.empty(t.shape, dtype=torch.float32, device=t.device) for t in (q, k, v)]
-        bounds = starts.tolist()
-        for begin, end in itertools.pairwise(bounds):
-            part = slice(begin, end)
-            _attention_backward(
-                *(t[part].to(torch.float32) for t in (q, k, v, out, grad)),
-                lse[part], ctx.scale, ctx.window, *(g[part] for g in grads),
-            )  # fmt: skip
-        return grads[0].to(q.dtype), grads[1].to(k.dtype), grads[2].to(v.dtype), None, None, None
-
-
-def _attention_backward(q, k, v, out, grad, lse, scale, window, grad_q, grad_k, grad_v):  # type: ignore[no-untyped-def]
-    """Gradients of one sequence, written into grad_q [T, Hq, D] and grad_k, grad_v [T, Hkv, D]; all fp32."""
-    length, heads, dim = q.shape
-    kv_heads = k.shape[1]
-    # [Hkv, G, T, D]: the query heads of a group share keys and values.
-    q, out, grad = (t.view(length, kv_heads, -1, dim).permute(1, 2, 0, 3) for t in (q, out, grad))
-    k, v = (t.permute(1, 0, 2)[:, None] for t in (k, v))  # [Hkv, 1, T, D]
-    lse = lse.t().reshape(kv_heads, -1, length, 1)
-    distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
-    hidden = (distance < 0) | (distance >= window) if window else distance < 0
-    scores = (q @ k.transpose(-1, -2)) * scale
-    p = torch.exp(scores - lse).masked_fill(hidden, 0.0)
-    delta = (out * grad).sum(-1, keepdim=True)
-    grad_scores = p * (grad @ v.transpose(-1, -2) - delta) * scale
-    grad_q.copy_((grad_scores @ k).permute(2, 0, 1, 3).reshape(length, heads, dim))
-    grad_k.copy_((grad_scores.transpose(-1, -2) @ q).sum(1).permute(1, 0, 2))
-    grad_v.copy_((p.transpose(-1, -2) @ grad).sum(1).permute(1, 0, 2))
+        grads = backend(q).packed_attention_backward(grad, q, k, v, out, lse, starts, ctx.scale, ctx.window)
+        return *grads, None, None, None
 
 
 def packed_attention(

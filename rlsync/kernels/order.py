@@ -46,6 +46,11 @@ def tree_sum(parts: torch.Tensor) -> torch.Tensor:
     return parts[0]
 
 
+def finish(root: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """round(root + bias): root [..., N] fp32, the bias [N] added in fp32, one rounding."""
+    return (root if bias is None else root + bias.float()).to(dtype)
+
+
 def local_leaves(tree_leaves: int, tp_size: int) -> int:
     """Leaves that one of `tp_size` ranks owns.
 

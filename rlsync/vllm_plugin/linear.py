@@ -116,7 +116,7 @@ class InvariantRowParallelLinear(RowParallelLinear):
         root = ops.row_parallel_root(x, self.weight, self.local_leaves)
         if self.tp_size > 1:
             root = tree_all_reduce(root, get_tp_group().device_group)
-        return ops.finish(root, self.bias, x.dtype)
+        return order.finish(root, self.bias, x.dtype)
 
     def _gather_form(self, x: torch.Tensor) -> torch.Tensor:
         if self.tp_size == 1:

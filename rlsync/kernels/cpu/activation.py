@@ -16,8 +16,8 @@ def _silu_kernel(x, y):  # [L]
         y[i] = x[i] / (np.float32(1) + exp32(-x[i]))
 
 
-def silu(x: torch.Tensor) -> torch.Tensor:
-    """Elementwise SiLU in fp32, rounded once to x's dtype."""
-    y = torch.empty(x.shape, dtype=torch.float32)
-    _silu_kernel(fp32_array(x).reshape(-1), y.view(-1).numpy())
-    return y.to(x.dtype)
+def silu_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """SiLU of `gate` in fp32, rounded to its dtype, times `up`, rounded. Any shape."""
+    silu = torch.empty(gate.shape, dtype=torch.float32)
+    _silu_kernel(fp32_array(gate).reshape(-1), silu.view(-1).numpy())
+    return silu.to(gate.dtype) * up

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from rlsync.kernels.cpu.arrays import fp32_array
+from rlsync.kernels.order import finish, tree_sum
 
 _COLUMNS = 64
 
@@ -65,3 +66,10 @@ def matmul_leaves(x: torch.Tensor, w: torch.Tensor, leaves: int) -> torch.Tensor
     if x.shape[0]:
         _matmul_leaves_kernel(fp32_array(x), fp32_array(w), y.numpy(), leaves)
     return y
+
+
+def matmul(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, leaves: int, out_dtype: torch.dtype
+) -> torch.Tensor:
+    """round(tree of x w^T + bias): x [M, K], w [N, K], bias [N] -> [M, N]."""
+    return finish(tree_sum(matmul_leaves(x, w, leaves)), bias, out_dtype)

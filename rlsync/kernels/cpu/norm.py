@@ -26,8 +26,8 @@ def _rms_rstd_kernel(x, rstd, eps):  # x [T, H], rstd [T]
         rstd[t] = np.float32(1) / np.sqrt(mean + eps)
 
 
-def rms_rstd(x: torch.Tensor, eps: float) -> torch.Tensor:
-    """1 / sqrt(mean(x^2) + eps) over the last dim. x: [T, H] -> [T] fp32."""
-    rstd = torch.empty(x.shape[0], dtype=torch.float32)
-    _rms_rstd_kernel(fp32_array(x), rstd.numpy(), np.float32(eps))
-    return rstd
+def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """round(round(x rstd) w) with rstd = 1 / sqrt(mean(x^2) + eps): x [T, H] -> [T, H] and rstd [T, 1] fp32."""
+    rstd = torch.empty(x.shape[0], 1, dtype=torch.float32)
+    _rms_rstd_kernel(fp32_array(x), rstd.view(-1).numpy(), np.float32(eps))
+    return ((x.to(torch.float32) * rstd).to(w.dtype) * w).to(x.dtype), rstd

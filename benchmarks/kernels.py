@@ -1,0 +1,128 @@
+"""GPU kernels against cuBLAS and flash attention, as ratios in one run: python benchmarks/kernels.py --out FILE.json
+
+Times are medians of CUDA-graph replays. Few rows read each weight from memory: copies of it take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import triton
+
+from rlsync.kernels import ops
+from rlsync.kernels.triton import matmul
+
+SHAPES = (
+    (1, 4096, 4096), (16, 4096, 4096), (64, 4096, 4096), (1, 12288, 4096), (64, 12288, 4096), (64, 3072, 1024),
+    (256, 12288, 4096), (512, 4096, 4096), (1024, 6144, 2048), (2048, 4096, 4096), (4096, 12288, 4096),
+    (8192, 4096, 4096), (8192, 12288, 4096),
+)  # fmt: skip
+"""M, K, N."""
+_CACHE_BYTES = 300e6
+"""More than the L2 cache holds."""
+
+
+def seconds(calls: list[Callable[[], object]], repeats: int = 9) -> float:
+    """Median time of one call, all of them captured in a graph."""
+    stream = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        calls[0]()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            for call in calls:
+                call()
+        graph.replay()
+        times = []
+        for _ in range(repeats):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record(stream)
+            graph.replay()
+            end.record(stream)
+            end.synchronize()
+            times.append(begin.elapsed_time(end) / 1e3)
+    return sorted(times)[repeats // 2] / len(calls)
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, device="cuda").to(torch.bfloat16)
+
+
+def gemm_row(m: int, k: int, n: int) -> dict[str, object]:
+    x = random(m, k)
+    weights = [random(n, k) for _ in range(max(4, math.ceil(_CACHE_BYTES / (2 * k * n))))]
+    stock = seconds([lambda w=w: torch.matmul(x, w.t()) for w in weights])
+    row: dict[str, object] = {
+        "m": m,
+        "k": k,
+        "n": n,
+        "cublas_us": stock * 1e6,
+        "cublas_tflops": 2e-12 * m * k * n / stock,
+    }
+    for leaves in (8, 2, 1):
+        ours = seconds([lambda w=w, leaves=leaves: matmul(x, w, None, leaves, torch.bfloat16) for w in weights])
+        row[f"leaves_{leaves}"] = stock / ours
+    return row
+
+
+def prefill_row(heads: int, kv_heads: int, dim: int, length: int, sequences: int) -> dict[str, object]:
+    tokens = length * sequences
+    q, k, v = random(tokens, heads, dim), random(tokens, kv_heads, dim), random(tokens, kv_heads, dim)
+    starts = torch.arange(0, tokens + 1, length, dtype=torch.int32, device="cuda")
+    stock = seconds([lambda: torch.ops.aten._flash_attention_forward(
+        q, k, v, starts, starts, length, length, 0.0, True, False)])  # fmt: skip
+    ours = seconds([lambda: ops.packed_attention(q, k, v, starts, dim**-0.5)])
+    flop = 2 * sequences * length * length * heads * dim
+    return {"heads": heads, "kv_heads": kv_heads, "dim": dim, "length": length, "sequences": sequences,
+            "tflops": flop / ours * 1e-12, "to_flash2": stock / ours}  # fmt: skip
+
+
+def decode_row(heads: int, kv_heads: int, dim: int, length: int, sequences: int) -> dict[str, object]:
+    pages = length // 16
+    cache = random(sequences * pages, 16, kv_heads, 2 * dim).transpose(1, 2)
+    table = torch.randperm(sequences * pages, device="cuda", dtype=torch.int32).view(sequences, pages)
+    q = random(sequences, heads, dim)
+    starts = torch.arange(sequences + 1, device="cuda", dtype=torch.int32)
+    lengths = torch.full((sequences,), length, device="cuda", dtype=torch.int32)
+    ours = seconds([lambda: ops.paged_attention(q, cache, table, starts, lengths, dim**-0.5)])
+    size = 4 * sequences * length * kv_heads * dim
+    return {"heads": heads, "kv_heads": kv_heads, "dim": dim, "length": length, "sequences": sequences,
+            "us": ours * 1e6, "gb_per_s": size / ours * 1e-9}  # fmt: skip
+
+
+def show(title: str, rows: list[dict[str, object]]) -> None:
+    print(title)
+    print("  ".join(f"{key:>13}" for key in rows[0]))
+    for row in rows:
+        print("  ".join(f"{v:13.2f}" if isinstance(v, float) else f"{v:>13}" for v in row.values()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    out = parser.parse_args().out
+    result = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "gemm": [gemm_row(*shape) for shape in SHAPES],
+        "prefill": [prefill_row(*s) for s in ((32, 8, 128, 8192, 2), (32, 8, 128, 1024, 16), (16, 8, 128, 512, 64))],
+        "decode": [decode_row(*s) for s in (
+            (16, 8, 128, 1024, 64), (32, 8, 128, 1024, 256), (32, 8, 128, 8192, 16), (32, 8, 128, 32768, 1))],
+    }  # fmt: skip
+    print(result["device"], "torch", result["torch"], "triton", result["triton"])
+    show("GEMM: share of cuBLAS's speed, by leaves of the tree", result["gemm"])
+    show("attention, prefill", result["prefill"])
+    show("attention, decode", result["decode"])
+    if out:
+        out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

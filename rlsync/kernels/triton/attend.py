@@ -1,0 +1,129 @@
+"""Launches of the attention kernels, and the gradient."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+
+from rlsync.kernels.triton.attention import decode_merge, decode_split, prefill
+
+TILE = 64
+"""Keys of a step of the online softmax."""
+SPLIT = 1024
+"""Keys of a split; decode gives each its own program."""
+_ROWS = 64
+_NO_WINDOW = 1 << 30
+
+
+def packed_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, scale: float, window: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention over sequences laid end to end; arguments and result as in cpu/attention.py."""
+    k, v = (t if t.stride(2) == 1 else t.contiguous() for t in (k, v))
+    strides = (0, k.stride(0), k.stride(1), 0, v.stride(0), v.stride(1))
+    return _prefill(q, k, v, starts.to(torch.int32), None, None, strides, 1, scale, window)
+
+
+def paged_attention(
+    q: torch.Tensor,
+    cache: torch.Tensor,
+    table: torch.Tensor,
+    starts: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float,
+    window: int,
+) -> torch.Tensor:
+    """Attention of new tokens over a paged cache; arguments as in cpu/attention.py."""
+    dim = q.shape[2]
+    k, v = cache[..., :dim], cache[..., dim:]
+    strides = (cache.stride(0), cache.stride(2), cache.stride(1)) * 2
+    lengths = lengths.to(torch.int32)
+    if q.shape[0] == lengths.shape[0]:
+        return _decode(q, k, v, table, lengths, strides, scale, window)
+    return _prefill(q, k, v, starts.to(torch.int32), table, lengths, strides, cache.shape[2], scale, window)[0]
+
+
+def packed_attention_backward(
+    grad: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    starts: torch.Tensor,
+    scale: float,
+    window: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q, k and v: PyTorch's flash-attention backward, from our logsumexp, the same in every run."""
+    bounds = starts.to(torch.int32)
+    longest = int(bounds.diff().max())
+    state = torch.zeros(2, dtype=torch.uint64, device=q.device)  # of dropout, which there is none
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        return torch.ops.aten._flash_attention_backward(
+            grad.contiguous(), q, k, v, out, lse.t().contiguous(), bounds, bounds, longest, longest, 0.0, True,
+            state, state[:1], scale=scale, window_size_left=window - 1 if window else -1, window_size_right=0,
+        )  # fmt: skip
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _prefill(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    starts: torch.Tensor,
+    table: torch.Tensor | None,
+    lengths: torch.Tensor | None,
+    strides: tuple[int, ...],
+    page: int,
+    scale: float,
+    window: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens, heads, dim = q.shape
+    q = q if q.stride(2) == 1 else q.contiguous()
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    lse = torch.empty(tokens, heads, dtype=torch.float32, device=q.device)
+    sequences = starts.shape[0] - 1
+    paged = table is not None
+    prefill[(tokens // _ROWS + sequences, heads)](
+        q, k, v, out, lse, table if paged else starts, starts, lengths if paged else starts, sequences,
+        sequences.bit_length(), heads // k.shape[1], scale * math.log2(math.e), window or _NO_WINDOW, page,
+        table.shape[1] if paged else 0, heads, q.stride(0), q.stride(1), *strides, out.stride(0), out.stride(1),
+        D=dim, TILE=TILE, SPLIT=SPLIT, BM=_ROWS, PAGED=paged, num_warps=4, num_stages=2, enable_fp_fusion=False,
+    )  # fmt: skip
+    return out, lse
+
+
+def _decode(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    table: torch.Tensor,
+    lengths: torch.Tensor,
+    strides: tuple[int, ...],
+    scale: float,
+    window: int,
+) -> torch.Tensor:
+    sequences, heads, dim = q.shape
+    q = q if q.stride(2) == 1 else q.contiguous()
+    kv_heads, page = k.shape[1], k.shape[2]
+    group = heads // kv_heads
+    splits = triton.cdiv(table.shape[1] * page, SPLIT)
+    parts = torch.empty(sequences, kv_heads, splits, group, dim, dtype=torch.float32, device=q.device)
+    stats = torch.empty(sequences, kv_heads, splits, 2, group, dtype=torch.float32, device=q.device)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    rows = max(16, triton.next_power_of_2(group))
+    decode_split[(sequences, kv_heads, splits)](
+        q, k, v, parts, stats, table, lengths, group, scale * math.log2(math.e), window or _NO_WINDOW, page,
+        table.shape[1], splits, q.stride(0), q.stride(1), *strides,
+        D=dim, TILE=TILE, SPLIT=SPLIT, BM=rows, num_warps=2, num_stages=2, enable_fp_fusion=False,
+    )  # fmt: skip
+    decode_merge[(sequences, heads)](
+        parts, stats, out, lengths, group, window or _NO_WINDOW, splits, out.stride(0), out.stride(1),
+        D=dim, SPLIT=SPLIT, num_warps=1, enable_fp_fusion=False,
+    )  # fmt: skip
+    return out

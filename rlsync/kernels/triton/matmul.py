@@ -1,0 +1,97 @@
+"""round(tree(x w^T) + bias) on a GPU: chooses among kernels that all give the same bits."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import triton
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from rlsync.kernels.triton.gemm import combine, leaf_gemm, side_by_side
+from rlsync.kernels.triton.gemm_hopper import tree_gemm
+from rlsync.kernels.triton.tiles import BlockTile, PersistentTile, block_tile, is_hopper, persistent_tile
+
+_PERSISTENT_ROWS = 128
+"""Fewer rows leave the persistent kernel's tile empty."""
+_COMBINE_BLOCK = 512
+_GROUP = 8
+_GL_TYPES = {torch.bfloat16: gl.bfloat16, torch.float32: gl.float32}
+
+
+def matmul(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, leaves: int, out_dtype: torch.dtype
+) -> torch.Tensor:
+    """x [M, K] w [N, K]^T as a tree of `leaves` leaves: [M, N]."""
+    leaf_k = x.shape[1] // leaves
+    tile = persistent_tile(x.shape[0], w.shape[0], leaves, leaf_k, out_dtype == torch.float32)
+    if x.shape[0] >= _PERSISTENT_ROWS and tile is not None and _suits_tma(x, w, out_dtype):
+        return persistent(x, w, bias, leaves, out_dtype, tile)
+    return blockwise(x, w, bias, leaves, out_dtype, block_tile(x.shape[0], w.shape[0], leaves, leaf_k))
+
+
+def persistent(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    bias: torch.Tensor | None,
+    leaves: int,
+    out_dtype: torch.dtype,
+    tile: PersistentTile,
+) -> torch.Tensor:
+    (m, k), n = x.shape, w.shape[0]
+    out = torch.empty(m, n, dtype=out_dtype, device=x.device)
+    tiles = triton.cdiv(m, 128) * triton.cdiv(n, tile.columns)
+    tree_gemm[(min(_multiprocessors(x.device.index), tiles),)](
+        _descriptor(x, 64, tile.depth), _descriptor(w, tile.columns, tile.depth), _descriptor(out, 64, tile.columns),
+        x if bias is None else bias, m, n, k // leaves // tile.depth, leaves // 4,
+        LEAVES=leaves, STAGES=tile.stages, GROUP=_GROUP, HAS_BIAS=bias is not None, num_warps=4, enable_fp_fusion=False,
+    )  # fmt: skip
+    return out
+
+
+def blockwise(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, leaves: int, out_dtype: torch.dtype, tile: BlockTile
+) -> torch.Tensor:
+    (m, k), n = x.shape, w.shape[0]
+    leaf_k = k // leaves
+    out = torch.empty(m, n, dtype=out_dtype, device=x.device)
+    columns, rows = triton.cdiv(n, tile.columns), triton.cdiv(m, tile.rows)
+    shared = {"BM": tile.rows, "BN": tile.columns, "BK": tile.depth, "num_warps": tile.warps,
+              "num_stages": tile.stages, "enable_fp_fusion": False}  # fmt: skip
+    added = out if bias is None else bias
+    if tile.side_by_side:
+        side_by_side[(columns, rows)](
+            x, w, added, out, m, n, leaf_k, *x.stride(), *w.stride(),
+            LEAVES=leaves, HAS_BIAS=bias is not None, **shared,
+        )  # fmt: skip
+        return out
+    parts = out if leaves == 1 else torch.empty(leaves, m, n, dtype=torch.float32, device=x.device)
+    leaf_gemm[(columns, leaves, rows)](
+        x, w, added, parts, m, n, leaf_k, *x.stride(), *w.stride(),
+        EVEN_K=leaf_k % tile.depth == 0, HAS_BIAS=leaves == 1 and bias is not None, **shared,
+    )  # fmt: skip
+    if leaves > 1:
+        combine[(triton.cdiv(m * n, _COMBINE_BLOCK),)](
+            parts, added, out, m * n, n, LEAVES=leaves, BLOCK=_COMBINE_BLOCK, HAS_BIAS=bias is not None,
+            enable_fp_fusion=False,
+        )  # fmt: skip
+    return out
+
+
+def _suits_tma(x: torch.Tensor, w: torch.Tensor, out_dtype: torch.dtype) -> bool:
+    """bf16 on a Hopper GPU, rows contiguous and 16-byte aligned."""
+    if not x.is_cuda or not is_hopper(x.device.index) or x.dtype != torch.bfloat16 or w.dtype != torch.bfloat16:
+        return False
+    aligned = all(t.stride(1) == 1 and t.stride(0) % 8 == 0 and t.data_ptr() % 16 == 0 for t in (x, w))
+    return aligned and w.shape[0] * out_dtype.itemsize % 16 == 0
+
+
+def _descriptor(t: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
+    block = [rows, columns]
+    return TensorDescriptor.from_tensor(t, block, gl.NVMMASharedLayout.get_default_for(block, _GL_TYPES[t.dtype]))
+
+
+@functools.cache
+def _multiprocessors(index: int) -> int:
+    return torch.cuda.get_device_properties(index).multi_processor_count

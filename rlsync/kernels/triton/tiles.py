@@ -1,0 +1,84 @@
+"""Which kernel and tile serve a shape. Frozen per device: every entry gives the same bits, so this is speed alone.
+
+`tests/gpu/test_gemm.py` proves that of every entry. An unknown device gets the safe entries.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from rlsync.errors import ConfigError
+
+_FEW_TILES = 100
+"""Fewer tiles leave multiprocessors idle."""
+_HOPPER = ("H100", "H200", "H800", "GH200")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PersistentTile:
+    """For gemm_hopper.py: 128 rows by `columns`, `depth` of K a stage."""
+
+    columns: int
+    depth: int
+    stages: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTile:
+    """For gemm.py: all leaves side by side in a program, or a program per leaf."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+    side_by_side: bool
+
+
+@functools.cache
+def is_hopper(index: int) -> bool:
+    """Whether the device runs the Hopper kernels; says so once where it is slower than it could be.
+
+    Raises:
+        ConfigError: compute capability below 8.0.
+    """
+    name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+    if capability < (8, 0):
+        raise ConfigError(
+            f"{name} has compute capability {capability[0]}.{capability[1]}; kernels=invariant needs 8.0 or more "
+            "(bfloat16 tensor cores). Use another GPU, or kernels=native to train without the guarantee."
+        )
+    if capability == (9, 0) and any(part in name for part in _HOPPER):
+        return True
+    _log.warning("no tile table for %s: rlsync's safe tiles are exact there, but slow", name)
+    return False
+
+
+def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool) -> PersistentTile | None:
+    """Tile of the persistent kernel, if the depth of a stage can divide a leaf; `wide_output` is fp32."""
+    depth = next((d for d in (64, 32, 16) if leaf_k % d == 0), None)
+    if depth is None or leaves > 16:
+        return None
+    rows = -(-m // 128)
+    if rows * -(-n // 128) < _FEW_TILES and leaves <= 8:
+        return PersistentTile(64, depth, 6)
+    if leaves == 1 and not wide_output and rows * -(-n // 256) >= _FEW_TILES:
+        return PersistentTile(256, depth, 3)
+    if leaves <= 4:  # the output has shared memory of its own
+        return PersistentTile(128, depth, 5 if wide_output else 6)
+    return PersistentTile(128, depth, 5 if leaves == 8 else 3)
+
+
+def block_tile(m: int, n: int, leaves: int, leaf_k: int) -> BlockTile:
+    """Tile for few rows, odd shapes or another GPU."""
+    rows = 16 if m <= 16 else 64
+    if leaves <= 2:
+        return BlockTile(rows, 64 if n >= 16384 else 32, 128, 4, 4, False)
+    if m <= 16 and leaf_k % 64 == 0:
+        return BlockTile(rows, 16, 64, 8, 3, True)
+    return BlockTile(rows, 128 if n >= 2048 else 64, 64, 4, 4, False)

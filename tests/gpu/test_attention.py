@@ -1,0 +1,86 @@
+"""Decode, chunked prefill and packed training give the same bits, whatever the pages; the gradient is right."""
+
+import math
+
+import pytest
+import torch
+
+from rlsync.kernels import ops
+
+
+def _random(rows, heads, dim, seed):
+    g = torch.Generator("cuda").manual_seed(seed)
+    return torch.randn(rows, heads, dim, generator=g, device="cuda").to(torch.bfloat16)
+
+
+def _cache(k, v, lengths, page):
+    """Scattered pages; what was never written is NaN."""
+    pages = [-(-n // page) for n in lengths]
+    order = torch.randperm(sum(pages) + 5).tolist()
+    cache = torch.full((len(order), k.shape[1], page, 2 * k.shape[2]), torch.nan, dtype=k.dtype, device="cuda")
+    table = torch.zeros(len(lengths), max(pages), dtype=torch.int32)
+    begin = 0
+    for s, length in enumerate(lengths):
+        rows = torch.cat((k[begin : begin + length], v[begin : begin + length]), -1)
+        for p in range(pages[s]):
+            table[s, p] = block = order.pop()
+            part = rows[p * page : (p + 1) * page]
+            cache[block, :, : part.shape[0]] = part.transpose(0, 1)
+        begin += length
+    return cache, table.cuda()
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "window", "page", "longest"),
+    [(16, 8, 128, 0, 16, 2500), (8, 2, 64, 0, 16, 1500), (16, 8, 128, 700, 32, 2500), (14, 2, 64, 0, 16, 1100),
+     (4, 4, 256, 0, 16, 1200), (8, 1, 128, 0, 16, 32768)],
+)  # fmt: skip
+def test_one_function(heads, kv_heads, dim, window, page, longest):
+    lengths = [longest, 37, 1024, 1]
+    q, k, v = (_random(sum(lengths), h, dim, s) for s, h in enumerate((heads, kv_heads, kv_heads)))
+    starts = torch.tensor([0, *lengths], device="cuda").cumsum(0)
+    scale = 1 / math.sqrt(dim)
+    packed = ops.packed_attention(q, k, v, starts, scale, window)
+    cache, table = _cache(k, v, lengths, page)
+    counts = torch.tensor(lengths, device="cuda")
+
+    last = starts[1:] - 1
+    decoded = ops.paged_attention(q[last], cache, table, torch.arange(5, device="cuda"), counts, scale, window)
+    assert torch.equal(decoded, packed[last])
+    for new in ([100, 37, 1, 1], [longest, 5, 1000, 1]):
+        rows = torch.cat([torch.arange(int(starts[s + 1]) - n, int(starts[s + 1])) for s, n in enumerate(new)])
+        begin = torch.tensor([0, *new], device="cuda").cumsum(0)
+        assert torch.equal(ops.paged_attention(q[rows], cache, table, begin, counts, scale, window), packed[rows])
+    for length in (1, 63, 64, 65, 1000, 1024, 1025, longest // 2):  # one sequence at the time it had that length
+        one = torch.tensor([length], device="cuda")
+        alone = ops.paged_attention(
+            q[length - 1 : length], cache, table[:1], torch.arange(2, device="cuda"), one, scale, window
+        )
+        assert torch.equal(alone[0], packed[length - 1])
+    cache[table[0, 0]] += 1  # the control; a window has forgotten that page
+    again = ops.paged_attention(q[last], cache, table, torch.arange(5, device="cuda"), counts, scale, window)
+    assert torch.equal(again[0], decoded[0]) == bool(window)
+
+
+@pytest.mark.parametrize("window", [0, 100])
+def test_values_and_gradients(window):
+    lengths, heads, kv_heads, dim = [500, 200], 8, 4, 128
+    tensors = [_random(sum(lengths), h, dim, s).requires_grad_() for s, h in enumerate((heads, kv_heads, kv_heads))]
+    starts = torch.tensor([0, *lengths], device="cuda").cumsum(0)
+    grad = _random(sum(lengths), heads, dim, 9)
+    out = ops.packed_attention(*tensors, starts, 1 / math.sqrt(dim), window)
+    grads = torch.autograd.grad(out, tensors, grad, retain_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(grads, torch.autograd.grad(out, tensors, grad), strict=True))
+
+    wide = [t.detach().double().requires_grad_() for t in tensors]
+    parts = []
+    for s in range(2):
+        q, k, v = (t[starts[s] : starts[s + 1]] for t in wide)
+        k, v = (t.repeat_interleave(heads // kv_heads, 1) for t in (k, v))
+        distance = torch.arange(len(q), device="cuda")[:, None] - torch.arange(len(q), device="cuda")
+        hidden = (distance < 0) | (distance >= (window or len(q)))
+        scores = (torch.einsum("qhd,khd->hqk", q, k) / math.sqrt(dim)).masked_fill(hidden, -math.inf)
+        parts.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), v))
+    expected = torch.cat(parts)
+    for mine, right in zip((out, *grads), (expected, *torch.autograd.grad(expected, wide, grad.double())), strict=True):
+        assert (mine.double() - right).norm() < 5e-3 * right.norm()

@@ -1,0 +1,95 @@
+"""The GPU kernels' logic in Triton's interpreter (fp32, on the CPU). Their bits are for tests/gpu."""
+
+import importlib
+import math
+
+import pytest
+import torch
+
+from rlsync.kernels import ops
+from rlsync.kernels import triton as gpu
+from rlsync.kernels.order import tree_sum
+from rlsync.kernels.triton import attend
+from rlsync.kernels.triton.gemm import combine
+
+
+@pytest.fixture(autouse=True)
+def _small_tiles(monkeypatch):
+    """So small that every loop runs more than once."""
+    for name, value in {"TILE": 16, "SPLIT": 32, "_ROWS": 16}.items():
+        monkeypatch.setattr(attend, name, value)
+    for module, name in (("norm", "_LARGEST_BLOCK"), ("logprobs", "_TILE"), ("sampling", "_TILE")):
+        monkeypatch.setattr(importlib.import_module(f"rlsync.kernels.triton.{module}"), name, 32)
+
+
+def _random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("leaves", [1, 2, 8])
+@pytest.mark.parametrize(("m", "k", "n"), [(5, 512, 40), (20, 112, 33), (3, 1024, 16)])
+def test_matmul_is_the_tree(leaves, m, k, n):
+    x, w, bias = _random(m, k), _random(n, k, seed=1), _random(n, seed=2)
+    expected = ops.row_parallel_linear(x, w, bias, leaves=leaves) if leaves > 1 else ops.linear(x, w, bias)
+    torch.testing.assert_close(gpu.matmul(x, w, bias, leaves, torch.float32), expected, rtol=1e-5, atol=1e-4)
+    wide = torch.zeros(m, 2 * k)
+    wide[:, ::2] = x
+    strided = gpu.matmul(wide[:, ::2], w, None, leaves, torch.float32)
+    assert torch.equal(strided, gpu.matmul(x, w, None, leaves, torch.float32))
+
+
+def test_the_tree_of_parts_is_balanced():
+    """Numbers whose sum depends on the order: only ((a + b) + (c + d)) + ... gives the tree's bits."""
+    parts = _random(8, 1, 64) * torch.exp2(_random(8, 1, 64, seed=3) * 12)
+    out = torch.empty(1, 64)
+    combine[(1,)](parts, parts, out, 64, 64, LEAVES=8, BLOCK=64, HAS_BIAS=False)
+    assert torch.equal(out, tree_sum(parts))
+    assert not torch.equal(out, parts.sum(0))  # the control
+
+
+def test_rows():
+    x, w = _random(7, 100), _random(100, seed=1)
+    out, rstd = gpu.rms_norm(x, w, 1e-6)
+    torch.testing.assert_close(out, torch.nn.functional.rms_norm(x, (100,), w, 1e-6))
+    torch.testing.assert_close(rstd[:, 0], (x.square().mean(-1) + 1e-6).rsqrt())
+    torch.testing.assert_close(gpu.silu_and_mul(x, x), torch.nn.functional.silu(x) * x)
+    torch.testing.assert_close(gpu.logprobs(x, 0.7), torch.log_softmax(x / 0.7, -1))
+
+
+def test_draw_is_the_cpu_s():
+    rows = torch.log_softmax(_random(12, 100), -1)
+    seeds, positions = torch.arange(12) * 2**40 + 7, torch.arange(12)
+    assert torch.equal(gpu.draw(rows, seeds, positions), ops.draw(rows, seeds, positions))
+    assert not torch.equal(gpu.draw(rows, seeds + 1, positions), ops.draw(rows, seeds, positions))  # the control
+
+
+LENGTHS = (1, 90, 37)
+
+
+@pytest.mark.parametrize("window", [0, 1, 25])
+def test_attention(window):
+    heads, kv_heads, dim, block = 4, 2, 16, 16
+    starts = torch.tensor([0, *LENGTHS]).cumsum(0)
+    q, k, v = (_random(sum(LENGTHS), h, dim, seed=s) for s, h in enumerate((heads, kv_heads, kv_heads)))
+    out, lse = gpu.packed_attention(q, k, v, starts, 1 / math.sqrt(dim), window)
+    expected = ops.packed_attention(q, k, v, starts, 1 / math.sqrt(dim), window)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    assert torch.isfinite(lse).all()
+
+    pages = [-(-n // block) for n in LENGTHS]
+    cache = torch.full((sum(pages) + 1, kv_heads, block, 2 * dim), float("nan"))
+    table = torch.zeros(len(LENGTHS), max(pages), dtype=torch.int32)
+    for s, (begin, length) in enumerate(zip(starts.tolist(), LENGTHS, strict=False)):
+        for j in range(length):
+            table[s, j // block] = sum(pages[:s]) + j // block
+            cache[table[s, j // block], :, j % block] = torch.cat((k[begin + j], v[begin + j]), -1)
+    lengths = torch.tensor(LENGTHS)
+    last = starts[1:] - 1
+    decoded = gpu.paged_attention(q[last], cache, table, torch.arange(4), lengths, 1 / math.sqrt(dim), window)
+    torch.testing.assert_close(decoded, expected[last], rtol=1e-4, atol=1e-5)
+    new = (1, 20, 37)  # a decode, a chunk, a whole prompt
+    rows = torch.cat([torch.arange(int(starts[s + 1]) - n, int(starts[s + 1])) for s, n in enumerate(new)])
+    mixed = gpu.paged_attention(
+        q[rows], cache, table, torch.tensor([0, *new]).cumsum(0), lengths, 1 / math.sqrt(dim), window
+    )
+    torch.testing.assert_close(mixed, expected[rows], rtol=1e-4, atol=1e-5)
