@@ -30,7 +30,7 @@ parity: $(VENV)/.installed
 	$(BIN)/rlsync parity --full
 
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/recipe.py
+	$(BIN)/python benchmarks/recipe.py --json benchmarks/results/recipe_tiny_cpu.json
 
 install: $(VENV)/.installed
 
