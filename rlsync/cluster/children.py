@@ -76,7 +76,10 @@ def _mapped(pid: int, prefix: str) -> set[str]:
 
     Told by inode: a semaphore is mapped under the name of a temporary file.
     """
-    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
-        inodes = {int(line.split(maxsplit=5)[4]) for line in maps if _SHARED_MEMORY in line}
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ProcessLookupError):  # it ended this moment
+        return set()
+    inodes = {int(line.split(maxsplit=5)[4]) for line in maps if _SHARED_MEMORY in line}
     with os.scandir(_SHARED_MEMORY) as files:
         return {file.path for file in files if file.name.startswith(prefix) and file.inode() in inodes}
