@@ -1,4 +1,6 @@
-"""GPU kernels against cuBLAS and flash attention, as ratios in one run: python benchmarks/kernels.py --out FILE.json
+"""GPU kernels against cuBLAS and flash attention 2 and 3 (the latter as vLLM ships it), as ratios in one run.
+
+    python benchmarks/kernels.py --out FILE.json
 
 Times are medians of CUDA-graph replays. Few rows read each weight from memory: copies of it take turns.
 """
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import torch
 import triton
+from vllm.vllm_flash_attn import flash_attn_varlen_func
 
 from rlsync.kernels import ops
 from rlsync.kernels.triton import matmul
@@ -77,10 +80,13 @@ def prefill_row(heads: int, kv_heads: int, dim: int, length: int, sequences: int
     starts = torch.arange(0, tokens + 1, length, dtype=torch.int32, device="cuda")
     stock = seconds([lambda: torch.ops.aten._flash_attention_forward(
         q, k, v, starts, starts, length, length, 0.0, True, False)])  # fmt: skip
+    flash3 = seconds([lambda: flash_attn_varlen_func(
+        q, k, v, max_seqlen_q=length, cu_seqlens_q=starts, max_seqlen_k=length, cu_seqlens_k=starts, causal=True,
+        fa_version=3)])  # fmt: skip
     ours = seconds([lambda: ops.packed_attention(q, k, v, starts, dim**-0.5)])
     flop = 2 * sequences * length * length * heads * dim
     return {"heads": heads, "kv_heads": kv_heads, "dim": dim, "length": length, "sequences": sequences,
-            "tflops": flop / ours * 1e-12, "to_flash2": stock / ours}  # fmt: skip
+            "tflops": flop / ours * 1e-12, "to_flash2": stock / ours, "to_flash3": flash3 / ours}  # fmt: skip
 
 
 def decode_row(heads: int, kv_heads: int, dim: int, length: int, sequences: int) -> dict[str, object]:
@@ -90,10 +96,14 @@ def decode_row(heads: int, kv_heads: int, dim: int, length: int, sequences: int)
     q = random(sequences, heads, dim)
     starts = torch.arange(sequences + 1, device="cuda", dtype=torch.int32)
     lengths = torch.full((sequences,), length, device="cuda", dtype=torch.int32)
-    ours = seconds([lambda: ops.paged_attention(q, cache, table, starts, lengths, dim**-0.5)])
+    ours = seconds([lambda: ops.decode_attention(q, cache, table, lengths, dim**-0.5)])
+    keys, values = (cache.transpose(1, 2)[..., part] for part in (slice(dim), slice(dim, 2 * dim)))
+    flash3 = seconds([lambda: flash_attn_varlen_func(
+        q, keys, values, max_seqlen_q=1, cu_seqlens_q=starts, max_seqlen_k=length, seqused_k=lengths, causal=True,
+        block_table=table, fa_version=3)])  # fmt: skip
     size = 4 * sequences * length * kv_heads * dim
     return {"heads": heads, "kv_heads": kv_heads, "dim": dim, "length": length, "sequences": sequences,
-            "us": ours * 1e6, "gb_per_s": size / ours * 1e-9}  # fmt: skip
+            "us": ours * 1e6, "gb_per_s": size / ours * 1e-9, "to_flash3": flash3 / ours}  # fmt: skip
 
 
 def show(title: str, rows: list[dict[str, object]]) -> None:

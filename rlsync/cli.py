@@ -45,9 +45,10 @@ def _train(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
 
 
 def _parity(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
+    from rlsync.config.cluster import Device
     from rlsync.parity.probe import run_parity
 
-    return run_parity(full=arguments.full, console=console)
+    return run_parity(full=arguments.full, device=Device(arguments.device), console=console)
 
 
 _COMMANDS = {"train": _train, "parity": _parity}
@@ -75,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     size = parity.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="a pairwise cover of all cases, minutes (default)")
     size.add_argument("--full", action="store_true", help="every case, under an hour on two cores")
+    parity.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: every case that one GPU can run"
+    )
     return parser
 
 

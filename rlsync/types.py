@@ -5,7 +5,7 @@ Shapes: T tokens of one sequence or pack, S sequences of a pack.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -118,6 +118,16 @@ class Pack:
     """[T] int32: version of the weights that sampled the target; -1 outside the mask."""
     sequence_ids: torch.Tensor
     """[S] int64: index of each sequence in the step; -1 for filler."""
+    longest: int
+    """Tokens of the longest sequence."""
+
+    def to(self, device: torch.device) -> Pack:
+        """A copy with all tensors on `device`; the pack itself where they are there."""
+        if self.tokens.device == device:
+            return self
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {name: part.to(device) for name, part in parts.items() if isinstance(part, torch.Tensor)}
+        return replace(self, **moved)  # type: ignore[arg-type]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -198,5 +208,6 @@ class StepStats:
     updates_skipped: int = 0
     """Optimiser steps left out because a gradient was not finite."""
     seconds: float = 0.0
-    peak_memory_gib: float = 0.0
+    peak_gpu_gib: float = 0.0
+    """Most memory that the rank's tensors have held on its GPU; 0 on a CPU."""
     parity: ParityCounts = field(default_factory=ParityCounts)

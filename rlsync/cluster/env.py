@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelMode
 from rlsync.config.run import TrainConfig
 
@@ -26,6 +27,8 @@ def trainer_variables(config: TrainConfig) -> dict[str, str]:
     }
     if config.cluster.address is None:
         variables["GLOO_SOCKET_IFNAME"] = "lo"
+    if config.cluster.device is Device.cuda:
+        variables["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats its sums only with a fixed workspace
     return variables
 
 
@@ -36,15 +39,20 @@ def rollout_variables(config: TrainConfig) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
-        "TORCHDYNAMO_DISABLE": "1",  # otherwise the log-prob op is compiled at the first request
         "TOKENIZERS_PARALLELISM": "false",
     }
     if config.cluster.address is None:
         variables["GLOO_SOCKET_IFNAME"] = "lo"
         variables["VLLM_HOST_IP"] = "127.0.0.1"
-    if config.cluster.device.value == "cpu":
+    exact = config.kernels.mode is KernelMode.invariant
+    if config.cluster.device is Device.cpu:
         variables["VLLM_CPU_OMP_THREADS_BIND"] = omp_threads_bind(config.rollout.tp, sorted(os.sched_getaffinity(0)))
-    if config.kernels.mode is KernelMode.invariant:
+        variables["TORCHDYNAMO_DISABLE"] = "1"  # otherwise the log-prob op is compiled at the first request
+    elif exact:
+        variables["TORCHDYNAMO_DISABLE"] = "1"  # nothing may fuse ops anew
+        variables["VLLM_USE_V2_MODEL_RUNNER"] = "1"  # the sampler is written for it
+        variables["VLLM_USE_BREAKABLE_CUDAGRAPH"] = "1"  # graphs between attention calls, without torch.compile
+    if exact:
         variables[ROLLOUT_PLUGIN_VARIABLE] = "1"
     return variables
 
@@ -61,5 +69,5 @@ def apply_to_driver() -> None:
 
 
 def apply_to_engine_host(config: TrainConfig) -> None:
-    """Set the variables of a process that runs engines without Ray."""
-    os.environ.update(rollout_variables(config))
+    """Set the variables of a process that runs engines without Ray, whose workers may be forks of it."""
+    os.environ.update(rollout_variables(config) | {"VLLM_WORKER_MULTIPROC_METHOD": "fork"})

@@ -52,7 +52,7 @@ class Cluster:
         )
         engine_class = ray.remote(RolloutActor).options(
             num_cpus=cluster.rollout_cpus * config.rollout.tp,
-            num_gpus=cluster.rollout_gpus,
+            num_gpus=cluster.rollout_gpus * config.rollout.tp,
             max_restarts=0,
             runtime_env={"env_vars": rollout_variables(config)},
         )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import ray
 
 from rlsync.cluster.env import apply_to_driver
-from rlsync.config.cluster import ClusterConfig
+from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError
 
@@ -46,9 +46,25 @@ def ray_session(config: TrainConfig) -> Iterator[None]:
             "or leave cluster.address unset to run on this machine."
         ) from error
     try:
+        _check_gpus(config)
         yield
     finally:
         ray.shutdown()
+
+
+def _check_gpus(config: TrainConfig) -> None:
+    """Raises ConfigError where Ray would wait for ever for GPUs that the cluster does not have."""
+    if config.cluster.device is not Device.cuda:
+        return
+    cluster, rollout = config.cluster, config.rollout
+    wanted = config.trainer.ranks * cluster.trainer_gpus + rollout.engines * rollout.tp * cluster.rollout_gpus
+    there = ray.cluster_resources().get("GPU", 0.0)
+    if there < wanted:
+        raise ConfigError(
+            f"cluster.device=cuda: the run needs {wanted:g} GPUs (trainer.ranks * cluster.trainer_gpus + "
+            f"rollout.engines * rollout.tp * cluster.rollout_gpus), and Ray finds {there:g}. Lower one of these, or "
+            "use cluster=local_cpu."
+        )
 
 
 def required_cpus(config: TrainConfig) -> float:

@@ -21,7 +21,9 @@ class ClusterConfig:
     rollout_cpus: float = 0.5
     """CPUs that Ray reserves for each TP worker of a rollout engine."""
     trainer_gpus: float = 0.0
+    """GPUs that Ray reserves for a trainer rank; a fraction shares one GPU with a rollout engine."""
     rollout_gpus: float = 0.0
+    """GPUs that Ray reserves for each TP worker of a rollout engine."""
     startup_timeout_s: float = 600.0
     """Longest wait for actors and engines to be ready."""
     stage_timeout_s: float = 3600.0

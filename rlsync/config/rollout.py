@@ -31,8 +31,11 @@ class RolloutConfig:
     prefix_caching: bool = True
     block_size: int = 32
     kv_cache_mib: int = 64
-    """KV cache of one worker on the CPU."""
+    """KV cache of one worker; 0 = what gpu_memory_utilization leaves for it (GPUs only)."""
     gpu_memory_utilization: float = 0.5
+    """Share of the GPU's memory for vLLM, weights included, where kv_cache_mib is 0."""
+    cuda_graphs: bool = True
+    """Decode steps run as whole CUDA graphs, mixed steps as pieces between the attention calls (GPUs only)."""
     model_impl: ModelImpl = ModelImpl.vllm
     """`transformers` serves an architecture whose vLLM class fuses ops in its own way."""
 

@@ -61,11 +61,7 @@ class TrainConfig:
             )
         if self.kernels.mode is KernelMode.invariant and self.kernels.row_parallel is RowParallel.tree:
             order.local_leaves(self.leaves, self.rollout.tp)
-        if self.cluster.device is Device.cuda:
-            raise ConfigError(
-                "cluster.device=cuda: this release trains and samples on CPUs; its GPU kernels (rlsync/kernels/triton) "
-                "are not yet wired into the trainer and the rollout engine. Use cluster.device=cpu."
-            )
+        self._check_placement()
         if self.parity.fault is not Fault.none and self.kernels.mode is KernelMode.native:
             raise ConfigError(
                 "parity.fault plants a fault in exact kernels; with kernels=native everything differs anyway"
@@ -74,6 +70,28 @@ class TrainConfig:
             raise ConfigError(
                 f"data.max_prompt_tokens={self.data.max_prompt_tokens} + rollout.max_tokens={self.rollout.max_tokens} "
                 f"exceed rollout.max_model_len={self.rollout.max_model_len}: raise the last or lower one of the others"
+            )
+
+    def _check_placement(self) -> None:
+        cluster, rollout = self.cluster, self.rollout
+        if cluster.device is Device.cpu:
+            if rollout.kv_cache_mib < 1:
+                raise ConfigError(f"rollout.kv_cache_mib={rollout.kv_cache_mib}: on CPUs it must be at least 1")
+            return
+        if cluster.trainer_gpus <= 0 or cluster.rollout_gpus <= 0:
+            raise ConfigError(
+                f"cluster.trainer_gpus={cluster.trainer_gpus}, cluster.rollout_gpus={cluster.rollout_gpus}: with "
+                "cluster.device=cuda both need a share of a GPU, for example 0.5 each to live on one GPU together"
+            )
+        if self.trainer.ranks > 1 and cluster.trainer_gpus <= 0.5:
+            raise ConfigError(
+                f"cluster.trainer_gpus={cluster.trainer_gpus} would let two of trainer.ranks={self.trainer.ranks} "
+                "FSDP ranks share a GPU, which NCCL refuses: use more than 0.5"
+            )
+        if rollout.tp > 1 and cluster.rollout_gpus != 1:
+            raise ConfigError(
+                f"cluster.rollout_gpus={cluster.rollout_gpus} with rollout.tp={rollout.tp}: each TP worker needs a "
+                "whole GPU; use cluster.rollout_gpus=1"
             )
 
     @property

@@ -10,7 +10,7 @@ import torch
 
 from rlsync.kernels import ops, order
 
-_SHARED = ("order.py", "ops.py", "rope.py", "collectives.py")
+_SHARED = ("order.py", "ops.py", "rope.py", "collectives.py", "scores.py")
 _OWN = {"cpu": ("cpu", ("torch", "numba", "llvmlite")), "cuda": ("triton", ("torch", "triton"))}
 """Device -> folder of its kernels, and the libraries that compile them."""
 
@@ -47,7 +47,7 @@ def _probe(device: str) -> bytes:
         out += [ops.silu_and_mul(y, y), ops.packed_attention(heads, heads, heads, starts, 0.25, 7)]
         cache = torch.cat([y.view(24, 4, 16)[:16]] * 2, dim=-1).transpose(0, 1)[None].contiguous()
         table, lengths = torch.zeros(1, 1, dtype=torch.int32, device=device), torch.tensor([16], device=device)
-        out.append(ops.paged_attention(heads[:1], cache, table, torch.tensor([0, 1], device=device), lengths, 0.25))
+        out.append(ops.decode_attention(heads[:1], cache, table, lengths, 0.25))
     rows, numbers = ops.logprobs(ops.lm_head(x, x), 0.7), torch.arange(24, device=device)
     out += [rows, ops.draw(rows, numbers, numbers)]
     return b"".join(t.contiguous().view(torch.uint8).cpu().numpy().tobytes() for t in out)

@@ -60,11 +60,13 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, w = ctx.saved_tensors
-        grad32 = grad.reshape(-1, grad.shape[-1]).to(torch.float32)
-        x32 = x.reshape(-1, x.shape[-1]).to(torch.float32)
-        grad_x = (grad32 @ w.to(torch.float32)).to(x.dtype).view(x.shape) if ctx.needs_input_grad[0] else None
-        grad_w = (grad32.t() @ x32).to(w.dtype) if ctx.needs_input_grad[1] else None
-        grad_b = grad32.sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
+        # A bf16 product of the library is fast on a GPU (and sums in fp32), slow on a CPU.
+        kind = x.dtype if x.is_cuda else torch.float32
+        rows = grad.reshape(-1, grad.shape[-1])
+        narrow = rows.to(kind)
+        grad_x = (narrow @ w.to(kind)).to(x.dtype).view(x.shape) if ctx.needs_input_grad[0] else None
+        grad_w = (narrow.t() @ x.reshape(-1, x.shape[-1]).to(kind)).to(w.dtype) if ctx.needs_input_grad[1] else None
+        grad_b = rows.sum(0, dtype=torch.float32).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
         return grad_x, grad_w, grad_b, None, None
 
 
@@ -88,14 +90,14 @@ def lm_head(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w, eps):  # type: ignore[no-untyped-def]
-        rows = x.reshape(-1, x.shape[-1])
-        out, rstd = backend(x).rms_norm(rows, w, eps)
-        ctx.save_for_backward(rows, w, rstd)
-        return out.view(x.shape)
+        out, rstd = backend(x).rms_norm(x, w, eps)
+        ctx.save_for_backward(x, w, rstd)
+        return out
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        rows, w, rstd = ctx.saved_tensors
+        x, w, rstd = ctx.saved_tensors
+        rows = x.reshape(-1, x.shape[-1])
         normed = rows.to(torch.float32) * rstd
         grad32 = grad.reshape(rows.shape).to(torch.float32)
         grad_normed = grad32 * w.to(torch.float32)
@@ -107,6 +109,13 @@ class _RMSNorm(torch.autograd.Function):
 def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> torch.Tensor:
     """RMSNorm over the last dim in Hugging Face's rounding: x rstd in fp32, round, times w, round."""
     return _RMSNorm.apply(x, w, eps)
+
+
+def add_rms_norm(
+    x: torch.Tensor, residual: torch.Tensor, w: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """rms_norm of the rounded sum x + residual, and that sum (inference only). [..., H] each."""
+    return backend(x).add_rms_norm(x, residual, w, eps)
 
 
 class _SiluAndMul(torch.autograd.Function):
@@ -132,30 +141,39 @@ def silu_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, starts, scale, window):  # type: ignore[no-untyped-def]
+    def forward(ctx, q, k, v, starts, scale, window, longest):  # type: ignore[no-untyped-def]
         out, lse = backend(q).packed_attention(q, k, v, starts, scale, window)
         ctx.save_for_backward(q, k, v, out, lse, starts)
-        ctx.scale, ctx.window = scale, window
+        ctx.scale, ctx.window, ctx.longest = scale, window, longest
         return out
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         q, k, v, out, lse, starts = ctx.saved_tensors
-        grads = backend(q).packed_attention_backward(grad, q, k, v, out, lse, starts, ctx.scale, ctx.window)
-        return *grads, None, None, None
+        longest = ctx.longest or int(starts.diff().max())
+        grads = backend(q).packed_attention_backward(grad, q, k, v, out, lse, starts, ctx.scale, ctx.window, longest)
+        return *grads, None, None, None, None
 
 
 def packed_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, scale: float, window: int = 0
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    starts: torch.Tensor,
+    scale: float,
+    window: int = 0,
+    *,
+    longest: int | None = None,
 ) -> torch.Tensor:
     """Causal attention of sequences laid end to end.
 
     Args:
         q: [T, Hq, D]; k, v: [T, Hkv, D], Hkv divides Hq, D a multiple of 4.
-        starts: [S + 1] int64 offsets.
+        starts: [S + 1] integer offsets.
         window: keys that a query sees, itself included (q - k < window); 0 = all.
+        longest: length of the longest sequence; known to the caller, it spares the backward a wait for the GPU.
     """
-    return _PackedAttention.apply(q, k, v, starts, scale, window)
+    return _PackedAttention.apply(q, k, v, starts, scale, window, longest)
 
 
 def paged_attention(
@@ -169,6 +187,25 @@ def paged_attention(
 ) -> torch.Tensor:
     """The same function over a paged cache (inference only); arguments as in cpu/attention.py."""
     return backend(q).paged_attention(q, cache, table, starts, lengths, scale, window)
+
+
+def decode_attention(
+    q: torch.Tensor, cache: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor, scale: float, window: int = 0
+) -> torch.Tensor:
+    """`paged_attention` where row s of q [S, Hq, D] is the one new token of sequence s; length 0 = no sequence."""
+    return backend(q).decode_attention(q, cache, table, lengths, scale, window)
+
+
+def write_cache(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
+    """New keys and values [T, Hkv, D] into a paged cache, at slots [T] = block * page + offset; -1 = nowhere."""
+    backend(k).write_cache(k, v, cache, slots)
+
+
+def rope(
+    q: torch.Tensor, k: torch.Tensor, table: torch.Tensor, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotate q [T, Hq, D] and k [T, Hkv, D] by rows `positions` [T] of a rope_table (inference only)."""
+    return backend(q).rope(q, k, table, positions)
 
 
 class _Logprobs(torch.autograd.Function):

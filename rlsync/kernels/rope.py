@@ -1,4 +1,4 @@
-"""Rotary positions: one function makes the table for both sides, one applies it.
+"""Rotary positions: one function makes the table for both sides.
 
 Angles are taken in fp64 with the C library's scalar functions, then rounded to fp32, then to the model's
 dtype. Rotation is Hugging Face's elementwise order in the model's dtype: x cos + rotate_half(x) sin.
@@ -85,10 +85,3 @@ def rope_table(spec: RopeSpec, dtype: torch.dtype) -> torch.Tensor:
     freqs = inverse_frequencies(spec)
     rows = [[f(p * freq) for f in (math.cos, math.sin) for freq in freqs] for p in range(spec.max_positions)]
     return torch.tensor(rows, dtype=torch.float64).to(torch.float32).to(dtype)
-
-
-def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate x [T, H, D] by cos, sin [T, D/2], all in one dtype."""
-    x1, x2 = x.chunk(2, dim=-1)
-    cos, sin = cos[:, None], sin[:, None]
-    return torch.cat((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1)

@@ -105,13 +105,15 @@ def packed_attention_forward(
     sliding_window: int | None = None,
     *,
     starts: torch.Tensor,
+    longest: int | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface over a pack. `starts` [S + 1] arrives as a keyword of the model's forward."""
+    """transformers' attention interface over a pack. `starts` [S + 1] and `longest` arrive as keywords of the model's
+    forward."""
     if dropout:
         raise ConfigError(f"attention_dropout={dropout}: dropout in training cannot match the rollout; set it to 0")
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))
-    return ops.packed_attention(q, k, v, starts, scaling, sliding_window or 0)[None], None
+    return ops.packed_attention(q, k, v, starts, scaling, sliding_window or 0, longest=longest)[None], None
 
 
 def check_supported(config: PreTrainedConfig) -> None:

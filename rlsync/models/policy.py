@@ -8,11 +8,12 @@ from transformers import PreTrainedModel
 
 from rlsync.config.kernels import KernelMode
 from rlsync.kernels import ops
+from rlsync.kernels.scores import target_scores
 from rlsync.models.install import install
 from rlsync.types import Pack, PolicyOutput
 
 _ROWS_PER_CHUNK = 8192
-"""Rows whose [rows, vocabulary] log-probs exist at a time."""
+"""Rows whose [rows, vocabulary] log-probs native mode makes at a time."""
 
 
 class Policy(nn.Module):
@@ -39,7 +40,12 @@ class Policy(nn.Module):
     def forward(self, pack: Pack, *, redraw: bool = False) -> PolicyOutput:
         """Log-prob and entropy of every row's target; with `redraw`, the token that the row's seed draws."""
         hidden = self._backbone(pack)
-        parts = [self._head(hidden, pack, rows, redraw) for rows in _chunks(hidden.shape[0])]
+        weight = self.model.get_output_embeddings().weight
+        if self.mode is KernelMode.invariant:
+            keys = {"seeds": pack.seeds, "positions": pack.positions} if redraw else {}
+            logprobs, entropy, draws = target_scores(hidden, weight, pack.targets, self.temperature, **keys)
+            return PolicyOutput(logprobs=logprobs, entropy=entropy, draws=draws)
+        parts = [self._native_head(hidden, weight, pack, rows, redraw) for rows in _chunks(hidden.shape[0])]
         return PolicyOutput(
             logprobs=torch.cat([p.logprobs for p in parts]),
             entropy=torch.cat([p.entropy for p in parts]),
@@ -48,19 +54,17 @@ class Policy(nn.Module):
 
     def _backbone(self, pack: Pack) -> torch.Tensor:
         """[T, hidden]."""
-        extra = {"starts": pack.starts} if self.mode is KernelMode.invariant else {}
+        extra = {"starts": pack.starts, "longest": pack.longest} if self.mode is KernelMode.invariant else {}
         out = self.model.base_model(
             input_ids=pack.tokens[None], position_ids=pack.positions[None], use_cache=False, **extra
         )
         return out.last_hidden_state[0]
 
-    def _head(self, hidden: torch.Tensor, pack: Pack, rows: slice, redraw: bool) -> PolicyOutput:
-        weight = self.model.get_output_embeddings().weight
-        if self.mode is KernelMode.invariant:
-            logprobs = ops.logprobs(ops.lm_head(hidden[rows], weight), self.temperature)
-        else:
-            logits = torch.nn.functional.linear(hidden[rows], weight).float()
-            logprobs = torch.log_softmax(logits / self.temperature, dim=-1)
+    def _native_head(
+        self, hidden: torch.Tensor, weight: torch.Tensor, pack: Pack, rows: slice, redraw: bool
+    ) -> PolicyOutput:
+        logits = torch.nn.functional.linear(hidden[rows], weight).float()
+        logprobs = torch.log_softmax(logits / self.temperature, dim=-1)
         with torch.no_grad():
             entropy = -(logprobs.exp() * logprobs).sum(-1)
             draws = ops.draw(logprobs, pack.seeds[rows], pack.positions[rows]) if redraw else None

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Conf
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from rlsync.config.algorithm import AlgorithmConfig
+from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.data import DataConfig
 from rlsync.config.kernels import KernelsConfig, RowParallel
 from rlsync.config.model import ComputeDtype, ModelConfig, ModelSource
@@ -62,12 +63,20 @@ def kv_blocks(family: Family) -> int:
     return 40 if family is Family.mistral else 129
 
 
-def full_cells() -> list[Cell]:
+def cells_for(device: Device, *, full: bool) -> list[Cell]:
+    """All cases, or their quick cover; one GPU has TP=1 alone."""
+    if device is Device.cuda:
+        kinds = ComputeDtype if full else [ComputeDtype.bfloat16]
+        return [*(Cell(f, d, 1) for f, d in itertools.product(Family, kinds)), _gather_cells()[0]]
+    return _full_cells() if full else _quick_cells()
+
+
+def _full_cells() -> list[Cell]:
     cells = [Cell(f, d, tp) for f, d, tp in itertools.product(Family, ComputeDtype, (1, 2, 4))]
     return [*cells, *_gather_cells()]
 
 
-def quick_cells() -> list[Cell]:
+def _quick_cells() -> list[Cell]:
     """Every pair of family, dtype and TP occurs."""
     dtypes = itertools.cycle(ComputeDtype)
     cells = []
@@ -129,8 +138,10 @@ def _model_config(family: Family, gathers: bool) -> PreTrainedConfig:
             return MistralConfig(**shape, sliding_window=40, tie_word_embeddings=False)
 
 
-def run_config(cell: Cell, model: Path) -> TrainConfig:
+def run_config(cell: Cell, model: Path, device: Device) -> TrainConfig:
+    share = 0.5 if device is Device.cuda else 0.0
     return TrainConfig(
+        cluster=ClusterConfig(device=device, trainer_gpus=share, rollout_gpus=share),
         model=ModelConfig(source=ModelSource.huggingface, path=str(model), dtype=cell.dtype),
         data=DataConfig(max_prompt_tokens=1024),
         algorithm=AlgorithmConfig(),

@@ -1,15 +1,22 @@
-"""A child process that runs one vLLM engine after another, so that vLLM is imported once for all cases."""
+"""Processes that run one vLLM engine after another, where vLLM is imported once for all cases.
+
+A template process imports vLLM and starts no thread; each engine runs in a fork of it, whose TP workers are forks
+again. A fork costs milliseconds, a spawned worker its seven seconds of imports.
+"""
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from rlsync.cluster.env import apply_to_engine_host
+from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
 from rlsync.errors import RlsyncError
 from rlsync.parity.cases import Batch
@@ -57,7 +64,7 @@ def ask(host: Connection) -> Answer:
         RlsyncError: the engine failed, or the child is gone.
     """
     try:
-        answer = host.recv()
+        answer = pickle.loads(host.recv_bytes())
     except EOFError:
         raise RlsyncError("the process that runs the vLLM engines died") from None
     if isinstance(answer, Exception):
@@ -70,17 +77,42 @@ def _serve(pipe: Connection, widest: TrainConfig, log: str) -> None:
     with open(log, "w") as file:  # vLLM and its workers talk a lot
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    _import_engines(widest.cluster.device)
+    context = multiprocessing.get_context("fork")
     while (job := pipe.recv()) is not None:
-        try:
-            pipe.send(_run(*job))
-        except Exception as error:  # whatever it is, the parent reports it
-            pipe.send(error if isinstance(error, RlsyncError) else RlsyncError(f"{type(error).__name__}: {error}"))
+        engine = context.Process(target=_run, args=(pipe, *job), name="rlsync-parity-engine")
+        engine.start()
+        engine.join()
+        if engine.exitcode:
+            _send(pipe, RlsyncError(f"the process of a vLLM engine died with exit code {engine.exitcode}"))
 
 
-def _run(config: TrainConfig, model_path: str, kv_blocks: int, batches: list[Batch]) -> Answer:
+def _import_engines(device: Device) -> None:
+    """Everything that an engine and its workers import."""
+    importlib.import_module("vllm.v1.executor.multiproc_executor")
+    importlib.import_module("vllm.v1.worker.cpu_worker" if device is Device.cpu else "vllm.v1.worker.gpu_worker")
+    importlib.import_module("rlsync.rollout.engine")
+
+
+def _run(pipe: Connection, config: TrainConfig, model_path: str, kv_blocks: int, batches: list[Batch]) -> None:
+    """One engine's answer, or the exception that it ended with, into the pipe."""
+    try:
+        _send(pipe, _answer(config, model_path, kv_blocks, batches))
+    except Exception as error:  # whatever it is, the parent reports it
+        _send(pipe, error if isinstance(error, RlsyncError) else RlsyncError(f"{type(error).__name__}: {error}"))
+
+
+def _send(pipe: Connection, message: Answer | Exception) -> None:
+    """The bytes themselves: torch would send tensors as memory that ends with this process."""
+    pipe.send_bytes(pickle.dumps(message))
+
+
+def _answer(config: TrainConfig, model_path: str, kv_blocks: int, batches: list[Batch]) -> Answer:
     from rlsync.rollout.engine import RolloutEngine
 
-    engine = RolloutEngine(config, model_path, kv_blocks=kv_blocks, in_process=False)
+    # On a CPU a worker binds its process to its own cores: the engine's process is left alone.
+    in_process = config.cluster.device is Device.cuda
+    engine = RolloutEngine(config, model_path, kv_blocks=kv_blocks, in_process=in_process)
     try:
         rollouts = [engine.generate(batch.requests) for batch in batches]
         counters = engine.counters()

@@ -17,7 +17,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
+from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
+from rlsync.errors import ConfigError
 from rlsync.kernels.fingerprint import fingerprint
 from rlsync.parity.cases import (
     FULL_RESPONSE,
@@ -25,9 +27,8 @@ from rlsync.parity.cases import (
     Cell,
     batches,
     build_model,
-    full_cells,
+    cells_for,
     kv_blocks,
-    quick_cells,
     run_config,
 )
 from rlsync.parity.engine_host import Answer, ask, engine_host
@@ -46,17 +47,21 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
 
 
-def run_parity(*, full: bool, console: ConsoleReporter) -> int:
+def run_parity(*, full: bool, device: Device, console: ConsoleReporter) -> int:
     """Prove parity on this machine.
 
     Returns:
         0 if no cell differs and every claimed situation really happened, 3 otherwise.
+    Raises:
+        ConfigError: there is no such device here.
     """
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: PyTorch sees no GPU here; use --device cpu")
     started = time.perf_counter()
     disable_progress_bar()
-    cells, response = (full_cells(), FULL_RESPONSE) if full else (quick_cells(), QUICK_RESPONSE)
-    with tempfile.TemporaryDirectory(prefix="rlsync-parity-") as scratch, _single_rank(scratch):
-        outcomes = _run_cells(cells, response, Path(scratch), console)
+    cells, response = cells_for(device, full=full), FULL_RESPONSE if full else QUICK_RESPONSE
+    with tempfile.TemporaryDirectory(prefix="rlsync-parity-") as scratch, _single_rank(scratch, device):
+        outcomes = _run_cells(cells, device, response, Path(scratch), console)
     _compare_across_tp(outcomes)
     console.console.print(_table(outcomes))
     failed = [o for o in outcomes if o.failures]
@@ -70,10 +75,12 @@ def run_parity(*, full: bool, console: ConsoleReporter) -> int:
     return 3 if failed else 0
 
 
-def _run_cells(cells: list[Cell], response: int, scratch: Path, console: ConsoleReporter) -> list[Outcome]:
+def _run_cells(
+    cells: list[Cell], device: Device, response: int, scratch: Path, console: ConsoleReporter
+) -> list[Outcome]:
     """Engines of one cell run while the trainer's side of the one before is computed."""
     models = {cell: build_model(cell, scratch) for cell in cells}
-    configs = {cell: run_config(cell, models[cell]) for cell in cells}
+    configs = {cell: run_config(cell, models[cell], device) for cell in cells}
     widest = max(configs.values(), key=lambda c: c.rollout.tp)
     outcomes: list[Outcome] = []
     with engine_host(widest, str(scratch / "engines.log")) as host:
@@ -98,12 +105,13 @@ def _submit(host: Connection, cell: Cell, config: TrainConfig, model: Path, resp
 
 def _judge(cell: Cell, config: TrainConfig, model: Path, answer: Answer) -> Outcome:
     """Forward all rollouts through the trainer's policy, packed in an order of its own."""
-    policy = Sharded(config, str(model), init_device_mesh("cpu", (1,)), trainable=False)
+    policy = Sharded(config, str(model), init_device_mesh(config.cluster.device.value, (1,)), trainable=False)
     rollouts = [rollout for batch in answer.rollouts for rollout in batch]
     parts = []
     with torch.no_grad():
         for ids in _mixed_order(len(rollouts)):
             pack = pack_samples([TrainSample(rollout=rollouts[i], advantage=0.0) for i in ids], ids)
+            pack = pack.to(policy.device)
             parts.append(compare(pack, policy.policy(pack, redraw=True), version=0))
     outcome = Outcome(cell, merge(parts), answer)
     counts = outcome.counts
@@ -193,9 +201,10 @@ def _table(outcomes: list[Outcome]) -> Table:
 
 
 @contextmanager
-def _single_rank(scratch: str) -> Iterator[None]:
+def _single_rank(scratch: str, device: Device) -> Iterator[None]:
     """A process group of one, so that FSDP2 runs as it does in training."""
-    dist.init_process_group("gloo", store=dist.FileStore(f"{scratch}/store", 1), rank=0, world_size=1)
+    backend = "gloo" if device is Device.cpu else "nccl"
+    dist.init_process_group(backend, store=dist.FileStore(f"{scratch}/store", 1), rank=0, world_size=1)
     try:
         yield
     finally:

@@ -9,17 +9,20 @@ import torch
 from vllm import EngineArgs, LLMEngine, RequestOutput, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
+from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
 from rlsync.config.run import TrainConfig
 from rlsync.types import FinishReason, Rollout, RolloutRequest, TensorDigest
-from rlsync.vllm_plugin.sampling import GREEDY_KEY, SEED_KEY
+from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY
 from rlsync.vllm_plugin.settings import PluginSettings
 from rlsync.weight_sync.plan import SyncPlan
 from rlsync.weight_sync.transport import Address
 
 _EXTENSION = "rlsync.vllm_plugin.weights.WeightReceiver"
-_SAMPLER = "rlsync.vllm_plugin.sampling:StatelessSampler"
+_CPU_SAMPLER = "rlsync.vllm_plugin.sampling:StatelessSampler"
+_GPU_SAMPLER = "rlsync.vllm_plugin.gpu_sampling:StatelessSampler"
+_CUDA_GRAPHS = {"cudagraph_mode": "FULL_AND_PIECEWISE"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,6 +44,8 @@ def engine_args(
         in_process: a single worker (TP=1) lives in this process rather than in a child.
     """
     rollout = config.rollout
+    cuda = config.cluster.device is Device.cuda
+    cuda_graphs = _CUDA_GRAPHS if cuda and rollout.cuda_graphs else None
     common = {
         "model": model_path,
         "skip_tokenizer_init": True,
@@ -54,10 +59,10 @@ def engine_args(
         "enable_chunked_prefill": True,
         "enable_prefix_caching": rollout.prefix_caching,
         "block_size": rollout.block_size,
-        "kv_cache_memory_bytes": rollout.kv_cache_mib << 20,
+        "kv_cache_memory_bytes": rollout.kv_cache_mib << 20 or None,
         "gpu_memory_utilization": rollout.gpu_memory_utilization,
         "model_impl": rollout.model_impl.value,
-        "enforce_eager": True,
+        "enforce_eager": cuda_graphs is None,
         "disable_log_stats": False,
         "worker_extension_cls": _EXTENSION,
         "num_gpu_blocks_override": kv_blocks,
@@ -71,9 +76,10 @@ def engine_args(
         **common,
         quantization="rlsync",
         kernel_config={"ir_op_priority": {"rms_norm": ["rlsync"], "fused_add_rms_norm": ["rlsync"]}},
-        compilation_config={"mode": 0, "custom_ops": ["none"]},
+        compilation_config={"mode": 0, "custom_ops": ["none"]} | (cuda_graphs or {}),
+        attention_backend="CUSTOM" if cuda else None,
         logprobs_mode="raw_logits",
-        logits_processors=[_SAMPLER],
+        logits_processors=[_GPU_SAMPLER if cuda else _CPU_SAMPLER],
         additional_config=settings.as_additional_config(),
     )
 

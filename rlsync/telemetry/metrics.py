@@ -68,6 +68,7 @@ def train_metrics(ranks: list[StepStats]) -> Metrics:
         "train/updates_skipped": ranks[0].updates_skipped,
         "train/micro_batches": ranks[0].micro_batches,
         "train/tokens": sum(rank.tokens for rank in ranks),
+        "memory/trainer_gpu_gib": max(rank.peak_gpu_gib for rank in ranks),
     }
 
 

@@ -27,6 +27,7 @@ def pack_samples(samples: list[TrainSample], ids: list[int]) -> Pack:
         seeds=torch.tensor([r.seed for r in rollouts]).repeat_interleave(lengths),
         versions=torch.cat([_shift(r.weight_version, -1) for r in rollouts]),
         sequence_ids=torch.tensor(ids),
+        longest=int(lengths.max()),
     )
 
 

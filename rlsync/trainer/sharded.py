@@ -49,6 +49,7 @@ class Sharded:
             fully_shard(layer, mesh=mesh, mp_policy=precision)
         fully_shard(self.policy, mesh=mesh, mp_policy=precision)
         self.mesh = mesh
+        self.device = torch.device(mesh.device_type, 0) if mesh.device_type == "cuda" else torch.device("cpu")
         self.native = config.kernels.mode is KernelMode.native
         self.optimizer: torch.optim.AdamW | None = None
         if trainable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 
 import torch
@@ -38,6 +37,7 @@ class StepRunner:
             NonFiniteError: a gradient is not finite and the policy is to stop.
         """
         started = time.perf_counter()
+        minibatches = [[pack.to(self._policy.device) for pack in packs] for packs in minibatches]
         stats = StepStats()
         compares: list[ParityCounts] = []
         everything = self._config.parity.coverage is Coverage.all and len(minibatches) > 1
@@ -54,7 +54,8 @@ class StepRunner:
             self._update(stats)
         stats.parity = merge(compares)
         stats.seconds = time.perf_counter() - started
-        stats.peak_memory_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        if self._policy.device.type == "cuda":
+            stats.peak_gpu_gib = torch.cuda.max_memory_allocated() / 2**30
         return stats
 
     def _compare_only(self, pack: Pack, version: int) -> ParityCounts:

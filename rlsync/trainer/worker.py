@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from rlsync.checkpoint.export import export_model
+from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
 from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.step import StepRunner
@@ -23,12 +24,18 @@ class TrainerWorker:
     def __init__(self, config: TrainConfig, model_path: str, rank: int, store: Address) -> None:
         torch.set_num_threads(config.trainer.threads_per_rank)
         torch.manual_seed(config.seed)
+        device = config.cluster.device
+        if device is Device.cuda:
+            _make_deterministic()
         self._config, self._model_path, self._rank = config, model_path, rank
         ranks = config.trainer.ranks
         dist.init_process_group(
-            "gloo", init_method=f"tcp://{store.host}:{store.port}", rank=rank, world_size=ranks
+            "gloo" if device is Device.cpu else "cpu:gloo,cuda:nccl",
+            init_method=f"tcp://{store.host}:{store.port}",
+            rank=rank,
+            world_size=ranks,
         )  # collective
-        mesh = init_device_mesh("cpu", (ranks,))
+        mesh = init_device_mesh(device.value, (ranks,))
         self._policy = Sharded(config, model_path, mesh, trainable=True)
         reference = Sharded(config, model_path, mesh, trainable=False) if config.algorithm.kl_coef else None
         self._runner = StepRunner(config, self._policy, reference)
@@ -41,7 +48,7 @@ class TrainerWorker:
 
     def open_channel(self, host: str, receivers: int) -> Address:
         """Open this rank's weight channel; the receivers connect to the returned address."""
-        self._channel = Channel(rank=0, world=1 + receivers, host=host)
+        self._channel = Channel(rank=0, world=1 + receivers, host=host, device=self._policy.device)
         return self._channel.address
 
     def connect(self, plan: SyncPlan) -> None:
@@ -71,3 +78,12 @@ class TrainerWorker:
         if self._rank == 0:
             export_model(state, self._policy.hf_config, self._policy.dtype, self._model_path, Path(folder))
         dist.barrier()
+
+
+def _make_deterministic() -> None:
+    """Equal runs give equal gradients: no atomic adds, and one workspace for cuBLAS (cluster/env.py)."""
+    torch.cuda.set_device(0)  # Ray shows an actor its own GPU alone
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False

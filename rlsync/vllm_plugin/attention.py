@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from vllm.platforms.interface import DeviceCapability
 from vllm.v1.attention.backend import (
     AttentionBackend,
+    AttentionCGSupport,
     AttentionImpl,
     AttentionMetadataBuilder,
     AttentionType,
@@ -23,6 +25,8 @@ from rlsync.kernels import ops
 @dataclass(slots=True)
 class PagedMetadata:
     num_tokens: int
+    decodes: bool
+    """Row s is the one new token of sequence s; in a CUDA graph the last ones may be padding."""
     starts: torch.Tensor
     """[S + 1]"""
     lengths: torch.Tensor
@@ -34,6 +38,8 @@ class PagedMetadata:
 
 
 class PagedMetadataBuilder(AttentionMetadataBuilder[PagedMetadata]):
+    _cudagraph_support = AttentionCGSupport.UNIFORM_SINGLE_TOKEN_DECODE
+
     def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: torch.device) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
 
@@ -43,6 +49,7 @@ class PagedMetadataBuilder(AttentionMetadataBuilder[PagedMetadata]):
         common = common_attn_metadata
         return PagedMetadata(
             num_tokens=common.num_actual_tokens,
+            decodes=common.max_query_len == 1 and common.num_actual_tokens == common.num_reqs,
             starts=common.query_start_loc,
             lengths=common.seq_lens,
             table=common.block_table_tensor,
@@ -95,16 +102,20 @@ class PagedAttentionImpl(AttentionImpl[PagedMetadata]):
         if attn_metadata is None:  # vLLM's warm-up
             return output
         meta, n = attn_metadata, attn_metadata.num_tokens
-        block = kv_cache.shape[2]
-        pages, offsets = meta.slots[:n] // block, meta.slots[:n] % block
-        kv_cache[pages, :, offsets] = torch.cat((key[:n], value[:n]), dim=-1)
-        output[:n] = ops.paged_attention(
-            query[:n], kv_cache, meta.table, meta.starts, meta.lengths, self.scale, self.window
-        )
+        ops.write_cache(key[:n], value[:n], kv_cache, meta.slots[:n])
+        if meta.decodes:
+            out = ops.decode_attention(query[:n], kv_cache, meta.table, meta.lengths, self.scale, self.window)
+        else:
+            out = ops.paged_attention(
+                query[:n], kv_cache, meta.table, meta.starts, meta.lengths, self.scale, self.window
+            )
+        output[:n] = out
         return output
 
 
 class PagedAttentionBackend(AttentionBackend):
+    """For the CPU, whose platform always takes CPU_ATTN."""
+
     supported_dtypes: ClassVar[list[torch.dtype]] = [torch.bfloat16, torch.float32]
     forward_includes_kv_cache_update = True
 
@@ -131,3 +142,13 @@ class PagedAttentionBackend(AttentionBackend):
     @staticmethod
     def get_builder_cls() -> type[PagedMetadataBuilder]:
         return PagedMetadataBuilder
+
+
+class CudaPagedAttentionBackend(PagedAttentionBackend):
+    @staticmethod
+    def get_name() -> str:
+        return "CUSTOM"
+
+    @classmethod
+    def supports_compute_capability(cls, capability: DeviceCapability) -> bool:
+        return capability >= DeviceCapability(8, 0)

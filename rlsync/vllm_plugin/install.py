@@ -13,7 +13,7 @@ from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_b
 
 from rlsync.errors import ConfigError
 from rlsync.vllm_plugin import layers, norms
-from rlsync.vllm_plugin.attention import PagedAttentionBackend
+from rlsync.vllm_plugin.attention import CudaPagedAttentionBackend, PagedAttentionBackend
 from rlsync.vllm_plugin.compat import vllm_version
 from rlsync.vllm_plugin.linear import (
     InvariantEmbeddingMethod,
@@ -44,7 +44,11 @@ def install() -> None:
         op_registry_oot[name] = layer
     norms.register()
     # The CPU platform always takes CPU_ATTN, so that member is overridden, as vLLM documents.
-    register_backend(AttentionBackendEnum.CPU_ATTN, f"{PagedAttentionBackend.__module__}.PagedAttentionBackend")
+    for member, backend in (
+        (AttentionBackendEnum.CPU_ATTN, PagedAttentionBackend),
+        (AttentionBackendEnum.CUSTOM, CudaPagedAttentionBackend),
+    ):
+        register_backend(member, f"{backend.__module__}.{backend.__qualname__}")
 
 
 def check_installed(model: object) -> None:

@@ -13,7 +13,7 @@ from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3Rotary
 
 from rlsync.errors import ConfigError
 from rlsync.kernels import ops
-from rlsync.kernels.rope import RopeSpec, apply_rope, rope_table
+from rlsync.kernels.rope import RopeSpec, rope_table
 from rlsync.vllm_plugin.settings import current_settings
 
 
@@ -42,11 +42,12 @@ class _SharedTable:
     def forward(
         self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        cos, sin = self.cos_sin_cache[positions.flatten()].chunk(2, dim=-1)
-        return self._rotate(query, cos, sin), None if key is None else self._rotate(key, cos, sin)
-
-    def _rotate(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        return apply_rope(x.view(cos.shape[0], -1, self.head_size), cos, sin).view(x.shape)
+        if key is None:
+            raise ConfigError("a rotary embedding of queries alone is not supported by kernels=invariant")
+        positions = positions.flatten()
+        heads = [x.view(positions.shape[0], -1, self.head_size) for x in (query, key)]
+        q, k = ops.rope(*heads, self.cos_sin_cache, positions)
+        return q.view(query.shape), k.view(key.shape)
 
 
 class InvariantRotary(_SharedTable, RotaryEmbedding):

@@ -113,10 +113,10 @@ class InvariantRowParallelLinear(RowParallelLinear):
         return (y, None) if self.return_bias else y
 
     def _tree_form(self, x: torch.Tensor) -> torch.Tensor:
+        if self.tp_size == 1:
+            return ops.row_parallel_linear(x, self.weight, self.bias, leaves=self.local_leaves)
         root = ops.row_parallel_root(x, self.weight, self.local_leaves)
-        if self.tp_size > 1:
-            root = tree_all_reduce(root, get_tp_group().device_group)
-        return order.finish(root, self.bias, x.dtype)
+        return order.finish(tree_all_reduce(root, get_tp_group().device_group), self.bias, x.dtype)
 
     def _gather_form(self, x: torch.Tensor) -> torch.Tensor:
         if self.tp_size == 1:

@@ -12,17 +12,20 @@ PROVIDER = "rlsync"
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> Tensor:
-    if weight is None or variance_size is not None:
-        raise ConfigError("RMSNorm without a weight, or over a part of the row, is not supported by kernels=invariant")
-    return ops.rms_norm(x, weight, epsilon)
+    return ops.rms_norm(x, _whole_rows(weight, variance_size), epsilon)
 
 
 def fused_add_rms_norm(
     x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The residual is its own rounded add; the norm reads the rounded sum."""
-    residual = x_residual + x
-    return rms_norm(residual, weight, epsilon, variance_size), residual
+    return ops.add_rms_norm(x, x_residual, _whole_rows(weight, variance_size), epsilon)
+
+
+def _whole_rows(weight: Tensor | None, variance_size: int | None) -> Tensor:
+    if weight is None or variance_size is not None:
+        raise ConfigError("RMSNorm without a weight, or over a part of the row, is not supported by kernels=invariant")
+    return weight
 
 
 def register() -> None:

@@ -15,31 +15,13 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from rlsync.kernels import ops
-
-SEED_KEY = "rlsync_seed"
-GREEDY_KEY = "rlsync_greedy"
+from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY, check_params
 
 
 class StatelessSampler(LogitsProcessor):
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
-        """Refuse a request that the trainer could not draw again."""
-        params = sampling_params
-        extra = params.extra_args or {}
-        if SEED_KEY not in extra:
-            raise ValueError(f"a request to an rlsync engine needs extra_args[{SEED_KEY!r}]")
-        altered = {
-            "presence_penalty": params.presence_penalty != 0,
-            "frequency_penalty": params.frequency_penalty != 0,
-            "repetition_penalty": params.repetition_penalty != 1,
-            "logit_bias": bool(params.logit_bias),
-            "structured_outputs": params.structured_outputs is not None,
-            "temperature": params.temperature != 0,
-            "min_tokens": params.min_tokens != 0,
-        }
-        for name, present in altered.items():
-            if present:
-                raise ValueError(f"{name} changes the sampled distribution; an rlsync engine refuses it")
+        check_params(sampling_params)
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self._rows: dict[int, tuple[int, int, Sequence[int], bool]] = {}

@@ -23,6 +23,7 @@ class WeightReceiver:
 
     model_runner: Any
     vllm_config: Any
+    device: torch.device
     rlsync_channels: list[Channel]
     rlsync_plan: SyncPlan
     rlsync_received: list[TensorDigest]
@@ -53,7 +54,7 @@ class WeightReceiver:
         """Join the channel of every trainer rank; this engine's workers have ranks first_rank + TP rank."""
         self.rlsync_plan = plan
         rank = first_rank + get_tp_group().rank_in_group
-        self.rlsync_channels = [Channel(rank=rank, world=world, address=address) for address in addresses]
+        self.rlsync_channels = [Channel(rank=rank, world=world, device=self.device, address=a) for a in addresses]
         for channel in self.rlsync_channels:
             channel.connect()
 

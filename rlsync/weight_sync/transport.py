@@ -1,7 +1,12 @@
-"""A private process group from one trainer rank to every rollout worker; nothing touches the disk."""
+"""A private process group from one trainer rank to every rollout worker; nothing touches the disk.
+
+Where all members share one GPU, a message stays there: the group passes a CUDA IPC handle, and receivers copy.
+Elsewhere the bytes go through the hosts.
+"""
 
 from __future__ import annotations
 
+import pickle
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,6 +14,7 @@ from typing import cast
 
 import torch
 import torch.distributed as dist
+from torch.multiprocessing.reductions import reduce_tensor
 
 _TIMEOUT = timedelta(minutes=10)
 
@@ -26,10 +32,20 @@ class Channel:
         address: of the sender's store; None on the sender, which opens one on a free port.
         host: this sender's host name or address, as the receivers reach it.
         world: 1 + receivers.
+        device: where messages come from, or go to.
     """
 
-    def __init__(self, *, rank: int, world: int, address: Address | None = None, host: str = "127.0.0.1") -> None:
-        self._rank, self._world = rank, world
+    def __init__(
+        self,
+        *,
+        rank: int,
+        world: int,
+        device: torch.device,
+        address: Address | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self._rank, self._world, self._device = rank, world, device
+        self._shares_gpu = False
         self._group: dist.ProcessGroup | None = None
         if address is None:
             self._store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=_TIMEOUT)
@@ -41,22 +57,63 @@ class Channel:
     def connect(self) -> None:
         """Form the group. Blocks until every member has called it."""
         store = dist.PrefixStore("weights", self._store)
+        store.set(f"place{self._rank}", _place(self._device))
+        places = {store.get(f"place{rank}") for rank in range(self._world)}
+        self._shares_gpu = self._device.type == "cuda" and len(places) == 1
         self._group = cast(dist.ProcessGroup, dist.ProcessGroupGloo(store, self._rank, self._world, timeout=_TIMEOUT))
 
     def send(self, tensor: torch.Tensor) -> None:
-        self._broadcast(tensor)
+        """Blocks until every receiver has it."""
+        if not tensor.numel():
+            return
+        if self._shares_gpu:
+            self._send_handle(tensor)
+        else:
+            self._broadcast(tensor.cpu())
 
     def receive(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
-        """[numel] of `dtype`."""
+        """[numel] of `dtype`, on this member's device."""
+        if self._shares_gpu and numel:
+            return self._copy_from_handle()
         tensor = torch.empty(numel, dtype=dtype)
-        self._broadcast(tensor)
-        return tensor
+        if numel:
+            self._broadcast(tensor)
+        return tensor.to(self._device)
+
+    def _send_handle(self, tensor: torch.Tensor) -> None:
+        handle = torch.frombuffer(bytearray(pickle.dumps(reduce_tensor(tensor.contiguous()))), dtype=torch.uint8)
+        torch.cuda.synchronize()
+        self._broadcast(torch.tensor([handle.numel()]))
+        self._broadcast(handle)
+        self._barrier()  # the tensor lives until all have copied
+
+    def _copy_from_handle(self) -> torch.Tensor:
+        size = torch.empty(1, dtype=torch.int64)
+        self._broadcast(size)
+        handle = torch.empty(int(size), dtype=torch.uint8)
+        self._broadcast(handle)
+        rebuild, arguments = pickle.loads(handle.numpy().tobytes())
+        copy = rebuild(*arguments).clone()
+        torch.cuda.synchronize()
+        self._barrier()
+        return copy
 
     def _broadcast(self, tensor: torch.Tensor) -> None:
+        self._connected().broadcast([tensor.view(torch.uint8)]).wait()
+
+    def _barrier(self) -> None:
+        self._connected().barrier().wait()
+
+    def _connected(self) -> dist.ProcessGroup:
         if self._group is None:
             raise RuntimeError("weight channel used before connect()")
-        if tensor.numel():
-            self._group.broadcast([tensor.view(torch.uint8)]).wait()
+        return self._group
+
+
+def _place(device: torch.device) -> str:
+    """Equal for processes that can open each other's CUDA IPC handles."""
+    gpu = torch.cuda.get_device_properties(device).uuid if device.type == "cuda" else ""
+    return f"{socket.gethostname()} {gpu}"
 
 
 def own_host() -> str:

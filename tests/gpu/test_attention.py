@@ -45,20 +45,22 @@ def test_one_function(heads, kv_heads, dim, window, page, longest):
     counts = torch.tensor(lengths, device="cuda")
 
     last = starts[1:] - 1
-    decoded = ops.paged_attention(q[last], cache, table, torch.arange(5, device="cuda"), counts, scale, window)
+    decoded = ops.decode_attention(q[last], cache, table, counts, scale, window)
     assert torch.equal(decoded, packed[last])
+    each = torch.arange(5, device="cuda")
+    assert torch.equal(ops.paged_attention(q[last], cache, table, each, counts, scale, window), decoded)
+    padded = torch.cat((counts, torch.zeros_like(counts))), torch.cat((table, table)), torch.cat((q[last], q[last]))
+    assert torch.equal(ops.decode_attention(padded[2], cache, padded[1], padded[0], scale, window)[:4], decoded)
     for new in ([100, 37, 1, 1], [longest, 5, 1000, 1]):
         rows = torch.cat([torch.arange(int(starts[s + 1]) - n, int(starts[s + 1])) for s, n in enumerate(new)])
         begin = torch.tensor([0, *new], device="cuda").cumsum(0)
         assert torch.equal(ops.paged_attention(q[rows], cache, table, begin, counts, scale, window), packed[rows])
     for length in (1, 63, 64, 65, 1000, 1024, 1025, longest // 2):  # one sequence at the time it had that length
         one = torch.tensor([length], device="cuda")
-        alone = ops.paged_attention(
-            q[length - 1 : length], cache, table[:1], torch.arange(2, device="cuda"), one, scale, window
-        )
+        alone = ops.decode_attention(q[length - 1 : length], cache, table[:1], one, scale, window)
         assert torch.equal(alone[0], packed[length - 1])
     cache[table[0, 0]] += 1  # the control; a window has forgotten that page
-    again = ops.paged_attention(q[last], cache, table, torch.arange(5, device="cuda"), counts, scale, window)
+    again = ops.decode_attention(q[last], cache, table, counts, scale, window)
     assert torch.equal(again[0], decoded[0]) == bool(window)
 
 

@@ -18,7 +18,7 @@ def _small_tiles(monkeypatch):
     """So small that every loop runs more than once."""
     for name, value in {"TILE": 16, "SPLIT": 32, "_ROWS": 16}.items():
         monkeypatch.setattr(attend, name, value)
-    for module, name in (("norm", "_LARGEST_BLOCK"), ("logprobs", "_TILE"), ("sampling", "_TILE")):
+    for module, name in (("norm", "_LARGEST_BLOCK"), ("logprobs", "TILE"), ("scores", "TILE"), ("sampling", "TILE")):
         monkeypatch.setattr(importlib.import_module(f"rlsync.kernels.triton.{module}"), name, 32)
 
 
@@ -85,7 +85,7 @@ def test_attention(window):
             cache[table[s, j // block], :, j % block] = torch.cat((k[begin + j], v[begin + j]), -1)
     lengths = torch.tensor(LENGTHS)
     last = starts[1:] - 1
-    decoded = gpu.paged_attention(q[last], cache, table, torch.arange(4), lengths, 1 / math.sqrt(dim), window)
+    decoded = gpu.decode_attention(q[last], cache, table, lengths, 1 / math.sqrt(dim), window)
     torch.testing.assert_close(decoded, expected[last], rtol=1e-4, atol=1e-5)
     new = (1, 20, 37)  # a decode, a chunk, a whole prompt
     rows = torch.cat([torch.arange(int(starts[s + 1]) - n, int(starts[s + 1])) for s, n in enumerate(new)])
@@ -93,3 +93,29 @@ def test_attention(window):
         q[rows], cache, table, torch.tensor([0, *new]).cumsum(0), lengths, 1 / math.sqrt(dim), window
     )
     torch.testing.assert_close(mixed, expected[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_rope_strides_and_the_cache():
+    """Rows that lie apart, as slices of one projection do; rope, cache writes and the fused norm against torch."""
+    table = torch.randn(50, 24, generator=torch.Generator().manual_seed(1))
+    qkv = _random(9, (4 + 2 + 2) * 24)
+    q, k, v = (part.view(9, -1, 24) for part in qkv.split([96, 48, 48], -1))
+    positions = torch.arange(9) * 5
+    for mine, theirs in zip(gpu.rope(q, k, table, positions), ops.rope(q, k, table, positions), strict=True):
+        assert torch.equal(mine, theirs)
+    assert not torch.equal(gpu.rope(q, k, table, positions + 1)[0], ops.rope(q, k, table, positions)[0])  # the control
+
+    cache, expected = torch.zeros(4, 2, 4, 48), torch.zeros(4, 2, 4, 48)
+    slots = torch.tensor([3, 0, 7, -1, 15, 9, -1, 4, 5])
+    gpu.write_cache(k, v, cache, slots)
+    ops.write_cache(k[slots >= 0], v[slots >= 0], expected, slots[slots >= 0])
+    assert torch.equal(cache, expected)
+
+    w = _random(24, seed=2)
+    assert torch.equal(gpu.rms_norm(q, w, 1e-6)[0], gpu.rms_norm(q.contiguous(), w, 1e-6)[0])
+    x, residual = _random(9, 48, seed=3), _random(9, 48, seed=4)
+    normed, total = gpu.add_rms_norm(x, residual, _random(48), 1e-6)
+    assert torch.equal(total, x + residual)
+    assert torch.equal(normed, gpu.rms_norm(total, _random(48), 1e-6)[0])
+    gate, up = qkv.chunk(2, -1)
+    assert torch.equal(gpu.silu_and_mul(gate, up), gpu.silu_and_mul(gate.contiguous(), up.contiguous()))

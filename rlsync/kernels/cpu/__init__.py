@@ -5,20 +5,28 @@ from IEEE adds and multiplies. So the bits are the same on every x86 machine, wh
 """
 
 from rlsync.kernels.cpu.activation import silu_and_mul
-from rlsync.kernels.cpu.attention import packed_attention, paged_attention
+from rlsync.kernels.cpu.attention import decode_attention, packed_attention, paged_attention, write_cache
 from rlsync.kernels.cpu.attention_backward import packed_attention_backward
 from rlsync.kernels.cpu.gemm import matmul
 from rlsync.kernels.cpu.logprobs import logprobs
-from rlsync.kernels.cpu.norm import rms_norm
+from rlsync.kernels.cpu.norm import add_rms_norm, rms_norm
+from rlsync.kernels.cpu.rope import rope
 from rlsync.kernels.cpu.sampling import draw
+from rlsync.kernels.cpu.scores import logit_grads, row_scores
 
 __all__ = [
+    "add_rms_norm",
+    "decode_attention",
     "draw",
+    "logit_grads",
     "logprobs",
     "matmul",
     "packed_attention",
     "packed_attention_backward",
     "paged_attention",
     "rms_norm",
+    "rope",
+    "row_scores",
     "silu_and_mul",
+    "write_cache",
 ]

@@ -164,3 +164,16 @@ def paged_attention(
         lengths.to(torch.int64).numpy(), np.float32(scale), window, out.numpy(),
     )  # fmt: skip
     return out.to(q.dtype)
+
+
+def decode_attention(
+    q: torch.Tensor, cache: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor, scale: float, window: int
+) -> torch.Tensor:
+    """`paged_attention` where row s of q is the one new token of sequence s."""
+    return paged_attention(q, cache, table, torch.arange(q.shape[0] + 1), lengths, scale, window)
+
+
+def write_cache(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
+    """k, v [T, Hkv, D] into cache [blocks, Hkv, page, 2D] at slots [T] = block * page + offset."""
+    page = cache.shape[2]
+    cache[slots // page, :, slots % page] = torch.cat((k, v), dim=-1)

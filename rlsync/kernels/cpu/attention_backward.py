@@ -17,8 +17,12 @@ def packed_attention_backward(
     starts: torch.Tensor,
     scale: float,
     window: int,
+    longest: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q [T, Hq, D], k and v [T, Hkv, D] in their dtypes; other arguments as in attention.py."""
+    """Gradients of q [T, Hq, D], k and v [T, Hkv, D] in their dtypes; other arguments as in attention.py.
+
+    `longest`, the length of the longest sequence, is of use to a GPU only.
+    """
     grads = [torch.empty(t.shape, dtype=torch.float32, device=t.device) for t in (q, k, v)]
     for begin, end in itertools.pairwise(starts.tolist()):
         part = slice(begin, end)

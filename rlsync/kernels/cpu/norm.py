@@ -27,7 +27,16 @@ def _rms_rstd_kernel(x, rstd, eps):  # x [T, H], rstd [T]
 
 
 def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """round(round(x rstd) w) with rstd = 1 / sqrt(mean(x^2) + eps): x [T, H] -> [T, H] and rstd [T, 1] fp32."""
-    rstd = torch.empty(x.shape[0], 1, dtype=torch.float32)
-    _rms_rstd_kernel(fp32_array(x), rstd.view(-1).numpy(), np.float32(eps))
-    return ((x.to(torch.float32) * rstd).to(w.dtype) * w).to(x.dtype), rstd
+    """round(round(x rstd) w) with rstd = 1 / sqrt(mean(x^2) + eps): x [..., H] -> [..., H] and rstd [rows, 1] fp32."""
+    rows = x.reshape(-1, x.shape[-1])
+    rstd = torch.empty(rows.shape[0], 1, dtype=torch.float32)
+    _rms_rstd_kernel(fp32_array(rows), rstd.view(-1).numpy(), np.float32(eps))
+    return ((rows.to(torch.float32) * rstd).to(w.dtype) * w).to(x.dtype).view(x.shape), rstd
+
+
+def add_rms_norm(
+    x: torch.Tensor, residual: torch.Tensor, w: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """rms_norm of the rounded sum x + residual, and that sum."""
+    total = residual + x
+    return rms_norm(total, w, eps)[0], total

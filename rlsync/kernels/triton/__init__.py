@@ -4,19 +4,33 @@ Tiles are chosen by shape from a frozen table, and every choice gives the same b
 """
 
 from rlsync.kernels.triton.activation import silu_and_mul
-from rlsync.kernels.triton.attend import packed_attention, packed_attention_backward, paged_attention
+from rlsync.kernels.triton.attend import (
+    decode_attention,
+    packed_attention,
+    packed_attention_backward,
+    paged_attention,
+)
+from rlsync.kernels.triton.cache import write_cache
 from rlsync.kernels.triton.logprobs import logprobs
 from rlsync.kernels.triton.matmul import matmul
-from rlsync.kernels.triton.norm import rms_norm
+from rlsync.kernels.triton.norm import add_rms_norm, rms_norm
+from rlsync.kernels.triton.rope import rope
 from rlsync.kernels.triton.sampling import draw
+from rlsync.kernels.triton.scores import logit_grads, row_scores
 
 __all__ = [
+    "add_rms_norm",
+    "decode_attention",
     "draw",
+    "logit_grads",
     "logprobs",
     "matmul",
     "packed_attention",
     "packed_attention_backward",
     "paged_attention",
     "rms_norm",
+    "rope",
+    "row_scores",
     "silu_and_mul",
+    "write_cache",
 ]

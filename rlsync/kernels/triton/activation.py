@@ -10,19 +10,21 @@ _BLOCK = 1024
 
 
 @triton.jit
-def _silu_and_mul_kernel(gate, up, out, size, BLOCK: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(gate + at, mask=at < size, other=0.0)
+def _silu_and_mul_kernel(gate, up, out, n, stride_gate, stride_up, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(gate + row * stride_gate + at, mask=at < n, other=0.0)
     wide = x.to(tl.float32)
     silu = tl.div_rn(wide, 1.0 + tl.exp(-wide)).to(x.dtype)
-    tl.store(out + at, silu * tl.load(up + at, mask=at < size, other=0.0), mask=at < size)
+    tl.store(out + row * n + at, silu * tl.load(up + row * stride_up + at, mask=at < n, other=0.0), mask=at < n)
 
 
 def silu_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """Any shape, elementwise."""
-    gate, up = gate.contiguous(), up.contiguous()
-    out = torch.empty_like(gate)
-    _silu_and_mul_kernel[(triton.cdiv(gate.numel(), _BLOCK),)](
-        gate, up, out, gate.numel(), BLOCK=_BLOCK, enable_fp_fusion=False
+    """[..., N] each, perhaps halves of one tensor; elementwise."""
+    n = gate.shape[-1]
+    gates, ups = (t if t.stride(1) == 1 else t.contiguous() for t in (gate.reshape(-1, n), up.reshape(-1, n)))
+    out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
+    _silu_and_mul_kernel[(gates.shape[0], triton.cdiv(n, _BLOCK))](
+        gates, ups, out, n, gates.stride(0), ups.stride(0), BLOCK=_BLOCK, enable_fp_fusion=False
     )
     return out

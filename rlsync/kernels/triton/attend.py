@@ -36,12 +36,8 @@ def paged_attention(
     window: int,
 ) -> torch.Tensor:
     """Attention of new tokens over a paged cache; arguments as in cpu/attention.py."""
-    dim = q.shape[2]
-    k, v = cache[..., :dim], cache[..., dim:]
-    strides = (cache.stride(0), cache.stride(2), cache.stride(1)) * 2
+    k, v, strides = _halves(cache)
     lengths = lengths.to(torch.int32)
-    if q.shape[0] == lengths.shape[0]:
-        return _decode(q, k, v, table, lengths, strides, scale, window)
     return _prefill(q, k, v, starts.to(torch.int32), table, lengths, strides, cache.shape[2], scale, window)[0]
 
 
@@ -55,10 +51,10 @@ def packed_attention_backward(
     starts: torch.Tensor,
     scale: float,
     window: int,
+    longest: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of q, k and v: PyTorch's flash-attention backward, from our logsumexp, the same in every run."""
     bounds = starts.to(torch.int32)
-    longest = int(bounds.diff().max())
     state = torch.zeros(2, dtype=torch.uint64, device=q.device)  # of dropout, which there is none
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
@@ -98,18 +94,14 @@ def _prefill(
     return out, lse
 
 
-def _decode(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    table: torch.Tensor,
-    lengths: torch.Tensor,
-    strides: tuple[int, ...],
-    scale: float,
-    window: int,
+def decode_attention(
+    q: torch.Tensor, cache: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor, scale: float, window: int
 ) -> torch.Tensor:
+    """`paged_attention` where row s of q [S, Hq, D] is the one new token of sequence s, split over programs."""
     sequences, heads, dim = q.shape
     q = q if q.stride(2) == 1 else q.contiguous()
+    k, v, strides = _halves(cache)
+    lengths = lengths.to(torch.int32)
     kv_heads, page = k.shape[1], k.shape[2]
     group = heads // kv_heads
     splits = triton.cdiv(table.shape[1] * page, SPLIT)
@@ -127,3 +119,9 @@ def _decode(
         D=dim, SPLIT=SPLIT, num_warps=1, enable_fp_fusion=False,
     )  # fmt: skip
     return out
+
+
+def _halves(cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
+    """Keys and values of a cache [blocks, Hkv, page, 2D], and their strides by block, token and head."""
+    dim = cache.shape[3] // 2
+    return cache[..., :dim], cache[..., dim:], (cache.stride(0), cache.stride(2), cache.stride(1)) * 2

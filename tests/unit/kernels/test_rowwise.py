@@ -5,12 +5,12 @@ import hashlib
 import pytest
 import torch
 from transformers import LlamaConfig, Qwen3Config
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from rlsync.errors import ConfigError
 from rlsync.kernels import ops
 from rlsync.kernels.fingerprint import _probe, fingerprint
-from rlsync.kernels.rope import RopeSpec, apply_rope, rope_table, spec_from_config
+from rlsync.kernels.rope import RopeSpec, rope_table, spec_from_config
 
 GOLDEN = "7574ab99ff5e04ba"
 
@@ -101,10 +101,29 @@ def test_rope_table_is_hugging_faces_function():
 
 def test_rope_turns_by_position():
     table = rope_table(RopeSpec(8, 100.0, 10), torch.float32)
-    cos, sin = table.chunk(2, -1)
-    x = torch.randn(10, 3, 8)
-    torch.testing.assert_close(apply_rope(x, cos, sin).norm(dim=-1), x.norm(dim=-1))
-    assert torch.equal(apply_rope(x, cos, sin)[0], x[0])
+    x, positions = torch.randn(10, 3, 8), torch.arange(10)
+    turned, keys = ops.rope(x, x[:, :1], table, positions)
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+    assert torch.equal(turned[0], x[0])
+    assert torch.equal(keys, turned[:, :1])
+    assert torch.equal(ops.rope(x[4:5], x[4:5], table, positions[4:5])[0], turned[4:5])
+    assert not torch.equal(ops.rope(x[4:5], x[4:5], table, positions[5:6])[0], turned[4:5])  # the control
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rope_and_the_fused_norm_are_transformers_own_order(dtype):
+    """The trainer rotates and adds residuals in Hugging Face's own code: the fused ops give its bits."""
+    table = rope_table(RopeSpec(16, 100.0, 10), dtype)
+    q, k = _rows(10, 64, dtype).view(10, 4, 16), _rows(10, 32, dtype, seed=1).view(10, 2, 16)
+    cos, sin = (torch.cat((t, t), -1)[None] for t in table.chunk(2, -1))
+    expected = apply_rotary_pos_emb(q.transpose(0, 1)[None], k.transpose(0, 1)[None], cos, sin)
+    for mine, theirs in zip(ops.rope(q, k, table, torch.arange(10)), expected, strict=True):
+        assert torch.equal(mine, theirs[0].transpose(0, 1))
+    x, residual = _rows(10, 64, dtype), _rows(10, 64, dtype, seed=1)
+    normed, total = ops.add_rms_norm(x, residual, x[0], 1e-6)
+    assert torch.equal(total, x + residual)
+    assert torch.equal(normed, ops.rms_norm(x + residual, x[0], 1e-6))
+    assert not torch.equal(normed, ops.rms_norm(x, x[0], 1e-6))  # the control
 
 
 def test_dynamic_rope_is_refused():

@@ -1,0 +1,220 @@
+"""Rollouts of real model shapes: bits against the trainer's packed forward, and tokens/s against stock vLLM.
+
+    python benchmarks/end_to_end.py --shapes qwen3_0_6b --json benchmarks/results/NAME.json
+
+Weights are random, groups of 8 requests share a prompt (prefix caching is on), prompts are prefilled in chunks. Exact
+rollouts are compared with rlsync's trainer, stock ones with stock transformers; each engine and each trainer runs in a
+process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from shapes import build
+
+from rlsync.cluster.env import apply_to_engine_host
+from rlsync.config.cluster import ClusterConfig, Device
+from rlsync.config.data import DataConfig
+from rlsync.config.kernels import KernelMode, KernelsConfig
+from rlsync.config.model import ComputeDtype, ModelConfig, ModelSource
+from rlsync.config.rollout import RolloutConfig
+from rlsync.config.run import TrainConfig
+from rlsync.types import Rollout, RolloutRequest
+
+MODES = ("exact", "stock", "stock_batch_invariant")
+GROUP = 8
+PROMPT = 384
+CONTEXT = 1024
+
+
+@dataclass
+class Outcome:
+    tokens_per_s: dict[str, float] = field(default_factory=dict)
+    """By number of requests."""
+    compared: int = 0
+    different: int = 0
+    draws_different: int = 0
+    max_abs_diff: float = 0.0
+    order_differs: int = -1
+    """Requests whose tokens or bits depended on the order of arrival; -1: not tried."""
+    start_s: float = 0.0
+
+
+def config_for(mode: str, model: Path, device: Device, requests: int, context: int) -> TrainConfig:
+    cuda = device is Device.cuda
+    share = 0.5 if cuda else 0.0
+    return TrainConfig(
+        cluster=ClusterConfig(device=device, trainer_gpus=share, rollout_gpus=share),
+        model=ModelConfig(source=ModelSource.huggingface, path=str(model), dtype=ComputeDtype.bfloat16),
+        kernels=KernelsConfig(mode=KernelMode.invariant if mode == "exact" else KernelMode.native),
+        data=DataConfig(max_prompt_tokens=PROMPT // 4),
+        rollout=RolloutConfig(
+            max_tokens=context // 4, max_model_len=context, max_num_seqs=requests, max_num_batched_tokens=2048,
+            kv_cache_mib=0 if cuda else 64, gpu_memory_utilization=0.8, block_size=16 if cuda else 32,
+        ),
+    )  # fmt: skip
+
+
+def requests_for(count: int, tokens: int | None, vocab: int, seed: int) -> list[RolloutRequest]:
+    """`tokens` None: lengths at random."""
+    generator = random.Random(seed)
+    made = []
+    for index in range(count):
+        if index % GROUP == 0:
+            prompt = [generator.randrange(vocab) for _ in range(generator.randrange(16, PROMPT))]
+        length = tokens or generator.randrange(4, 96)
+        made.append(RolloutRequest(prompt=prompt, seed=generator.randrange(2**62), max_tokens=length, stop_ids=[]))
+    return made
+
+
+def run_engine(args: argparse.Namespace) -> None:
+    """One engine: times it, and leaves its rollouts in a file."""
+    device = Device(args.device)
+    most = max(args.requests)
+    config = config_for(args.mode, args.model, device, most, args.context)
+    if args.mode == "stock_batch_invariant":
+        os.environ["VLLM_BATCH_INVARIANT"] = "1"
+    apply_to_engine_host(config)
+    import torch
+
+    from rlsync.rollout.engine import RolloutEngine
+
+    started = time.perf_counter()
+    engine = RolloutEngine(config, str(args.model), kv_blocks=None if device is Device.cuda else 512)
+    outcome = Outcome(start_s=time.perf_counter() - started)
+    vocab = json.loads((args.model / "config.json").read_text())["vocab_size"]
+    engine.generate(requests_for(most, 8, vocab, 1))
+    kept: list[Rollout] = []
+    for count in args.requests:
+        batch = requests_for(count, args.tokens, vocab, 2 + count)
+        started = time.perf_counter()
+        rollouts = engine.generate(batch)
+        seconds = time.perf_counter() - started
+        outcome.tokens_per_s[str(count)] = sum(r.num_sampled for r in rollouts) / seconds
+        kept += rollouts
+    if args.mode == "exact" and args.orders:
+        outcome.order_differs = _order_differs(engine, requests_for(args.orders, None, vocab, 3))
+    torch.save({"outcome": asdict(outcome), "rollouts": kept}, args.save)
+    engine.shutdown()
+
+
+def _order_differs(engine, batch: list[RolloutRequest]) -> int:  # type: ignore[no-untyped-def]
+    import torch
+
+    first = engine.generate(batch)
+    order = list(range(len(batch)))
+    random.Random(5).shuffle(order)
+    second = engine.generate([batch[i] for i in order])
+    return sum(
+        not (torch.equal(first[i].tokens, b.tokens) and torch.equal(first[i].logprobs, b.logprobs))
+        for i, b in zip(order, second, strict=True)
+    )
+
+
+def run_trainer(args: argparse.Namespace) -> None:
+    """Forward the saved rollouts through the trainer's policy and compare every sampled token."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+
+    from rlsync.parity.monitor import compare, merge
+    from rlsync.trainer.packing import plan_packs
+    from rlsync.trainer.sharded import Sharded
+    from rlsync.types import TrainSample
+
+    saved = torch.load(args.save, weights_only=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        backend = "nccl" if args.device == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.FileStore(f"{scratch}/store", 1), rank=0, world_size=1)
+        config = config_for(args.mode, args.model, Device(args.device), 1, args.context)
+        policy = Sharded(config, str(args.model), init_device_mesh(args.device, (1,)), trainable=False)
+        samples = [TrainSample(rollout=r, advantage=0.0) for r in saved["rollouts"]]
+        budget = 8192 if args.mode == "exact" else 2048  # stock masks are [T, T]
+        ((packs,),) = plan_packs(samples, ranks=1, minibatches=1, micro_batch_tokens=budget)
+        with torch.no_grad():
+            parts = []
+            for cpu_pack in packs:
+                pack = cpu_pack.to(policy.device)
+                parts.append(compare(pack, policy.policy(pack, redraw=args.mode == "exact"), version=0))
+        counts = merge(parts)
+        dist.destroy_process_group()
+    outcome = Outcome(**saved["outcome"])
+    outcome.compared, outcome.different = counts.tokens_compared, counts.tokens_different
+    outcome.draws_different, outcome.max_abs_diff = counts.draws_different, counts.max_abs_diff
+    Path(args.save).with_suffix(".json").write_text(json.dumps(asdict(outcome)))
+
+
+def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[str, Outcome]:
+    model = scratch / shape
+    if not model.exists():
+        build(shape, model, args.device, args.layers)
+    results = {}
+    for mode in args.modes:
+        save = scratch / f"{shape}_{mode}.pt"
+        shared = [sys.executable, __file__, "--mode", mode, "--model", str(model), "--save", str(save)]
+        shared += ["--device", args.device, "--tokens", str(args.tokens), "--context", str(args.context)]
+        shared += ["--orders", str(args.orders), "--requests", *map(str, args.requests)]
+        for role in ("engine", "trainer"):
+            done = subprocess.run([*shared, "--role", role], capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(f"{shape} {mode} {role} FAILED\n{(done.stdout + done.stderr)[-args.trace :]}", flush=True)
+                break
+        else:
+            results[mode] = Outcome(**json.loads(save.with_suffix(".json").read_text()))
+            show(shape, mode, results[mode])
+        save.unlink(missing_ok=True)
+    return results
+
+
+def show(shape: str, mode: str, outcome: Outcome) -> None:
+    speeds = "  ".join(f"{n}: {speed:8.0f}" for n, speed in outcome.tokens_per_s.items())
+    o = outcome
+    print(
+        f"{shape:14} {mode:22} {o.different:7} of {o.compared} differ (max {o.max_abs_diff:.2g}), "
+        f"draws {o.draws_different}, order {o.order_differs}; tokens/s {speeds}; start {o.start_s:.0f} s",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=["qwen3_0_6b"])
+    parser.add_argument("--modes", nargs="+", default=list(MODES))
+    parser.add_argument("--requests", nargs="+", type=int, default=[1, 64, 256])
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--context", type=int, default=CONTEXT)
+    parser.add_argument("--orders", type=int, default=2000, help="random requests, sent in two orders")
+    parser.add_argument("--layers", type=int, help="cut the depth")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--trace", type=int, default=3000, help="characters to show of a failure")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--role", help=argparse.SUPPRESS)
+    parser.add_argument("--mode", help=argparse.SUPPRESS)
+    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--save", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.role == "engine":
+        return run_engine(args)
+    if args.role == "trainer":
+        return run_trainer(args)
+    results: dict[str, object] = {"arguments": {k: v for k, v in vars(args).items() if k in ("requests", "tokens")}}
+    with tempfile.TemporaryDirectory(prefix="rlsync-bench-") as scratch:
+        for shape in args.shapes:
+            results[shape] = {mode: asdict(o) for mode, o in measure(shape, args, Path(scratch)).items()}
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Log-probs of given targets, without the [tokens, vocabulary] matrix.
+
+The head runs over chunks of rows, of which only per-row results stay; the backward computes each chunk's logits again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from rlsync.kernels.ops import backend
+
+_CHUNK_BYTES = 512 * 2**20
+"""Of a chunk's fp32 logits, at most."""
+_MAX_ROWS = 8192
+_ROWS_MULTIPLE = 128
+"""A GEMM's row tile: fuller tiles; the bits don't depend on it."""
+
+
+def _chunks(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
+    total = hidden.shape[0]
+    rows = max(1, min(_MAX_ROWS, _CHUNK_BYTES // (4 * weight.shape[0])))
+    if rows > _ROWS_MULTIPLE:
+        rows -= rows % _ROWS_MULTIPLE
+    return (slice(first, min(first + rows, total)) for first in range(0, total, rows))
+
+
+def _logits(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return backend(hidden).matmul(hidden, weight, None, 1, torch.float32)
+
+
+def _add_product(total: torch.Tensor, grads: torch.Tensor, hidden: torch.Tensor) -> None:
+    """total [V, K] fp32 += grads [T, V]^T hidden [T, K], in place."""
+    if grads.dtype == torch.float32:
+        total.addmm_(grads.t(), hidden)
+    else:
+        torch.addmm(total, grads.t(), hidden, out_dtype=torch.float32, out=total)
+
+
+class _TargetScores(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, temperature, seeds, positions):  # type: ignore[no-untyped-def]
+        parts = []
+        for rows in _chunks(hidden, weight):
+            keys = (None, None) if seeds is None else (seeds[rows], positions[rows])
+            # The logits have no name here: they die before the next chunk's are made.
+            parts.append(backend(hidden).row_scores(_logits(hidden[rows], weight), temperature, targets[rows], *keys))
+        logprobs, entropy, stats = (torch.cat([p[i] for p in parts]) for i in range(3))
+        draws = None if seeds is None else torch.cat([p[3] for p in parts])
+        ctx.save_for_backward(hidden, weight, targets, stats)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy, *([] if draws is None else [draws]))
+        return logprobs, entropy, draws
+
+    @staticmethod
+    def backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
+        hidden, weight, targets, stats = ctx.saved_tensors
+        # bf16 GEMMs crawl on a CPU.
+        dtype = torch.float32 if hidden.device.type == "cpu" else hidden.dtype
+        wide = weight.to(dtype)
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        for rows in _chunks(hidden, weight):
+            grads = backend(hidden).logit_grads(
+                _logits(hidden[rows], weight), ctx.temperature, targets[rows], stats[rows], grad[rows], dtype
+            )
+            if grad_hidden is not None:
+                grad_hidden[rows] = grads @ wide
+            if grad_weight is not None:
+                _add_product(grad_weight, grads, hidden[rows].to(dtype))
+            del grads  # before the next chunk's
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None
+
+
+def target_scores(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float,
+    *,
+    seeds: torch.Tensor | None = None,
+    positions: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Log-prob and entropy of each row's target, the bits of `ops.logprobs(ops.lm_head(hidden, weight), temperature)`.
+
+    Args:
+        hidden: [T, K] in the model's dtype.
+        weight: [V, K], same dtype.
+        targets: [T] int64.
+        seeds, positions: [T] int64; with both, a token is drawn from each row, as `ops.draw` draws it.
+    Returns:
+        Log-probs [T] fp32, entropy [T] fp32 (no gradient), drawn tokens [T] int64 or None.
+    """
+    if (seeds is None) != (positions is None):
+        raise ValueError("target_scores: a draw needs both seeds and positions")
+    return _TargetScores.apply(hidden, weight, targets, temperature, seeds, positions)
