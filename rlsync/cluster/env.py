@@ -69,5 +69,13 @@ def apply_to_driver() -> None:
 
 
 def apply_to_engine_host(config: TrainConfig) -> None:
-    """Set the variables of a process that runs engines without Ray, whose workers may be forks of it."""
-    os.environ.update(rollout_variables(config) | {"VLLM_WORKER_MULTIPROC_METHOD": "fork"})
+    """Set the variables of a process that runs engines without Ray."""
+    os.environ.update(rollout_variables(config))
+
+
+def fork_workers() -> None:
+    """Make vLLM fork its workers, which spares them the imports; for a process that has started no thread.
+
+    vLLM's CPU platform asks for spawned ones while it makes its configuration, so this comes after that.
+    """
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"

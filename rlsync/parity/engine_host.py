@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from rlsync.cluster.env import apply_to_engine_host
+import torch
+
+from rlsync.cluster.env import apply_to_engine_host, fork_workers
 from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
 from rlsync.errors import RlsyncError
@@ -74,6 +76,7 @@ def ask(host: Connection) -> Answer:
 
 def _serve(pipe: Connection, widest: TrainConfig, log: str) -> None:
     apply_to_engine_host(widest)
+    torch.set_num_threads(1)  # a fork inherits the number, not the threads; each worker has one core
     with open(log, "w") as file:  # vLLM and its workers talk a lot
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -112,7 +115,9 @@ def _answer(config: TrainConfig, model_path: str, kv_blocks: int, batches: list[
 
     # On a CPU a worker binds its process to its own cores: the engine's process is left alone.
     in_process = config.cluster.device is Device.cuda
-    engine = RolloutEngine(config, model_path, kv_blocks=kv_blocks, in_process=in_process)
+    engine = RolloutEngine(
+        config, model_path, kv_blocks=kv_blocks, in_process=in_process, before_workers=fork_workers
+    )
     try:
         rollouts = [engine.generate(batch.requests) for batch in batches]
         counters = engine.counters()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from vllm import EngineArgs, LLMEngine, RequestOutput, SamplingParams
 from vllm.sampling_params import RequestOutputKind
+from vllm.usage.usage_lib import UsageContext
 
 from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelMode
@@ -85,15 +87,28 @@ def engine_args(
 
 
 class RolloutEngine:
-    """Drives vLLM's engine step by step in this process; TP workers are its children."""
+    """Drives vLLM's engine step by step in this process; TP workers are its children.
+
+    Args:
+        before_workers: called when vLLM's configuration is made, before its workers start.
+    """
 
     def __init__(
-        self, config: TrainConfig, model_path: str, *, kv_blocks: int | None = None, in_process: bool = True
+        self,
+        config: TrainConfig,
+        model_path: str,
+        *,
+        kv_blocks: int | None = None,
+        in_process: bool = True,
+        before_workers: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._native = config.kernels.mode is KernelMode.native
-        self._engine = LLMEngine.from_engine_args(
-            engine_args(config, model_path, kv_blocks=kv_blocks, in_process=in_process)
+        args = engine_args(config, model_path, kv_blocks=kv_blocks, in_process=in_process)
+        vllm_config = args.create_engine_config(UsageContext.LLM_CLASS)
+        before_workers()
+        self._engine = LLMEngine.from_vllm_config(
+            vllm_config, usage_context=UsageContext.LLM_CLASS, disable_log_stats=args.disable_log_stats
         )
         self._ids = itertools.count()
         self._version = 0
