@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -50,17 +51,18 @@ class Outcome:
     start_s: float = 0.0
 
 
-def config_for(mode: str, model: Path, device: Device, requests: int, context: int) -> TrainConfig:
+def config_for(args: argparse.Namespace, requests: int) -> TrainConfig:
+    device, context = Device(args.device), args.context
     cuda = device is Device.cuda
     share = 0.5 if cuda else 0.0
     return TrainConfig(
         cluster=ClusterConfig(device=device, trainer_gpus=share, rollout_gpus=share),
-        model=ModelConfig(source=ModelSource.huggingface, path=str(model), dtype=ComputeDtype.bfloat16),
-        kernels=KernelsConfig(mode=KernelMode.invariant if mode == "exact" else KernelMode.native),
+        model=ModelConfig(source=ModelSource.huggingface, path=str(args.model), dtype=ComputeDtype.bfloat16),
+        kernels=KernelsConfig(mode=KernelMode.invariant if args.mode == "exact" else KernelMode.native),
         data=DataConfig(max_prompt_tokens=PROMPT // 4),
         rollout=RolloutConfig(
             max_tokens=context // 4, max_model_len=context, max_num_seqs=requests, max_num_batched_tokens=2048,
-            kv_cache_mib=0 if cuda else 64, gpu_memory_utilization=0.8, block_size=16 if cuda else 32,
+            kv_cache_mib=0 if cuda else 64, gpu_memory_utilization=args.memory, block_size=16 if cuda else 32,
         ),
     )  # fmt: skip
 
@@ -81,7 +83,7 @@ def run_engine(args: argparse.Namespace) -> None:
     """One engine: times it, and leaves its rollouts in a file."""
     device = Device(args.device)
     most = max(args.requests)
-    config = config_for(args.mode, args.model, device, most, args.context)
+    config = config_for(args, most)
     if args.mode == "stock_batch_invariant":
         os.environ["VLLM_BATCH_INVARIANT"] = "1"
     apply_to_engine_host(config)
@@ -105,7 +107,25 @@ def run_engine(args: argparse.Namespace) -> None:
     if args.mode == "exact" and args.orders:
         outcome.order_differs = _order_differs(engine, requests_for(args.orders, None, vocab, 3))
     torch.save({"outcome": asdict(outcome), "rollouts": kept}, args.save)
+    if args.profile:
+        print(_profile(lambda: engine.generate(requests_for(args.profile, 64, vocab, 4))))
     engine.shutdown()
+
+
+def _profile(call: Callable[[], object]) -> str:
+    """GPU time by kernel."""
+    from torch.profiler import ProfilerActivity, profile
+
+    started = time.perf_counter()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        call()
+    wall = time.perf_counter() - started
+    rows = sorted(profiler.key_averages(), key=lambda row: -row.device_time_total)
+    busy = sum(row.device_time_total for row in rows) / 1e3
+    lines = [f"wall {wall * 1e3:.0f} ms (with the profiler), kernels {busy:.0f} ms"]
+    for row in rows[:22]:
+        lines.append(f"{row.device_time_total / 1e3:8.1f} ms {row.count:6} x {row.device_time:8.1f} us  {row.key[:90]}")
+    return "\n".join(lines)
 
 
 def _order_differs(engine, batch: list[RolloutRequest]) -> int:  # type: ignore[no-untyped-def]
@@ -136,7 +156,7 @@ def run_trainer(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         backend = "nccl" if args.device == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.FileStore(f"{scratch}/store", 1), rank=0, world_size=1)
-        config = config_for(args.mode, args.model, Device(args.device), 1, args.context)
+        config = config_for(args, 1)
         policy = Sharded(config, str(args.model), init_device_mesh(args.device, (1,)), trainable=False)
         samples = [TrainSample(rollout=r, advantage=0.0) for r in saved["rollouts"]]
         budget = 8192 if args.mode == "exact" else 2048  # stock masks are [T, T]
@@ -162,10 +182,13 @@ def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[str, Ou
     for mode in args.modes:
         save = scratch / f"{shape}_{mode}.pt"
         shared = [sys.executable, __file__, "--mode", mode, "--model", str(model), "--save", str(save)]
-        shared += ["--device", args.device, "--tokens", str(args.tokens), "--context", str(args.context)]
-        shared += ["--orders", str(args.orders), "--requests", *map(str, args.requests)]
+        for name in ("device", "tokens", "context", "memory", "profile", "orders"):
+            shared += [f"--{name}", str(getattr(args, name))]
+        shared += ["--requests", *map(str, args.requests)]
         for role in ("engine", "trainer"):
             done = subprocess.run([*shared, "--role", role], capture_output=True, text=True, check=False)
+            if role == "engine" and args.profile and not done.returncode:
+                print(f"{shape} {mode} profile\n{done.stdout[done.stdout.rfind('wall ') :]}", flush=True)
             if done.returncode:
                 print(f"{shape} {mode} {role} FAILED\n{(done.stdout + done.stderr)[-args.trace :]}", flush=True)
                 break
@@ -194,6 +217,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--context", type=int, default=CONTEXT)
     parser.add_argument("--orders", type=int, default=2000, help="random requests, sent in two orders")
+    parser.add_argument("--profile", type=int, default=0, help="requests to profile after the timing")
+    parser.add_argument("--memory", type=float, default=0.8, help="share of the GPU for vLLM")
     parser.add_argument("--layers", type=int, help="cut the depth")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--trace", type=int, default=3000, help="characters to show of a failure")

@@ -14,6 +14,7 @@ import torch
 
 from rlsync import __version__
 from rlsync.checkpoint.export import export_model
+from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelMode, RowParallel
 from rlsync.config.model import ModelConfig, ModelSource
 from rlsync.config.run import TrainConfig
@@ -108,11 +109,14 @@ def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str]
     folder = Path(config.model.cache_dir).expanduser() / f"tiny_{_tiny_key(config)}"
     if not (folder / "config.json").is_file():
         say(f"making the tiny model: {tiny.warm_start_steps} warm-start steps (once; kept in {folder})")
-        _make_tiny(config.model, source, folder, say)
+        gpu = config.cluster.device is Device.cuda and torch.cuda.is_available()
+        _make_tiny(config.model, source, folder, torch.device("cuda" if gpu else "cpu"), say)
     return str(folder)
 
 
-def _make_tiny(config: ModelConfig, source: ProblemSource, folder: Path, say: Callable[[str], None]) -> None:
+def _make_tiny(
+    config: ModelConfig, source: ProblemSource, folder: Path, device: torch.device, say: Callable[[str], None]
+) -> None:
     tiny = config.tiny
     torch.set_num_threads(_WARM_START_THREADS)  # a fixed number: sums of the library may depend on it
     problems = source.problems(Split.warm_start, tiny.warm_start_problems, tiny.seed)
@@ -123,11 +127,11 @@ def _make_tiny(config: ModelConfig, source: ProblemSource, folder: Path, say: Ca
     eos, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
     pairs = demonstrations([(p.prompt, p.answer) for p in problems], tiny)
     examples = [Example(tokenizer.encode(prompt), [*tokenizer.encode(answer), eos]) for prompt, answer in pairs]
-    model = build_tiny(tiny, len(tokenizer), eos, pad)
+    model = build_tiny(tiny, len(tokenizer), eos, pad).to(device)
     warm_start(
         model, examples, tiny, lambda step, loss: say(f"  warm start {step}/{tiny.warm_start_steps}  loss {loss:.3f}")
     )
-    state = {name: param.detach() for name, param in model.named_parameters()}
+    state = {name: param.detach().cpu() for name, param in model.named_parameters()}
     export_model(state, model.config, torch.float32, str(scratch), folder)
     shutil.rmtree(scratch)
 

@@ -18,7 +18,7 @@ from rlsync.weight_sync.plan import SyncPlan
 from rlsync.weight_sync.transport import Address, own_host
 
 if TYPE_CHECKING:
-    from rlsync.rollout.engine import EngineCounters, RolloutEngine
+    from rlsync.rollout.engine import RolloutEngine
     from rlsync.trainer.worker import TrainerWorker
 
 
@@ -114,9 +114,6 @@ class RolloutActor(_Actor):
             return self._engine.receive_weights(version, fault)
         except Exception as error:
             raise self._explained(error) from error
-
-    def counters(self) -> EngineCounters:
-        return self._engine.counters()
 
     def segments(self) -> list[str]:
         """Files of shared memory that its processes hold."""

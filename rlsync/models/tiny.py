@@ -81,7 +81,7 @@ def warm_start(
     )
     model.train()
     for step, batch in zip(range(steps), _batches(examples, config.warm_start_batch), strict=False):
-        tokens, labels = _pad(batch)
+        tokens, labels = (t.to(model.device) for t in _pad(batch))
         loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -116,7 +116,7 @@ def _answer(config: TrainConfig, model_path: str, kv_blocks: int, batches: list[
     # On a CPU a worker binds its process to its own cores: the engine's process is left alone.
     in_process = config.cluster.device is Device.cuda
     engine = RolloutEngine(
-        config, model_path, kv_blocks=kv_blocks, in_process=in_process, before_workers=fork_workers
+        config, model_path, kv_blocks=kv_blocks, in_process=in_process, counts=True, before_workers=fork_workers
     )
     try:
         rollouts = [engine.generate(batch.requests) for batch in batches]

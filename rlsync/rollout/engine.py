@@ -65,7 +65,6 @@ def engine_args(
         "gpu_memory_utilization": rollout.gpu_memory_utilization,
         "model_impl": rollout.model_impl.value,
         "enforce_eager": cuda_graphs is None,
-        "disable_log_stats": False,
         "worker_extension_cls": _EXTENSION,
         "num_gpu_blocks_override": kv_blocks,
     }
@@ -90,6 +89,7 @@ class RolloutEngine:
     """Drives vLLM's engine step by step in this process; TP workers are its children.
 
     Args:
+        counts: keep vLLM's statistics, which `counters` reads and every step pays for.
         before_workers: called when vLLM's configuration is made, before its workers start.
     """
 
@@ -100,6 +100,7 @@ class RolloutEngine:
         *,
         kv_blocks: int | None = None,
         in_process: bool = True,
+        counts: bool = False,
         before_workers: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
@@ -108,7 +109,7 @@ class RolloutEngine:
         vllm_config = args.create_engine_config(UsageContext.LLM_CLASS)
         before_workers()
         self._engine = LLMEngine.from_vllm_config(
-            vllm_config, usage_context=UsageContext.LLM_CLASS, disable_log_stats=args.disable_log_stats
+            vllm_config, usage_context=UsageContext.LLM_CLASS, disable_log_stats=not counts
         )
         self._ids = itertools.count()
         self._version = 0
@@ -153,6 +154,7 @@ class RolloutEngine:
         return [digest for worker in parts for digest in worker]
 
     def counters(self) -> EngineCounters:
+        """Of an engine that was made with `counts`."""
         metrics = {m.name: m for m in self._engine.get_metrics()}
         return EngineCounters(
             preemptions=int(metrics["vllm:num_preemptions"].value),

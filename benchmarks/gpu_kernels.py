@@ -1,6 +1,6 @@
 """GPU kernels against cuBLAS and flash attention 2 and 3 (the latter as vLLM ships it), as ratios in one run.
 
-    python benchmarks/kernels.py --out FILE.json
+    python benchmarks/gpu_kernels.py --out FILE.json
 
 Times are medians of CUDA-graph replays. Few rows read each weight from memory: copies of it take turns.
 """
