@@ -10,8 +10,11 @@ process of its own.
 from __future__ import annotations
 
 import argparse
+import cProfile
+import io
 import json
 import os
+import pstats
 import random
 import subprocess
 import sys
@@ -113,8 +116,13 @@ def run_engine(args: argparse.Namespace) -> None:
 
 
 def _profile(call: Callable[[], object]) -> str:
-    """GPU time by kernel."""
+    """GPU time by kernel, and the host's by function."""
     from torch.profiler import ProfilerActivity, profile
+
+    host = cProfile.Profile()
+    host.runcall(call)
+    report = io.StringIO()
+    pstats.Stats(host, stream=report).sort_stats("tottime").print_stats(30)
 
     started = time.perf_counter()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
@@ -125,7 +133,7 @@ def _profile(call: Callable[[], object]) -> str:
     lines = [f"wall {wall * 1e3:.0f} ms (with the profiler), kernels {busy:.0f} ms"]
     for row in rows[:22]:
         lines.append(f"{row.device_time_total / 1e3:8.1f} ms {row.count:6} x {row.device_time:8.1f} us  {row.key[:90]}")
-    return "\n".join(lines)
+    return "\n".join([*lines, report.getvalue()])
 
 
 def _order_differs(engine, batch: list[RolloutRequest]) -> int:  # type: ignore[no-untyped-def]

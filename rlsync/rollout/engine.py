@@ -24,7 +24,10 @@ from rlsync.weight_sync.transport import Address
 _EXTENSION = "rlsync.vllm_plugin.weights.WeightReceiver"
 _CPU_SAMPLER = "rlsync.vllm_plugin.sampling:StatelessSampler"
 _GPU_SAMPLER = "rlsync.vllm_plugin.gpu_sampling:StatelessSampler"
-_CUDA_GRAPHS = {"cudagraph_mode": "FULL_AND_PIECEWISE"}
+
+
+_MIXED_GRAPH_TOKENS = 512
+"""Steps with more tokens than this are long enough to hide their launches."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +50,7 @@ def engine_args(
     """
     rollout = config.rollout
     cuda = config.cluster.device is Device.cuda
-    cuda_graphs = _CUDA_GRAPHS if cuda and rollout.cuda_graphs else None
+    cuda_graphs = _cuda_graphs(rollout.max_num_seqs) if cuda and rollout.cuda_graphs else None
     common = {
         "model": model_path,
         "skip_tokenizer_init": True,
@@ -83,6 +86,15 @@ def engine_args(
         logits_processors=[_GPU_SAMPLER if cuda else _CPU_SAMPLER],
         additional_config=settings.as_additional_config(),
     )
+
+
+def _cuda_graphs(max_num_seqs: int) -> dict[str, object]:
+    """Decode steps as whole graphs, mixed ones in pieces; the sizes lie apart by a fifth or so, which a step hardly
+    feels and the start-up does."""
+    largest = max(max_num_seqs, min(2 * max_num_seqs, _MIXED_GRAPH_TOKENS))
+    grid = itertools.chain((1, 2, 4, 8), range(16, 128, 16), range(128, 256, 32), range(256, largest, 64))
+    sizes = [*itertools.takewhile(lambda size: size < largest, grid), largest]
+    return {"cudagraph_mode": "FULL_AND_PIECEWISE", "cudagraph_capture_sizes": sizes}
 
 
 class RolloutEngine:

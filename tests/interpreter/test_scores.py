@@ -21,8 +21,10 @@ def _module(name):
 
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch):
-    for module, name in (("logprobs", "TILE"), ("scores", "TILE"), ("scores", "_DRAW_TILE"), ("sampling", "TILE")):
-        monkeypatch.setattr(_module(module), name, 32 if name == "TILE" and module != "sampling" else 16)
+    sizes = {"logprobs": {"TILE": 32, "CHUNK": 64}, "scores": {"TILE": 32}, "sampling": {"TILE": 16, "CHUNK": 32}}
+    for module, values in sizes.items():
+        for name, value in values.items():
+            monkeypatch.setattr(_module(module), name, value)
 
 
 def _random(*shape, seed=0):
@@ -47,9 +49,10 @@ def test_row_scores_are_the_bits_of_logprobs_and_draw(draws, monkeypatch):
     wide = torch.log_softmax(logits.double() / TEMPERATURE, -1)
     expected = -(wide.exp() * wide.clamp_min(-1e30)).sum(-1)
     torch.testing.assert_close(entropy.double(), expected, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(_module("logprobs"), "TILE", 16)
+    monkeypatch.setattr(_module("logprobs"), "TILE", 8)
+    monkeypatch.setattr(_module("logprobs"), "CHUNK", 16)
     other = gpu.row_scores(logits, TEMPERATURE, targets, None, None)[0]
-    assert not torch.equal(other, logprobs)  # the control: other lanes, another order
+    assert not torch.equal(other, logprobs)  # the control: other chunks, another order
 
 
 def test_logit_grads():

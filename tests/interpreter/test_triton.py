@@ -20,6 +20,8 @@ def _small_tiles(monkeypatch):
         monkeypatch.setattr(attend, name, value)
     for module, name in (("norm", "_LARGEST_BLOCK"), ("logprobs", "TILE"), ("scores", "TILE"), ("sampling", "TILE")):
         monkeypatch.setattr(importlib.import_module(f"rlsync.kernels.triton.{module}"), name, 32)
+    for module in ("logprobs", "sampling"):
+        monkeypatch.setattr(importlib.import_module(f"rlsync.kernels.triton.{module}"), "CHUNK", 64)
 
 
 def _random(*shape, seed=0):

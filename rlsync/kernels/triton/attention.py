@@ -106,7 +106,7 @@ def _sequence_of(block, starts, sequences, rounds, BM: tl.constexpr):
     return low
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences", "rounds", "window", "pages"])
 def prefill(
     q, k, v, out, lse, table, starts, lengths, sequences, rounds,
     group, scale_log2, window, page, pages, heads,
@@ -165,7 +165,7 @@ def prefill(
     tl.store(lse_at, (highest + tl.log2(safe)) * 0.6931471805599453, mask=row_ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["window", "pages", "splits"])
 def decode_split(
     q, k, v, part_acc, part_stats, table, lengths, group, scale_log2, window, page, pages, splits,
     stride_qt, stride_qh, stride_kb, stride_kt, stride_kh, stride_vb, stride_vt, stride_vh,
@@ -196,7 +196,7 @@ def decode_split(
     tl.store(part_stats + (slot * 2 + 1) * group + rows, tl.max(t, 1), mask=rows < group)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["window", "splits"])
 def decode_merge(
     part_acc, part_stats, out, lengths, group, window, splits, stride_ot, stride_oh,
     D: tl.constexpr, SPLIT: tl.constexpr,

@@ -1,6 +1,7 @@
 """GEMM with the reduction tree for few rows, odd shapes and any stride.
 
-Either all leaves lie side by side in one program, or each has a program of its own and a combine follows.
+Either all leaves lie side by side in one program, or each has a program of its own and a combine follows. What varies
+from batch to batch is not specialised: one compiled kernel serves every number of rows.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m"])
 def leaf_gemm(
     x, w, bias, out, m, n, leaf_k, stride_xm, stride_xk, stride_wn, stride_wk,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN_K: tl.constexpr, HAS_BIAS: tl.constexpr,
@@ -50,7 +51,7 @@ def _halve(parts, COUNT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     return left + right
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m"])
 def side_by_side(
     x, w, bias, out, m, n, leaf_k, stride_xm, stride_xk, stride_wn, stride_wk,
     LEAVES: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, HAS_BIAS: tl.constexpr,
@@ -98,7 +99,7 @@ def subtree(parts, at, stride, mask, FIRST: tl.constexpr, COUNT: tl.constexpr):
         return left + right
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def combine(parts, bias, out, size, n, LEAVES: tl.constexpr, BLOCK: tl.constexpr, HAS_BIAS: tl.constexpr):
     """out [M, N] = round(tree of parts [LEAVES, M, N] + bias); size = M N."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -1,7 +1,7 @@
-"""Log-softmax with temperature over fixed vocabulary tiles: x = logits / T, then x - max - log(sum).
+"""Log-softmax with temperature over fixed vocabulary chunks: x = logits / T, then x - max - log(sum).
 
-One kernel makes a row's statistics for everybody: the order of a sum within a tile follows the layout of registers,
-which another kernel might have otherwise.
+A row's chunks are summed by programs of their own and meet in order. One kernel makes these statistics for everybody: the
+order of a sum within a tile follows the layout of registers, which another kernel might have otherwise.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import triton
 import triton.language as tl
 
 TILE = 4096
-"""Lanes of the sum: lane i adds the tokens i, i + TILE, ... in order."""
+"""Lanes of a chunk's sum: lane i adds the tokens i, i + TILE, ... in order."""
+CHUNK = 4 * TILE
+"""Tokens of a chunk."""
 
 
 @triton.jit
@@ -26,25 +28,50 @@ def log_prob(x, highest, log_sum):
 
 
 @triton.jit
-def _statistics_kernel(logits, stats, entropy, size, temperature, TILE: tl.constexpr):
-    t = tl.program_id(0).to(tl.int64)
+def _chunk_kernel(logits, parts, size, temperature, TILE: tl.constexpr, CHUNK: tl.constexpr):
+    """parts [T, chunks, 3]: max, sum of exp(x - max), and that sum weighted with x - max."""
+    t, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row = logits + t * size
+    first = chunk * CHUNK
+    last = tl.minimum(first + CHUNK, size)
     highest = float("-inf")
-    for start in range(0, size, TILE):
+    for start in range(first, last, TILE):
         x = scaled(row, start + tl.arange(0, TILE), size, temperature)
         highest = tl.maximum(highest, tl.max(x, 0))
+    base = tl.where(highest == float("-inf"), 0.0, highest)
     total = tl.zeros([TILE], tl.float32)
     weighted = tl.zeros([TILE], tl.float32)
-    for start in range(0, size, TILE):
-        below = scaled(row, start + tl.arange(0, TILE), size, temperature) - highest
+    for start in range(first, last, TILE):
+        below = scaled(row, start + tl.arange(0, TILE), size, temperature) - base
         part = tl.exp(below)
         total += part
         weighted += tl.where(part > 0, part * below, 0.0)  # 0 * -inf counts as 0
-    whole = tl.sum(total, 0)
-    log_sum = tl.log(whole)
+    out = parts + (t * tl.num_programs(1) + chunk) * 3
+    tl.store(out, highest)
+    tl.store(out + 1, tl.sum(total, 0))
+    tl.store(out + 2, tl.sum(weighted, 0))
+
+
+@triton.jit(do_not_specialize=["chunks"])
+def _merge_kernel(parts, stats, entropy, chunks):
+    """Chunks in order, number by number."""
+    t = tl.program_id(0).to(tl.int64)
+    row = parts + t * chunks * 3
+    highest = float("-inf")
+    for chunk in range(chunks):
+        highest = tl.maximum(highest, tl.load(row + 3 * chunk))
+    total = 0.0
+    weighted = 0.0
+    for chunk in range(chunks):
+        below = tl.load(row + 3 * chunk) - highest
+        part, moment = tl.load(row + 3 * chunk + 1), tl.load(row + 3 * chunk + 2)
+        fade = tl.exp(below)
+        total += part * fade
+        weighted += tl.where(part > 0, (moment + part * below) * fade, 0.0)
+    log_sum = tl.log(total)
     tl.store(stats + 2 * t, highest)
     tl.store(stats + 2 * t + 1, log_sum)
-    tl.store(entropy + t, log_sum - tl.sum(weighted, 0) / whole)
+    tl.store(entropy + t, log_sum - weighted / total)
 
 
 @triton.jit
@@ -59,11 +86,14 @@ def _logprobs_kernel(logits, stats, out, size, temperature, TILE: tl.constexpr):
 def row_statistics(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each row of contiguous fp32 logits [T, V]: max and log of the sum of exp(x - max) [T, 2], and entropy [T]."""
     rows, size = logits.shape
+    chunks = triton.cdiv(size, CHUNK)
+    parts = torch.empty(rows, chunks, 3, dtype=torch.float32, device=logits.device)
     stats = torch.empty(rows, 2, dtype=torch.float32, device=logits.device)
     entropy = torch.empty(rows, dtype=torch.float32, device=logits.device)
-    _statistics_kernel[(rows,)](
-        logits, stats, entropy, size, float(temperature), TILE=TILE, num_warps=8, enable_fp_fusion=False
+    _chunk_kernel[(rows, chunks)](
+        logits, parts, size, float(temperature), TILE=TILE, CHUNK=CHUNK, num_warps=8, enable_fp_fusion=False
     )
+    _merge_kernel[(rows,)](parts, stats, entropy, chunks, num_warps=1, enable_fp_fusion=False)
     return stats, entropy
 
 

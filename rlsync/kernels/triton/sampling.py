@@ -9,7 +9,11 @@ import torch
 import triton
 import triton.language as tl
 
+from rlsync.kernels.triton.logprobs import log_prob, scaled
+
 TILE = 2048
+CHUNK = 16384
+"""Tokens of a program: a row of a large vocabulary takes several."""
 
 
 @triton.jit
@@ -62,37 +66,68 @@ def gumbel(state, tokens):
 
 
 @triton.jit
-def keep_best(best, winner, score, tokens):
-    """Lane by lane the best score so far and its token; a tie stays with the earlier, lower one."""
-    better = score > best
-    return tl.where(better, score, best), tl.where(better, tokens, winner)
-
-
-@triton.jit
-def lowest_winner(best, winner, size):
-    """The token of the best lane; a tie goes to the lower token id."""
-    return tl.min(tl.where(best == tl.max(best, 0), winner, size), 0).to(tl.int64)
-
-
-@triton.jit
-def _draw_kernel(logprobs, seeds, positions, out, size, TILE: tl.constexpr):
-    t = tl.program_id(0)
-    row = logprobs + t.to(tl.int64) * size
+def _chunk_kernel(
+    rows, stats, seeds, positions, best_out, winner_out, size, temperature,
+    TILE: tl.constexpr, CHUNK: tl.constexpr, LOGITS: tl.constexpr,
+):  # fmt: skip
+    """Best score and its token of a chunk of a row: of log-probs, or of LOGITS with their `stats` [T, 2]."""
+    t, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    row = rows + t * size
     state = stream(tl.load(seeds + t), tl.load(positions + t))
     best = tl.full([TILE], float("-inf"), tl.float32)
     winner = tl.zeros([TILE], tl.int32)
-    for start in range(0, size, TILE):
+    first = chunk * CHUNK
+    for start in range(first, tl.minimum(first + CHUNK, size), TILE):
         tokens = start + tl.arange(0, TILE)
-        score = tl.load(row + tokens, mask=tokens < size, other=float("-inf")) + gumbel(state, tokens)
-        best, winner = keep_best(best, winner, score, tokens)
-    tl.store(out + t, lowest_winner(best, winner, size))
+        if LOGITS:
+            x = scaled(row, tokens, size, temperature)
+            value = log_prob(x, tl.load(stats + 2 * t), tl.load(stats + 2 * t + 1))
+        else:
+            value = tl.load(row + tokens, mask=tokens < size, other=float("-inf"))
+        score = value + gumbel(state, tokens)
+        better = score > best  # a tie stays with the earlier, lower token
+        best, winner = tl.where(better, score, best), tl.where(better, tokens, winner)
+    top = tl.max(best, 0)
+    out = t * tl.num_programs(1) + chunk
+    tl.store(best_out + out, top)
+    tl.store(winner_out + out, tl.min(tl.where(best == top, winner, size), 0))
+
+
+@triton.jit(do_not_specialize=["chunks"])
+def _winner_kernel(best_in, winner_in, out, chunks):
+    t = tl.program_id(0).to(tl.int64)
+    best = float("-inf")
+    winner = 0
+    for chunk in range(chunks):
+        score, token = tl.load(best_in + t * chunks + chunk), tl.load(winner_in + t * chunks + chunk)
+        winner = tl.where(score > best, token, winner)
+        best = tl.maximum(best, score)
+    tl.store(out + t, winner.to(tl.int64))
 
 
 def draw(logprobs: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Draw one token per row: logprobs [T, V] fp32, seeds and positions [T] int64 -> [T] int64."""
-    logprobs = logprobs.contiguous()
-    out = torch.empty(logprobs.shape[0], dtype=torch.int64, device=logprobs.device)
-    _draw_kernel[(logprobs.shape[0],)](
-        logprobs, seeds, positions, out, logprobs.shape[1], TILE=TILE, num_warps=8, enable_fp_fusion=False
-    )
+    return _draw(logprobs.contiguous(), None, 1.0, seeds, positions)
+
+
+def draw_from_logits(
+    logits: torch.Tensor, stats: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    """The draws of log-probs that are not there: contiguous logits [T, V] and their row_statistics [T, 2]."""
+    return _draw(logits, stats, temperature, seeds, positions)
+
+
+def _draw(
+    rows: torch.Tensor, stats: torch.Tensor | None, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    count, size = rows.shape
+    chunks = triton.cdiv(size, CHUNK)
+    best = torch.empty(count, chunks, dtype=torch.float32, device=rows.device)
+    winners = torch.empty(count, chunks, dtype=torch.int32, device=rows.device)
+    out = torch.empty(count, dtype=torch.int64, device=rows.device)
+    _chunk_kernel[(count, chunks)](
+        rows, best if stats is None else stats, seeds.contiguous(), positions.contiguous(), best, winners, size,
+        float(temperature), TILE=TILE, CHUNK=CHUNK, LOGITS=stats is not None, num_warps=8, enable_fp_fusion=False,
+    )  # fmt: skip
+    _winner_kernel[(count,)](best, winners, out, chunks, num_warps=1)
     return out

@@ -7,29 +7,14 @@ import triton
 import triton.language as tl
 
 from rlsync.kernels.triton.logprobs import TILE, log_prob, row_statistics, scaled
-from rlsync.kernels.triton.sampling import TILE as _DRAW_TILE
-from rlsync.kernels.triton.sampling import gumbel, keep_best, lowest_winner, stream
+from rlsync.kernels.triton.sampling import draw_from_logits
 
 
 @triton.jit
-def _pick_kernel(
-    logits, stats, targets, seeds, positions, logprobs, draws, size, temperature,
-    TILE: tl.constexpr, DRAWS: tl.constexpr,
-):  # fmt: skip
-    t = tl.program_id(0)
-    row = logits + t.to(tl.int64) * size
-    highest, log_sum = tl.load(stats + 2 * t), tl.load(stats + 2 * t + 1)
-    target = scaled(row, tl.load(targets + t), size, temperature)
-    tl.store(logprobs + t, log_prob(target, highest, log_sum))
-    if DRAWS:
-        state = stream(tl.load(seeds + t), tl.load(positions + t))
-        best = tl.full([TILE], float("-inf"), tl.float32)
-        winner = tl.zeros([TILE], tl.int32)
-        for start in range(0, size, TILE):
-            tokens = start + tl.arange(0, TILE)
-            score = log_prob(scaled(row, tokens, size, temperature), highest, log_sum) + gumbel(state, tokens)
-            best, winner = keep_best(best, winner, score, tokens)
-        tl.store(draws + t, lowest_winner(best, winner, size))
+def _target_kernel(logits, stats, targets, logprobs, size, temperature):
+    t = tl.program_id(0).to(tl.int64)
+    x = scaled(logits + t * size, tl.load(targets + t), size, temperature)
+    tl.store(logprobs + t, log_prob(x, tl.load(stats + 2 * t), tl.load(stats + 2 * t + 1)))
 
 
 @triton.jit
@@ -56,13 +41,12 @@ def row_scores(
     rows, size = logits.shape
     stats, entropy = row_statistics(logits, temperature)
     logprobs = torch.empty(rows, dtype=torch.float32, device=logits.device)
-    draws = None if seeds is None else torch.empty(rows, dtype=torch.int64, device=logits.device)
-    unused = targets
-    _pick_kernel[(rows,)](
-        logits, stats, targets.contiguous(), unused if seeds is None else seeds.contiguous(),
-        unused if positions is None else positions.contiguous(), logprobs, unused if draws is None else draws, size,
-        float(temperature), TILE=_DRAW_TILE, DRAWS=draws is not None, num_warps=8, enable_fp_fusion=False,
-    )  # fmt: skip
+    _target_kernel[(rows,)](
+        logits, stats, targets.contiguous(), logprobs, size, float(temperature), num_warps=1, enable_fp_fusion=False
+    )
+    draws = None
+    if seeds is not None and positions is not None:
+        draws = draw_from_logits(logits, stats, temperature, seeds, positions)
     return logprobs, entropy, stats, draws
 
 
