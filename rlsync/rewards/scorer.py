@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from numbers import Real
 from typing import Any
 
@@ -37,7 +39,7 @@ class Scorer:
         Raises:
             RewardError: the function failed on every sample.
         """
-        scores = [self._score(problem, text) for problem, text in zip(problems, completions, strict=True)]
+        scores = self._scores(list(zip(problems, completions, strict=True)))
         errors = [score.error for score in scores if score.error is not None]
         if errors and len(errors) == len(scores):
             name = self._config.function or self._config.kind
@@ -46,6 +48,12 @@ class Scorer:
                 "Call it on this sample by itself to see the traceback; it must return a finite number"
             )
         return scores
+
+    def _scores(self, samples: list[tuple[Problem, str]]) -> list[Score]:
+        if self._config.kind is not RewardKind.code:
+            return [self._score(*sample) for sample in samples]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each program is a process of its own
+            return list(pool.map(lambda sample: self._score(*sample), samples))
 
     def _score(self, problem: Problem, completion: str) -> Score:
         try:
@@ -71,6 +79,12 @@ def _reward_function(config: RewardConfig, source: ProblemSource) -> RewardFunct
             return lambda completion, problem: source.score(problem, completion)
         case RewardKind.exact:
             return lambda completion, problem: float(completion.strip() == problem.answer)
+        case RewardKind.code:
+            from rlsync.rewards.code_reward import CodeReward
+            from rlsync.rewards.sandbox import Limits
+
+            limits = Limits(seconds=config.code_timeout_s, memory_mib=config.code_memory_mib)
+            return CodeReward(limits, partial=config.code_partial)
         case RewardKind.function:
             return load_function(config.function)
         case RewardKind.math_verify:
