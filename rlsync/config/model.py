@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from rlsync.config.lora import LoraConfig
 from rlsync.errors import ConfigError
 
 
@@ -55,6 +56,7 @@ class ModelConfig:
     cache_dir: str = "~/.cache/rlsync"
     """Where a model that rlsync builds is kept."""
     tiny: TinyConfig = field(default_factory=TinyConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
         if self.source is ModelSource.huggingface and not self.path:

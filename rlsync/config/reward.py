@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rlsync.errors import ConfigError
@@ -13,33 +14,79 @@ class RewardKind(StrEnum):
     """The data source's own scorer (reasoning-gym's; exact match for files and hub data)."""
     exact = "exact"
     """1 if the stripped response is the answer, letter for letter, else 0."""
+    regex = "regex"
+    """1 if reward.pattern finds the answer as its first group (spaces aside); without a group any match will do."""
     math_verify = "math_verify"
     """Symbolic comparison of mathematical answers."""
     code = "code"
     """Generated Python against the tests in the problem's answer, run in a sandbox (rewards/code_reward.py)."""
+    judge = "judge"
+    """An HTTP service that returns a reward (rewards/judge.py)."""
     function = "function"
     """A Python function, reward.function=package.module:name."""
 
 
 @dataclass(kw_only=True, slots=True)
-class RewardConfig:
+class RewardFunctionConfig:
+    """One function, with what its kind needs."""
+
     kind: RewardKind = RewardKind.task
     function: str = ""
     """`package.module:name` of f(completion: str, problem: Problem) -> float (reward.kind=function)."""
+    pattern: str = ""
+    """Regular expression, searched in the whole response; the last match counts (reward.kind=regex)."""
+    judge_url: str = ""
+    """Gets {"prompt", "completion", "answer"} as JSON, returns {"reward": number} (reward.kind=judge)."""
+    judge_timeout_s: float = 30.0
+    """Of one request."""
+    judge_retries: int = 3
+    """Further requests after a failure, with growing pauses."""
+    judge_parallel: int = 16
+    """Requests at a time."""
     code_timeout_s: float = 5.0
     """Longest run of a program on one test."""
     code_memory_mib: int = 512
     """Address space of a program."""
     code_partial: bool = False
     """Reward the share of tests passed, in place of all or nothing."""
-    shuffle: bool = False
-    """Control: permute the rewards of a step among its samples, so that they say nothing."""
 
     def __post_init__(self) -> None:
-        if self.kind is RewardKind.function and not self.function:
-            raise ConfigError("reward.function is empty, and reward.kind=function needs it: package.module:name")
+        needed = {
+            RewardKind.function: ("function", self.function, "package.module:name"),
+            RewardKind.regex: ("pattern", self.pattern, r"for example '####\s*(-?\d+)'"),
+            RewardKind.judge: ("judge_url", self.judge_url, "the address of a service"),
+        }
+        if self.kind in needed and not needed[self.kind][1]:
+            name, _, want = needed[self.kind]
+            raise ConfigError(f"reward.{name} is empty, and reward.kind={self.kind} needs it: {want}")
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ConfigError(f"reward.pattern={self.pattern!r} is no regular expression: {error}") from error
+        if self.judge_timeout_s <= 0 or self.judge_retries < 0 or self.judge_parallel < 1:
+            raise ConfigError(
+                f"reward.judge_timeout_s={self.judge_timeout_s}, reward.judge_retries={self.judge_retries}, "
+                f"reward.judge_parallel={self.judge_parallel}: want a positive time, no negative number of retries and "
+                "at least one request at a time"
+            )
         if self.code_timeout_s <= 0 or self.code_memory_mib < 64:
             raise ConfigError(
                 f"reward.code_timeout_s={self.code_timeout_s}, reward.code_memory_mib={self.code_memory_mib}: want a "
                 "positive time and at least 64 MiB, which Python itself needs"
             )
+
+
+@dataclass(kw_only=True, slots=True)
+class WeightedReward(RewardFunctionConfig):
+    weight: float = 1.0
+
+
+@dataclass(kw_only=True, slots=True)
+class RewardConfig(RewardFunctionConfig):
+    """One function, or the weighted sum of several."""
+
+    parts: dict[str, WeightedReward] = field(default_factory=dict)
+    """By name; they take the place of `kind`. Added with +reward@reward.parts.NAME=OPTION, then
+    reward.parts.NAME.weight=0.5 and so on."""
+    shuffle: bool = False
+    """Control: permute the rewards of a step among its samples, so that they say nothing."""

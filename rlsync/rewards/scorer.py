@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Real
 from typing import Any
 
-from rlsync.config.reward import RewardConfig, RewardKind
+from rlsync.config.reward import RewardConfig, RewardFunctionConfig
 from rlsync.data.hashing import digest
 from rlsync.data.source import ProblemSource
 from rlsync.errors import RewardError
-from rlsync.rewards.functions import RewardFunction, load_function
+from rlsync.rewards.build import reward_function, samples_at_a_time
 from rlsync.types import Problem, Score
 
 logger = logging.getLogger(__name__)
@@ -23,39 +22,61 @@ SHOWN = 300
 
 
 class Scorer:
-    """Scores samples with the function that the config names.
+    """Scores samples with the function that the config names, or with the weighted sum of several.
 
     Raises:
-        ConfigError: reward.function cannot be loaded.
+        ConfigError: a function cannot be loaded.
     """
 
     def __init__(self, config: RewardConfig, source: ProblemSource) -> None:
-        self._config = config
-        self._function = _reward_function(config, source)
+        self._parts = [_Part(name, part.weight, part, source) for name, part in config.parts.items()]
+        self._sums = bool(self._parts)
+        if not self._sums:
+            self._parts = [_Part(config.function or config.kind, 1.0, config, source)]
 
     def score(self, problems: list[Problem], completions: list[str]) -> list[Score]:
-        """One score per sample; a sample on which the function fails gets 0.0 and the error.
+        """One score per sample; a sample on which a function fails gets 0.0 and the error.
 
         Raises:
-            RewardError: the function failed on every sample.
+            RewardError: a function failed on every sample.
         """
-        scores = self._scores(list(zip(problems, completions, strict=True)))
+        samples = list(zip(problems, completions, strict=True))
+        columns = [part.score(samples) for part in self._parts]
+        return [self._sum(scores) for scores in zip(*columns, strict=True)]
+
+    def _sum(self, scores: tuple[Score, ...]) -> Score:
+        errors = [score.error for score in scores if score.error is not None]
+        if errors:
+            return Score(reward=0.0, error=errors[0])
+        total = sum(part.weight * score.reward for part, score in zip(self._parts, scores, strict=True))
+        parts = {p.name: s.reward for p, s in zip(self._parts, scores, strict=True)} if self._sums else {}
+        return Score(reward=total, parts=parts)
+
+
+class _Part:
+    """One reward function with its weight."""
+
+    def __init__(self, name: str, weight: float, config: RewardFunctionConfig, source: ProblemSource) -> None:
+        self.name, self.weight = name, weight
+        self._function = reward_function(config, source)
+        self._threads = samples_at_a_time(config)
+
+    def score(self, samples: list[tuple[Problem, str]]) -> list[Score]:
+        if self._threads == 1:
+            scores = [self._one(sample) for sample in samples]
+        else:
+            with ThreadPoolExecutor(self._threads) as pool:
+                scores = list(pool.map(self._one, samples))
         errors = [score.error for score in scores if score.error is not None]
         if errors and len(errors) == len(scores):
-            name = self._config.function or self._config.kind
             raise RewardError(
-                f"the reward function {name} failed on all {len(scores)} samples; the first: {errors[0]}. "
+                f"the reward function {self.name} failed on all {len(scores)} samples; the first: {errors[0]}. "
                 "Call it on this sample by itself to see the traceback; it must return a finite number"
             )
         return scores
 
-    def _scores(self, samples: list[tuple[Problem, str]]) -> list[Score]:
-        if self._config.kind is not RewardKind.code:
-            return [self._score(*sample) for sample in samples]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each program is a process of its own
-            return list(pool.map(lambda sample: self._score(*sample), samples))
-
-    def _score(self, problem: Problem, completion: str) -> Score:
+    def _one(self, sample: tuple[Problem, str]) -> Score:
+        problem, completion = sample
         try:
             return Score(reward=_number(self._function(completion, problem)))
         except Exception as error:  # the user's function may raise anything, and one sample must not end the run
@@ -63,7 +84,7 @@ class Scorer:
                 f"{type(error).__name__}: {error} (sample: problem {problem.id}, prompt {_shown(problem.prompt)}, "
                 f"completion {_shown(completion)})"
             )
-            logger.warning("the reward function failed, the sample gets 0.0: %s", message)
+            logger.warning("the reward function %s failed, the sample gets 0.0: %s", self.name, message)
             return Score(reward=0.0, error=message)
 
 
@@ -71,27 +92,6 @@ def shuffle_rewards(scores: list[Score], seed: int) -> list[Score]:
     """The rewards permuted among the samples, the same way for the same seed; errors stay with their samples."""
     order = sorted(range(len(scores)), key=lambda index: digest("shuffle_rewards", seed, index))
     return [Score(reward=scores[other].reward, error=score.error) for score, other in zip(scores, order, strict=True)]
-
-
-def _reward_function(config: RewardConfig, source: ProblemSource) -> RewardFunction:
-    match config.kind:
-        case RewardKind.task:
-            return lambda completion, problem: source.score(problem, completion)
-        case RewardKind.exact:
-            return lambda completion, problem: float(completion.strip() == problem.answer)
-        case RewardKind.code:
-            from rlsync.rewards.code_reward import CodeReward
-            from rlsync.rewards.sandbox import Limits
-
-            limits = Limits(seconds=config.code_timeout_s, memory_mib=config.code_memory_mib)
-            return CodeReward(limits, partial=config.code_partial)
-        case RewardKind.function:
-            return load_function(config.function)
-        case RewardKind.math_verify:
-            # Half a second to import sympy, which other rewards need not pay.
-            from rlsync.rewards.math_reward import MathReward
-
-            return MathReward()
 
 
 def _number(value: Any) -> float:

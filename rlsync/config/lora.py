@@ -1,0 +1,35 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rlsync.errors import ConfigError
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(kw_only=True, slots=True)
+class LoraConfig:
+    """Train B [out, rank] and A [rank, in] of W + (alpha / rank) B A instead of W."""
+
+    rank: int = 0
+    """0 = no adapters: all weights are trained."""
+    alpha: float = 16.0
+    targets: list[str] = field(default_factory=lambda: list(PROJECTIONS))
+    """Linear layers that get an adapter, by the last part of their names."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 0:
+            raise ConfigError(f"model.lora.rank={self.rank}: must not be negative (0 trains all weights)")
+        if self.alpha <= 0:
+            raise ConfigError(f"model.lora.alpha={self.alpha}: must be positive")
+        unknown = [name for name in self.targets if name not in PROJECTIONS]
+        if unknown or not self.targets:
+            raise ConfigError(
+                f"model.lora.targets={list(self.targets)}: want at least one, each of {', '.join(PROJECTIONS)}"
+            )
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
