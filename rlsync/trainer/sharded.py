@@ -14,6 +14,7 @@ from rlsync.config.kernels import KernelMode
 from rlsync.config.model import ComputeDtype
 from rlsync.config.run import TrainConfig
 from rlsync.models.load import load_model
+from rlsync.models.lora import ADAPTER_PARAMETERS, add_lora, lora_layers, merged_rows
 from rlsync.models.policy import Policy
 from rlsync.types import ParamSpec, TensorDigest
 from rlsync.weight_sync.digest import digest_part
@@ -43,6 +44,9 @@ class Sharded:
             temperature=config.rollout.temperature,
         )
         self.policy.train(trainable).requires_grad_(trainable)
+        self._lora = config.model.lora if trainable and config.model.lora.rank else None
+        if self._lora:
+            add_lora(model, self._lora, config.seed)
         # Casting inputs would turn fp32 old log-probs and advantages into bf16.
         precision = MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for layer in model.base_model.layers:
@@ -51,34 +55,44 @@ class Sharded:
         self.mesh = mesh
         self.device = torch.device(mesh.device_type, 0) if mesh.device_type == "cuda" else torch.device("cpu")
         self.native = config.kernels.mode is KernelMode.native
+        self._bases = {name: _compact(_local(layer.weight), self.dtype) for name, layer in lora_layers(model)}
         self.optimizer: torch.optim.AdamW | None = None
         if trainable:
             settings = config.trainer
             self.optimizer = torch.optim.AdamW(
-                self.policy.parameters(),
+                [param for param in self.policy.parameters() if param.requires_grad],
                 lr=settings.lr,
                 betas=(settings.betas[0], settings.betas[1]),
                 eps=settings.adam_eps,
                 weight_decay=settings.weight_decay,
             )
 
+    @torch.no_grad()
+    def merge_adapters(self) -> None:
+        """Make the weights of all adapted layers anew, after an update (collective; nothing without adapters)."""
+        for name, layer in lora_layers(self.policy.model):
+            a = layer.lora_a.full_tensor()
+            _local(layer.weight).copy_(merged_rows(self._bases[name], a, _local(layer.lora_b), layer.lora_scale))
+
+    def _weights(self) -> Iterator[tuple[str, DTensor]]:
+        """Canonical tensors by Hugging Face name, in order; a tied tensor appears once."""
+        for name, param in self.policy.named_parameters():
+            assert isinstance(param, DTensor)
+            if name.rpartition(".")[2] not in ADAPTER_PARAMETERS:
+                yield name.removeprefix(_PREFIX), param
+
     def specs(self) -> list[ParamSpec]:
-        """Canonical tensors in order; a tied tensor appears once."""
+        """Canonical tensors in order."""
         dtype = str(self.dtype).removeprefix("torch.")
-        return [
-            ParamSpec(name=name.removeprefix(_PREFIX), shape=tuple(param.shape), dtype=dtype)
-            for name, param in self.policy.named_parameters()
-        ]
+        return [ParamSpec(name=name, shape=tuple(param.shape), dtype=dtype) for name, param in self._weights()]
 
     def local_images(self) -> Iterator[tuple[str, torch.Tensor, int, int]]:
         """(name, this rank's rows in the compute dtype, first row, columns of the whole)."""
         rank = self.mesh.get_local_rank()
-        for name, param in self.policy.named_parameters():
-            assert isinstance(param, DTensor)
+        for name, param in self._weights():
             size = -(-param.shape[0] // self.mesh.size())
             columns = 1 if param.ndim == 1 else param.shape[1]
-            local = param.to_local().detach().to(self.dtype)
-            yield name.removeprefix(_PREFIX), local, min(rank * size, param.shape[0]), columns
+            yield name, _local(param).to(self.dtype), min(rank * size, param.shape[0]), columns
 
     def digests(self) -> list[TensorDigest]:
         return [
@@ -88,12 +102,35 @@ class Sharded:
         ]
 
     def full_image(self) -> dict[str, torch.Tensor]:
-        """The whole model in the compute dtype, by Hugging Face name, on rank 0; empty on the others. Collective."""
+        """The whole model in the compute dtype, by Hugging Face name, on rank 0; empty on the others. Collective.
+
+        Adapters are merged into it.
+        """
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state = get_model_state_dict(self.policy, options=options)
         tied = self.hf_config.tie_word_embeddings
         return {
             name.removeprefix(_PREFIX): tensor.to(self.dtype, copy=True)  # compact: the gathered one may be a view
             for name, tensor in state.items()
-            if not (tied and name == f"{_PREFIX}lm_head.weight")
+            if not (tied and name == f"{_PREFIX}lm_head.weight") and name.rpartition(".")[2] not in ADAPTER_PARAMETERS
         }
+
+    def adapter_image(self) -> dict[str, torch.Tensor]:
+        """A and B of every adapter, fp32, by peft's names (collective; empty without adapters)."""
+        return {
+            f"base_model.model.{name}.lora_{kind}.weight": param.detach().full_tensor().cpu()
+            for name, layer in lora_layers(self.policy.model)
+            for kind, param in (("A", layer.lora_a), ("B", layer.lora_b))
+        }
+
+
+def _local(param: torch.Tensor) -> torch.Tensor:
+    """This rank's rows of a sharded parameter, itself and not a copy."""
+    assert isinstance(param, DTensor)
+    return param.detach().to_local()
+
+
+def _compact(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A copy in `dtype` where that loses nothing, in t's own otherwise."""
+    small = t.to(dtype, copy=True)
+    return small if torch.equal(small.to(t.dtype), t) else t.clone()
