@@ -1,13 +1,15 @@
-"""rlsync train | parity."""
+"""rlsync train | eval | parity."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
+from typing import Any
 
 from rlsync import __version__
-from rlsync.config.compose import compose_train, to_yaml
+from rlsync.cluster.placement import placement
+from rlsync.config.compose import compose_eval, compose_train, to_yaml
 from rlsync.config.paths import group_options, recipe_names
 from rlsync.errors import RlsyncError
 from rlsync.telemetry.console import ConsoleReporter
@@ -33,14 +35,24 @@ def main(argv: list[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
     config = compose_train(arguments.overrides)
     if arguments.dry_run:
-        from rlsync.train import placement
-
         console.say(to_yaml(config))
         console.say(placement(config))
         return 0
     from rlsync.train import train  # Ray and torch only when a run really starts
 
     train(config, console)
+    return 0
+
+
+def _eval(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
+    config = compose_eval(arguments.overrides)
+    if arguments.dry_run:
+        console.say(to_yaml(config))
+        console.say(placement(config, trainers=False))
+        return 0
+    from rlsync.evaluate import evaluate
+
+    evaluate(config, console)
     return 0
 
 
@@ -51,7 +63,7 @@ def _parity(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
     return run_parity(full=arguments.full, device=Device(arguments.device), console=console)
 
 
-_COMMANDS = {"train": _train, "parity": _parity}
+_COMMANDS = {"train": _train, "eval": _eval, "parity": _parity}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,18 +72,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rlsync {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser(
+    _add_run(
+        commands,
         "train",
-        help="run a recipe or a configuration of your own",
-        usage="rlsync train [--dry-run] recipe=NAME [group=option ...] [key=value ...]",
-        description="Values are hydra overrides: trainer.lr=1e-5, rollout.tp=2, kernels=native.",
-        epilog=_choices(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "run a recipe or a configuration of your own",
+        "recipe=NAME [group=option ...] [key=value ...]",
     )
-    train.add_argument(
-        "--dry-run", action="store_true", help="print the configuration and the placement; start nothing"
+    _add_run(
+        commands,
+        "eval",
+        "evaluate a model on held-out problems",
+        "recipe=NAME [model.path=FOLDER] [group=option ...] [key=value ...]",
     )
-    train.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     parity = commands.add_parser("parity", help="prove that vLLM and the trainer compute the same bits here")
     size = parity.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="a pairwise cover of all cases, minutes (default)")
@@ -80,6 +92,22 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: every case that one GPU can run"
     )
     return parser
+
+
+def _add_run(commands: Any, name: str, summary: str, overrides: str) -> None:
+    """A command that composes a configuration."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        usage=f"rlsync {name} [--dry-run] {overrides}",
+        description=f"{summary.capitalize()}. Values are hydra overrides: rollout.tp=2, eval.samples=8.",
+        epilog=_choices(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the configuration and the placement; start nothing"
+    )
+    parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
 
 
 def _choices() -> str:

@@ -15,13 +15,17 @@ import torch
 from rlsync import __version__
 from rlsync.checkpoint.export import export_model
 from rlsync.config.cluster import Device
+from rlsync.config.data import DataConfig
+from rlsync.config.evaluation import HELD_OUT
 from rlsync.config.kernels import KernelMode, RowParallel
 from rlsync.config.model import ModelConfig, ModelSource
+from rlsync.config.reward import RewardKind
 from rlsync.config.run import TrainConfig
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.source import ProblemSource, open_source
 from rlsync.data.text import TextCodec, load_tokenizer
-from rlsync.errors import ConfigError
+from rlsync.errors import ConfigError, DataError, told_of
+from rlsync.evaluation import EvalSet
 from rlsync.kernels.order import check_leaves_divide
 from rlsync.models.load import load_config
 from rlsync.models.tiny import TILDE, Example, build_tiny, demonstrations, warm_start
@@ -32,23 +36,36 @@ HELD_OUT_SEED = 0
 """The held-out problems are the same in every run."""
 _BASE_CHARACTERS = "0123456789+-*/=(). "
 _WARM_START_THREADS = 2
+_COLUMNS = {"prompt_column", "answer_column", "answer_parser"}
+_TINY_READS = _COLUMNS | {"subset", "hub_split", "eval_path", "eval_split", "parts"}
+"""Fields of the data that the warm start reads besides the usual ones."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Prepared:
     model_path: str
-    source: ProblemSource
     scorer: Scorer
     codec: TextCodec
     training: list[Problem]
-    held_out: list[Problem]
-    left_out: int
-    """Problems whose prompts are too long."""
+    """Empty where nothing is trained."""
+    sets: list[EvalSet]
 
 
-def prepare(config: TrainConfig, say: Callable[[str], None]) -> Prepared:
+@dataclass(slots=True, kw_only=True)
+class _Drawn:
+    """A set's held-out problems, before there is a tokenizer to measure them."""
+
+    name: str
+    data: DataConfig
+    source: ProblemSource
+    problems: list[Problem]
+
+
+def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = True) -> Prepared:
     """Load or make all that the run reads.
 
+    Args:
+        trains: training problems are wanted besides the evaluation sets.
     Raises:
         ConfigError, DataError: whatever is wrong with what the user gave; nothing was started yet.
     """
@@ -57,22 +74,56 @@ def prepare(config: TrainConfig, say: Callable[[str], None]) -> Prepared:
     source = open_source(config.data)
     scorer = Scorer(config.reward, source)
     wanted = config.trainer.steps * config.algorithm.prompts_per_step
-    training = source.problems(Split.train, wanted, config.seed)
-    held_out = source.problems(Split.held_out, config.eval.problems, HELD_OUT_SEED) if config.eval.problems else []
+    training = source.problems(Split.train, wanted, config.seed) if trains else []
+    drawn = [_draw(config, name, source) for name in config.eval.chosen if config.eval.problems]
     model_path = model_folder(config, source, say)
-    codec = TextCodec(load_tokenizer(model_path), config.data)
-    training, left_out = codec.select(training)
-    if held_out:
-        held_out, _ = codec.select(held_out)
-    return Prepared(
-        model_path=model_path,
-        source=source,
-        scorer=scorer,
-        codec=codec,
-        training=training,
-        held_out=held_out,
-        left_out=left_out,
-    )
+    tokenizer = load_tokenizer(model_path)
+    codec = TextCodec(tokenizer, config.data)
+    if trains:
+        training = _select(codec, training, "training", say)
+    kinds = {part.kind for part in config.reward.parts.values()} or {config.reward.kind}
+    sets = []
+    for each in drawn:
+        with told_of(f"evaluation set {each.name}"):
+            own = TextCodec(tokenizer, each.data)
+            kept = _select(own, each.problems, each.name, say)
+        # Only the data's own scorer depends on the set; others may hold a process each.
+        scored = (
+            Scorer(config.reward, each.source) if RewardKind.task in kinds and each.source is not source else scorer
+        )
+        sets.append(EvalSet(name=each.name, problems=kept, codec=own, scorer=scored))
+    training = _without(training, sets, say)
+    return Prepared(model_path=model_path, scorer=scorer, codec=codec, training=training, sets=sets)
+
+
+def _draw(config: TrainConfig, name: str, source: ProblemSource) -> _Drawn:
+    """The held-out problems of the set `name`; `source` is the training data's."""
+    data = config.data
+    with told_of(f"evaluation set {name}"):
+        if name != HELD_OUT:
+            data = config.eval.sets[name]
+            source = open_source(data)
+        problems = source.problems(Split.held_out, config.eval.problems, HELD_OUT_SEED)
+        if not problems:
+            raise DataError("it has no held-out problems; add rows, or raise data.held_out_percent")
+    return _Drawn(name=name, data=data, source=source, problems=problems)
+
+
+def _select(codec: TextCodec, problems: list[Problem], what: str, say: Callable[[str], None]) -> list[Problem]:
+    """The problems whose prompts are not too long; says how many of which part are."""
+    kept, left_out = codec.select(problems)
+    for part, count in sorted(left_out.items()):
+        say(f"{what}: left out {count} problems{f' of {part}' if part else ''} with prompts over max_prompt_tokens")
+    return kept
+
+
+def _without(training: list[Problem], sets: list[EvalSet], say: Callable[[str], None]) -> list[Problem]:
+    """The training problems that no evaluation set holds: a set of its own may overlap the training data."""
+    evaluated = {problem.id for each in sets for problem in each.problems}
+    kept = [problem for problem in training if problem.id not in evaluated]
+    if len(kept) < len(training):
+        say(f"training: left out {len(training) - len(kept)} problems that are in an evaluation set")
+    return kept
 
 
 def check_model(config: TrainConfig) -> None:
@@ -138,19 +189,8 @@ def _make_tiny(
 
 def _tiny_key(config: TrainConfig) -> str:
     """A digest of everything that the tiny model depends on."""
-    data = asdict(config.data)
-    parts = {
-        key: data[key]
-        for key in (
-            "source",
-            "task",
-            "task_args",
-            "path",
-            "template",
-            "squeeze",
-            "held_out_percent",
-            "warm_start_percent",
-        )
-    }
+    data, plain = asdict(config.data), asdict(DataConfig())
+    always = ("source", "task", "task_args", "path", "template", "squeeze", "held_out_percent", "warm_start_percent")
+    parts = {key: data[key] for key in data if key in always or (key in _TINY_READS and data[key] != plain[key])}
     text = json.dumps([asdict(config.model.tiny), parts, __version__], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

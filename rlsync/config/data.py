@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -16,6 +17,19 @@ class DataSource(StrEnum):
     """A local .jsonl or .parquet file."""
     hub = "hub"
     """A data set of the Hugging Face hub."""
+    mixture = "mixture"
+    """Several of them by weight (data.parts)."""
+
+
+class AnswerParser(StrEnum):
+    """What of the answer column is the answer."""
+
+    none = "none"
+    """All of it."""
+    gsm8k = "gsm8k"
+    """What comes after the last ####, without thousands separators."""
+    boxed = "boxed"
+    r"""The contents of the last \boxed{}."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,8 +45,13 @@ class DataConfig:
     """Separate file of held-out problems; empty = they are set apart from `path` by a hash of the prompt."""
     subset: str | None = None
     hub_split: str = "train"
+    eval_split: str = ""
+    """Separate hub split of held-out problems, as eval_path is a separate file."""
     prompt_column: str = "prompt"
+    """Of a nested column a dotted name: messages.0.content."""
     answer_column: str = "answer"
+    """Likewise: reward_model.ground_truth."""
+    answer_parser: AnswerParser = AnswerParser.none
     template: str = "{question}"
     """Prompt text, filled from the columns of the row, or of the task's metadata; {question} is the prompt column."""
     squeeze: bool = False
@@ -43,15 +62,85 @@ class DataConfig:
     max_prompt_tokens: int = 512
     """Longer prompts are left out, and counted."""
     held_out_percent: int = 10
-    """Share of problems, by a hash of the prompt, that training never sees."""
+    """Share of problems, by a hash of the prompt, that training never sees. Of a mixture: that of all its parts, so
+    that a prompt is in one split whatever part it comes from."""
     warm_start_percent: int = 30
-    """Share that only the tiny model's warm start sees; 0 for other models."""
+    """Share that only the tiny model's warm start sees; 0 for other models. Of a mixture: that of all its parts."""
+    parts: dict[str, DataConfig] = field(default_factory=dict)
+    """The parts of a mixture by name (data.source=mixture)."""
+    weight: float = 1.0
+    """Of a part: its share of the mixture's prompts, relative to the other parts' weights."""
 
-    def __post_init__(self) -> None:
+    @property
+    def leaves(self) -> dict[str, DataConfig]:
+        """The parts of a mixture by name; any other data is its own only part, without a name."""
+        return self.parts or {"": self}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {name: part.weight for name, part in self.leaves.items()}
+
+    def check(self, name: str = "data", *, trains: bool = True) -> None:
+        """Raises ConfigError for what cannot be.
+
+        Args:
+            name: dotted name of this configuration, for messages.
+            trains: training problems are wanted besides held-out ones.
+        """
+        self._check_splits(name, trains)
+        if self.source is DataSource.mixture:
+            self._check_mixture(name)
+            return
+        if self.parts:
+            raise ConfigError(f"{name}.parts is set, but {name}.source={self.source} does not read it; use mixture")
         if self.source is not DataSource.reasoning_gym and not self.path:
-            raise ConfigError(f"data.path is empty, and data.source={self.source} needs it")
-        if not 0 < self.held_out_percent + self.warm_start_percent < 100 or self.held_out_percent < 1:
+            raise ConfigError(f"{name}.path is empty, and {name}.source={self.source} needs it")
+        if self.eval_split and self.source is not DataSource.hub:
             raise ConfigError(
-                f"data.held_out_percent={self.held_out_percent} and data.warm_start_percent={self.warm_start_percent}: "
-                "the first must be at least 1 and both together less than 100, so that training has problems left"
+                f"{name}.eval_split={self.eval_split} is a split of the hub, and {name}.source={self.source} does not "
+                f"read it; leave it empty, or use {name}.eval_path"
             )
+        if self.eval_split and self.eval_path:
+            raise ConfigError(
+                f"{name}.eval_split={self.eval_split} and {name}.eval_path={self.eval_path} both name the held-out "
+                "problems; leave one of them empty"
+            )
+
+    def _check_splits(self, name: str, trains: bool) -> None:
+        held_out, both = self.held_out_percent, self.held_out_percent + self.warm_start_percent
+        if held_out < 1 or self.warm_start_percent < 0 or both > (99 if trains else 100):
+            raise ConfigError(
+                f"{name}.held_out_percent={held_out} and {name}.warm_start_percent={self.warm_start_percent}: the "
+                "first must be at least 1, the second at least 0, and both together "
+                + ("less than 100, so that training has problems left" if trains else "at most 100")
+            )
+
+    def _check_mixture(self, name: str) -> None:
+        if not self.parts:
+            raise ConfigError(
+                f"{name}.parts is empty, and {name}.source=mixture needs it: add parts, for example "
+                f"+data@{name}.parts.sums=chain_sum"
+            )
+        own = DataConfig(
+            source=self.source,
+            parts=self.parts,
+            weight=self.weight,
+            held_out_percent=self.held_out_percent,
+            warm_start_percent=self.warm_start_percent,
+        )
+        mine, plain = asdict(self), asdict(own)
+        for key in mine:
+            if mine[key] != plain[key]:
+                raise ConfigError(
+                    f"{name}.{key}={mine[key]} has no effect on a mixture; set {name}.parts.NAME.{key} of each part"
+                )
+        for part_name, part in self.parts.items():
+            where = f"{name}.parts.{part_name}"
+            if part.source is DataSource.mixture:
+                raise ConfigError(f"{where}.source=mixture: a mixture in a mixture; list its parts in {name}.parts")
+            if not 0 < part.weight < math.inf:
+                raise ConfigError(
+                    f"{where}.weight={part.weight}: must be a positive number. To leave the part out, remove it "
+                    f"from {name}.parts"
+                )
+            part.check(where)

@@ -7,8 +7,11 @@ from rlsync.data.row_source import Table
 from rlsync.errors import DataError
 
 
-def read_hub(config: DataConfig) -> Table:
-    """Load the split `data.hub_split` of `data.path`, from the hub or its local cache.
+def read_hub(config: DataConfig, split: str, option: str) -> Table:
+    """Load a split of `data.path`, from the hub or its local cache.
+
+    Args:
+        option: the config field that named the split, for messages.
 
     Raises:
         DataError: no such data set, subset or split, no access, or no network.
@@ -18,12 +21,12 @@ def read_hub(config: DataConfig) -> Table:
     from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
 
     try:
-        dataset = datasets.load_dataset(config.path, config.subset, split=config.hub_split)
+        dataset = datasets.load_dataset(config.path, config.subset, split=split)
     # Absent or unreachable is an OSError, a wrong subset or split a ValueError, a loading script a RuntimeError.
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise DataError(
-            f"data.path={config.path!r} (data.subset={config.subset}, data.hub_split={config.hub_split}) cannot be "
+            f"data.path={config.path!r} (data.subset={config.subset}, {option}={split}) cannot be "
             f"loaded from the hub: {error}. Check the names and the network; a private or gated data set needs "
             "`hf auth login`, a machine without network data.source=file"
         ) from error
-    return Table(name=f"data.path={config.path}", rows=[dict(row) for row in dataset])
+    return Table(name=f"data.path={config.path} ({split})", rows=[dict(row) for row in dataset])

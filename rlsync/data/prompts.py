@@ -2,68 +2,98 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlsync.data.hashing import digest
+from rlsync.data.mixture import part_at
 from rlsync.errors import DataError
 from rlsync.types import Problem
 
 
-@dataclass(slots=True, kw_only=True, frozen=True)
+@dataclass(slots=True, kw_only=True)
 class PromptState:
-    """Where a stream stands; saved in checkpoints."""
+    """Where a stream stands; saved in checkpoints. The rest follows from the problems, the weights and the seed."""
 
-    epoch: int = 0
     index: int = 0
-    """Problems of this epoch handed out so far."""
+    """Problems handed out so far."""
+    data: str = ""
+    """A digest of problems, weights and seed."""
 
 
 class PromptStream:
     """Goes through the problems again and again, each epoch in an order of its own.
 
-    The order is by a hash of seed, epoch and problem id: the same whatever order the problems came in.
+    The order is by a hash of seed, epoch and problem id: the same whatever order the problems came in. The parts of a
+    mixture take turns by weight, and each has its own epochs.
 
+    Args:
+        weights: part of a mixture -> its weight; of other data, whose problems have no part, nothing need be said.
     Raises:
         DataError: there are no problems.
     """
 
-    def __init__(self, problems: list[Problem], seed: int) -> None:
+    def __init__(self, problems: list[Problem], seed: int, weights: Mapping[str, float] | None = None) -> None:
         if not problems:
             raise DataError("there are no training problems to stream; check data.path and the split percentages")
-        self._problems = problems
         self._seed = seed
-        self.restore(PromptState())
+        self._weights = weights or {"": 1.0}
+        self._parts = {
+            name: _Part(name, [problem for problem in problems if problem.part == name], seed) for name in self._weights
+        }
+        self._data = _digest(problems, seed, self._weights)
+        self._index = 0
 
-    @property
     def state(self) -> PromptState:
-        return PromptState(epoch=self._epoch, index=self._index)
+        return PromptState(index=self._index, data=self._data)
 
     def restore(self, state: PromptState) -> None:
         """Go on from a saved state.
 
         Raises:
-            DataError: the state was saved over more problems than there are now.
+            DataError: the state was saved over other problems, weights or seed than there are now.
         """
-        if state.epoch < 0 or not 0 <= state.index <= len(self._problems):
+        if state.index < 0 or state.data != self._data:
             raise DataError(
-                f"the checkpoint's prompt stream is at problem {state.index} of epoch {state.epoch}, but the data has "
-                f"{len(self._problems)} problems: it is not the data of that run. Resume with the same data config"
+                f"the checkpoint's prompt stream, {state.index} problems on, is over other data than this run's. "
+                "Resume with the same data config and seed, and the same algorithm.prompts_per_step and trainer.steps, "
+                "which decide how many problems are drawn"
             )
-        self._start_epoch(state.epoch)
         self._index = state.index
+        taken = Counter(part_at(self._seed, index, self._weights) for index in range(state.index))
+        for name, part in self._parts.items():
+            part.taken = taken[name]
 
     def next(self, count: int) -> list[Problem]:
         """The next `count` problems; a batch may reach over the end of an epoch."""
-        batch: list[Problem] = []
-        while len(batch) < count:
-            if self._index == len(self._order):
-                self._start_epoch(self._epoch + 1)
-            taken = self._order[self._index : self._index + count - len(batch)]
-            self._index += len(taken)
-            batch += taken
-        return batch
+        first, self._index = self._index, self._index + count
+        return [self._parts[part_at(self._seed, index, self._weights)].next() for index in range(first, self._index)]
 
-    def _start_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-        self._index = 0
-        self._order = sorted(self._problems, key=lambda problem: digest("epoch", self._seed, epoch, problem.id))
+
+class _Part:
+    """One part's problems, epoch after epoch. `taken`, how many it gave so far, is all its state."""
+
+    def __init__(self, name: str, problems: list[Problem], seed: int) -> None:
+        self._name, self._problems, self._seed = name, problems, seed
+        self._epoch = -1
+        self._order: list[Problem] = []
+        self.taken = 0
+
+    def next(self) -> Problem:
+        if not self._problems:
+            raise DataError(
+                f"data.parts.{self._name} has no training problems; add rows to it, or remove it from data.parts"
+            )
+        epoch, position = divmod(self.taken, len(self._problems))
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = sorted(self._problems, key=lambda p: digest("epoch", self._seed, epoch, p.id))
+        self.taken += 1
+        return self._order[position]
+
+
+def _digest(problems: list[Problem], seed: int, weights: Mapping[str, float]) -> str:
+    names = [f"{problem.part}/{problem.id}" for problem in problems]
+    shares = [f"{name}={weight!r}" for name, weight in weights.items()]
+    return f"{digest('stream', seed, *sorted(shares), *sorted(names)):016x}"

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from rlsync.config.data import DataConfig
+from rlsync.data.answers import PARSERS
+from rlsync.data.columns import top_column, value_at
 from rlsync.data.hashing import digest, problem_id
 from rlsync.data.splits import split_of
 from rlsync.data.template import fill
@@ -61,6 +63,9 @@ class RowSource:
             )
         return sorted(available, key=lambda problem: digest("rows", seed, problem.id))[:count]
 
+    def held_out_ids(self) -> set[str]:
+        return {problem.id for problem in self._splits[Split.held_out]}
+
     def score(self, problem: Problem, completion: str) -> float:
         return float(completion.strip() == problem.answer.strip())
 
@@ -71,7 +76,7 @@ def _problems(table: Table, config: DataConfig) -> dict[str, Problem]:
         raise DataError(f"{table.name} has no rows")
     columns = list(dict.fromkeys(column for row in table.rows for column in row))
     for field, column in (("prompt_column", config.prompt_column), ("answer_column", config.answer_column)):
-        if column not in columns:
+        if top_column(column, columns) not in columns:
             near = get_close_matches(column, columns, n=1)
             raise DataError(
                 f"data.{field}={column!r} is no column of {table.name}; it has {', '.join(columns)}."
@@ -82,13 +87,13 @@ def _problems(table: Table, config: DataConfig) -> dict[str, Problem]:
         where = f"row {number} of {table.name}"
         question = _text(row, config.prompt_column, where)
         prompt = _encodable(fill(config.template, question, row), where)
-        answer = _answer(row, config.answer_column, where)
+        answer = _answer(row, config, where)
         problems.setdefault(prompt, Problem(id=problem_id(prompt), prompt=prompt, answer=answer, metadata=row))
     return problems
 
 
 def _text(row: dict[str, Any], column: str, where: str) -> str:
-    value = row.get(column)
+    value = value_at(row, column)
     if not isinstance(value, str) or not value.strip():
         raise DataError(
             f"{where}: column {column!r} is {_short(value)} ({type(value).__name__}), want text that is not empty. "
@@ -108,11 +113,18 @@ def _encodable(prompt: str, where: str) -> str:
     return prompt
 
 
-def _answer(row: dict[str, Any], column: str, where: str) -> str:
-    value = row.get(column)
+def _answer(row: dict[str, Any], config: DataConfig, where: str) -> str:
+    value = value_at(row, config.answer_column)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    return _text(row, column, where)
+    text = _text(row, config.answer_column, where)
+    try:
+        return PARSERS[config.answer_parser](text)
+    except ValueError as error:
+        raise DataError(
+            f"{where}: data.answer_parser={config.answer_parser} finds no answer in column {config.answer_column!r}, "
+            f"{_short(text)}: {error}. Correct or remove the row, or use another parser"
+        ) from error
 
 
 def _short(value: Any) -> str:

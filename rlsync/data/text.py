@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from jinja2 import TemplateError
@@ -37,13 +38,8 @@ class TextCodec:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, config: DataConfig, extra_stop_ids: Sequence[int] = ()
     ) -> None:
-        if config.chat and tokenizer.chat_template is None:
-            raise DataError("data.chat=true, but the tokenizer has no chat template. Use data.chat=false")
-        if config.system_prompt and not config.chat:
-            raise ConfigError(
-                "data.system_prompt is set, but with data.chat=false nothing reads it. Use data.chat=true, or put the "
-                "text into data.template"
-            )
+        for name, part in config.leaves.items():
+            _check_chat(part, f"data.parts.{name}" if name else "data", tokenizer)
         eos = tokenizer.eos_token_id
         self.stop_ids: list[int] = list(dict.fromkeys([*([] if eos is None else [int(eos)]), *extra_stop_ids]))
         if not self.stop_ids:
@@ -52,7 +48,7 @@ class TextCodec:
                 "Set eos_token in the model's tokenizer_config.json"
             )
         self._tokenizer = tokenizer
-        self._config = config
+        self._configs = config.leaves
 
     def encode(self, problem: Problem) -> list[int]:
         """Token ids of the prompt, as the model is to continue them.
@@ -60,7 +56,8 @@ class TextCodec:
         Raises:
             DataError: the chat template refuses the messages.
         """
-        return self._encode_chat(problem) if self._config.chat else self._encode_plain(problem)
+        config = self._configs[problem.part]
+        return self._encode_chat(problem, config.system_prompt) if config.chat else self._encode_plain(problem)
 
     def decode(self, ids: list[int]) -> str:
         """The text, without special tokens."""
@@ -68,21 +65,27 @@ class TextCodec:
         assert isinstance(text, str)
         return text
 
-    def select(self, problems: list[Problem]) -> tuple[list[Problem], int]:
-        """The problems whose prompts fit, and how many were left out.
+    def select(self, problems: list[Problem]) -> tuple[list[Problem], dict[str, int]]:
+        """The problems whose prompts fit, and how many of each part (name -> count, where any) were left out.
 
         Raises:
-            DataError: none fits.
+            DataError: none of a part's fits.
         """
-        limit = self._config.max_prompt_tokens
         lengths = [len(self.encode(problem)) for problem in problems]
-        kept = [problem for problem, length in zip(problems, lengths, strict=True) if length <= limit]
-        if problems and not kept:
+        kept, left_out = [], Counter[str]()
+        for problem, length in zip(problems, lengths, strict=True):
+            if length <= self._configs[problem.part].max_prompt_tokens:
+                kept.append(problem)
+            else:
+                left_out[problem.part] += 1
+        for part in left_out.keys() - {problem.part for problem in kept}:
+            own = [length for problem, length in zip(problems, lengths, strict=True) if problem.part == part]
+            field = f"data.parts.{part}.max_prompt_tokens" if part else "data.max_prompt_tokens"
             raise DataError(
-                f"data.max_prompt_tokens={limit} leaves out all {len(problems)} problems; the shortest prompt has "
-                f"{min(lengths)} tokens, the longest {max(lengths)}. Raise it"
+                f"{field}={self._configs[part].max_prompt_tokens} leaves out all {len(own)} problems; the shortest "
+                f"prompt has {min(own)} tokens, the longest {max(own)}. Raise it"
             )
-        return kept, len(problems) - len(kept)
+        return kept, dict(left_out)
 
     def _encode_plain(self, problem: Problem) -> list[int]:
         ids: list[int] = list(self._tokenizer(problem.prompt)["input_ids"])
@@ -91,8 +94,8 @@ class TextCodec:
             ids.pop()
         return ids
 
-    def _encode_chat(self, problem: Problem) -> list[int]:
-        system = [{"role": "system", "content": self._config.system_prompt}] if self._config.system_prompt else []
+    def _encode_chat(self, problem: Problem, system_prompt: str) -> list[int]:
+        system = [{"role": "system", "content": system_prompt}] if system_prompt else []
         messages = [*system, {"role": "user", "content": problem.prompt}]
         try:
             return list(
@@ -105,3 +108,13 @@ class TextCodec:
                 f"the tokenizer's chat template refuses the messages: {error}. Some take no system turn: then leave "
                 "data.system_prompt empty; or use data.chat=false"
             ) from error
+
+
+def _check_chat(config: DataConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    if config.chat and tokenizer.chat_template is None:
+        raise DataError(f"{name}.chat=true, but the tokenizer has no chat template. Use {name}.chat=false")
+    if config.system_prompt and not config.chat:
+        raise ConfigError(
+            f"{name}.system_prompt is set, but with {name}.chat=false nothing reads it. Use {name}.chat=true, or put "
+            f"the text into {name}.template"
+        )

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from rlsync.config.data import DataConfig
+from rlsync.config.data import DataConfig, DataSource
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.errors import ConfigError, DataError
@@ -94,10 +95,28 @@ def test_a_system_prompt_that_nothing_reads(tokenizer: PreTrainedTokenizerBase) 
 def test_select(tokenizer: PreTrainedTokenizerBase) -> None:
     codec = TextCodec(tokenizer, DataConfig(max_prompt_tokens=2))
     short, exact, long = problem("a"), problem("ab"), problem("abc")
-    assert codec.select([long, exact, short]) == ([exact, short], 1)
-    assert codec.select([]) == ([], 0)
+    assert codec.select([long, exact, short]) == ([exact, short], {"": 1})
+    assert codec.select([]) == ([], {})
     with pytest.raises(DataError, match=r"data\.max_prompt_tokens=2 leaves out all 1 .* shortest prompt has 3"):
         codec.select([long])
+
+
+def test_parts_of_a_mixture_have_their_own_limits_and_chat(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = TEMPLATE
+    parts = {"a": DataConfig(max_prompt_tokens=2), "b": DataConfig(max_prompt_tokens=4, chat=True)}
+    codec = TextCodec(tokenizer, DataConfig(source=DataSource.mixture, parts=parts))
+    problems = [replace(problem(text), part=part) for part in "ab" for text in ("a", "abb", "bbb", "b")]
+    assert codec.encode(problems[0]) == [3]
+    assert codec.encode(problems[4]) == [3, 1, 3, 10]
+    kept, left_out = codec.select(problems)
+    assert [(p.part, p.prompt) for p in kept] == [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]
+    assert left_out == {"a": 2, "b": 2}
+    with pytest.raises(
+        DataError, match=r"data\.parts\.b\.max_prompt_tokens=4 leaves out all 2 .* shortest prompt has 6"
+    ):
+        codec.select([problems[0], *problems[5:7]])
+    with pytest.raises(ConfigError, match=r"data\.parts\.a\.system_prompt is set"):
+        TextCodec(tokenizer, DataConfig(source=DataSource.mixture, parts={"a": DataConfig(system_prompt="x")}))
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:

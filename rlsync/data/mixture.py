@@ -1,0 +1,74 @@
+"""Problems of several sources, interleaved by weight."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rlsync.config.data import DataConfig
+from rlsync.data.hashing import digest
+from rlsync.errors import told_of
+from rlsync.types import Problem, Split
+
+if TYPE_CHECKING:  # source.py opens mixtures, and a mixture holds sources
+    from rlsync.data.source import ProblemSource
+
+_GOLDEN = 0x9E3779B97F4A7C15
+"""2^64 / golden ratio: multiples of it spread so evenly that any stretch of indices has the right shares."""
+
+
+def part_at(seed: int, index: int, weights: Mapping[str, float]) -> str:
+    """The part whose turn it is at `index`: a pure function, whatever was drawn before.
+
+    Of n indices in a row a part gets its share of n, give or take a few.
+    """
+    names = sorted(weights)
+    point = (digest("mixture", seed) + index * _GOLDEN) % 2**64 >> 11  # 53 bits: exact as a float
+    rest = point / 2**53 * sum(weights[name] for name in names)
+    for name in names[:-1]:
+        if rest < weights[name]:
+            return name
+        rest -= weights[name]
+    return names[-1]
+
+
+class MixtureSource:
+    """Problems of all parts; each knows its part, whose scorer scores it."""
+
+    def __init__(self, parts: Mapping[str, ProblemSource], config: DataConfig) -> None:
+        self._parts = parts
+        self._weights = config.weights
+        # A prompt may be in two parts of which one has a table of held-out problems: no hash tells of that.
+        self._held_out: set[str] = set().union(*(part.held_out_ids() for part in parts.values()))
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+        """`count` problems of the split, the parts taking turns by weight; fewer where a part has no more.
+
+        Raises:
+            DataError: a part whose turn comes has none.
+        """
+        turns = [part_at(seed, index, self._weights) for index in range(count)]
+        drawn = {name: iter(self._draw(name, split, wanted, seed)) for name, wanted in Counter(turns).items()}
+        found: dict[str, Problem] = {}
+        for name in turns:
+            problem = next(drawn[name], None)
+            if problem is not None:
+                found.setdefault(problem.id, problem)
+        return list(found.values())
+
+    def held_out_ids(self) -> set[str]:
+        return self._held_out
+
+    def score(self, problem: Problem, completion: str) -> float:
+        return self._parts[problem.part].score(problem, completion)
+
+    def _draw(self, name: str, split: Split, count: int, seed: int) -> list[Problem]:
+        with told_of(f"data.parts.{name}"):
+            problems = self._parts[name].problems(split, count, seed)
+        return [
+            replace(problem, part=name)
+            for problem in problems
+            if split is Split.held_out or problem.id not in self._held_out
+        ]

@@ -1,0 +1,121 @@
+"""Evaluate a model: prepare, start rollout engines alone, answer, score, report, clean up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rlsync.cluster.groups import Cluster, RolloutGroup
+from rlsync.cluster.placement import placement
+from rlsync.cluster.session import ray_session, terminate_as_interrupt
+from rlsync.config.compose import to_yaml
+from rlsync.config.run import TrainConfig
+from rlsync.evaluation import Evaluator, Response, SetResult, Stats
+from rlsync.prepare import prepare
+from rlsync.telemetry.console import ConsoleReporter
+
+
+def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
+    """One evaluation, from the configuration to eval.json and samples.jsonl.
+
+    Raises:
+        RlsyncError: with the one message that the user is to read; every process of the evaluation has ended.
+    """
+    prepared = prepare(config, console.say, trains=False)
+    console.say(placement(config, trainers=False))
+    console.say(f"model: {prepared.model_path}")
+    with ray_session(config, trainers=False), terminate_as_interrupt():
+        cluster = Cluster(config, prepared.model_path, trainers=False)
+        try:
+            results = Evaluator(config, RolloutGroup(cluster, config), prepared.sets).run()
+        finally:
+            cluster.close()
+    folder = config.run.folder
+    write(folder, config, prepared.model_path, results)
+    console.table("held-out problems", _columns(config), [row for result in results for row in _rows(result)])
+    console.say(f"everything is in {folder}")
+    return results
+
+
+def write(folder: Path, config: TrainConfig, model_path: str, results: list[SetResult]) -> None:
+    """eval.json, samples.jsonl and eval.yaml, beside whatever else is in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "eval.yaml").write_text(to_yaml(config), encoding="utf-8")
+    report = {
+        "model": model_path,
+        "seed": config.seed,
+        "temperature": config.rollout.temperature,
+        "sets": {result.name: _summary(result) for result in results},
+    }
+    (folder / "eval.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
+        for result in results:
+            for response in result.responses:
+                file.write(json.dumps(_sample(result.name, response), ensure_ascii=False) + "\n")
+
+
+def _summary(result: SetResult) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "problems": result.problems,
+        "samples": result.samples,
+        "accuracy": result.greedy.right,
+        "greedy": _stats(result.greedy),
+    }
+    if result.drawn is not None:
+        summary[f"mean@{result.samples}"] = result.drawn.right
+        summary |= {f"pass@{k}": value for k, value in result.pass_at.items()}
+        summary["drawn"] = _stats(result.drawn)
+    return summary
+
+
+def _stats(stats: Stats) -> dict[str, float]:
+    return {key: value for key, value in asdict(stats).items() if key != "right"}
+
+
+def _sample(name: str, response: Response) -> dict[str, Any]:
+    problem, rollout = response.problem, response.rollout
+    return {
+        "set": name,
+        "part": problem.part,
+        "problem": problem.id,
+        "sample": response.sample,
+        "seed": rollout.seed,
+        "prompt": problem.prompt,
+        "response": response.text,
+        "answer": problem.answer,
+        "reward": response.score.reward,
+        "reward_error": response.score.error,
+        "finish_reason": rollout.finish_reason.value,
+        "response_tokens": rollout.response,
+    }
+
+
+def _columns(config: TrainConfig) -> list[str]:
+    ks = config.eval.k if config.eval.samples else []
+    return [
+        "set",
+        "responses",
+        "problems",
+        "right",
+        *(f"pass@{k}" for k in ks),
+        "reward",
+        "length",
+        "truncated",
+        "errors",
+    ]
+
+
+def _rows(result: SetResult) -> list[list[str]]:
+    rows = [_row(result, "greedy", result.greedy, ["" for _ in result.pass_at])]
+    if result.drawn is not None:
+        shares = [f"{value:.3f}" for value in result.pass_at.values()]
+        rows.append(_row(result, f"mean@{result.samples}", result.drawn, shares))
+    return rows
+
+
+def _row(result: SetResult, responses: str, stats: Stats, shares: list[str]) -> list[str]:
+    counts = [result.name, responses, str(result.problems), f"{stats.right:.3f}"]
+    rest = [f"{stats.reward_mean:.3f}", f"{stats.length_mean:.1f}", f"{stats.truncated_share:.3f}", str(stats.errors)]
+    return [*counts, *shares, *rest]

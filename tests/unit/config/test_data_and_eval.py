@@ -1,0 +1,92 @@
+"""Rules of data and evaluation: each mistake is named with its field, its value and the fix."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlsync.config.compose import compose_eval, compose_train
+from rlsync.errors import ConfigError
+
+MIXED = ["data=mixture", "+data@data.parts.sums=chain_sum", "+data@data.parts.words=gsm8k"]
+EXTRA = "+data@eval.sets.extra=chain_sum"
+
+
+def test_a_mixture_composes() -> None:
+    data = compose_train([*MIXED, "data.parts.words.weight=3"]).data
+    assert data.weights == {"sums": 1.0, "words": 3.0}
+    assert data.parts["sums"].template == "{expression}="
+    assert data.parts["words"].answer_parser == "gsm8k"
+
+
+def test_sets_compose() -> None:
+    config = compose_train([EXTRA, "eval.sets.extra.task_args={max_digits:2}", "eval.samples=8", "eval.k=[1,8]"])
+    assert config.eval.chosen == ["held_out", "extra"]
+    assert config.eval.sets["extra"].task_args["max_digits"] == 2
+    assert compose_train([EXTRA, "eval.only=[extra]"]).eval.chosen == ["extra"]
+    assert compose_train([]).eval.chosen == ["held_out"]
+
+
+def test_a_set_may_hold_out_all_it_has() -> None:
+    whole = ["+data@eval.sets.bench=file", "eval.sets.bench.path=x.jsonl", "eval.sets.bench.held_out_percent=100"]
+    assert compose_train(whole).eval.sets["bench"].held_out_percent == 100
+    with pytest.raises(ConfigError, match="less than 100, so that training has problems left"):
+        compose_train(["data=file", "data.path=x.jsonl", "data.held_out_percent=100"])
+
+
+def test_an_evaluation_has_a_run_of_its_own() -> None:
+    recipe = "recipe=grpo_arithmetic_tiny_cpu"
+    assert compose_eval([recipe]).run.name == "grpo_arithmetic_tiny_cpu_eval"
+    assert compose_eval([recipe, "run.name=x"]).run.name == "x"
+    assert compose_eval([]).run.name == "eval"
+    assert compose_eval([recipe]).eval.problems == compose_train([recipe]).eval.problems
+
+
+def test_a_saved_model_replaces_the_recipe_s() -> None:
+    recipe = "recipe=grpo_arithmetic_tiny_cpu"
+    model = compose_eval([recipe, "model.path=folder"]).model
+    assert (model.source, model.path) == ("huggingface", "folder")
+    assert compose_eval([recipe]).model.source == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=mixture"], r"data\.parts is empty.*\+data@data\.parts\.sums=chain_sum"),
+        ([*MIXED, "data.parts.sums.weight=0"], r"data\.parts\.sums\.weight=0\.0: must be a positive number"),
+        ([*MIXED, "data.parts.sums.weight=-1"], r"data\.parts\.sums\.weight=-1\.0"),
+        ([*MIXED, "data.parts.sums.weight=inf"], r"data\.parts\.sums\.weight=inf"),
+        ([*MIXED, "data.chat=true"], r"data\.chat=True has no effect on a mixture; set data\.parts\.NAME\.chat"),
+        ([*MIXED, "data.parts.words.path="], r"data\.parts\.words\.path is empty"),
+        ([*MIXED, "data.parts.words.max_prompt_tokens=2000"], r"data\.parts\.words\.max_prompt_tokens=2000 .*1024"),
+        (["data=mixture", "+data@data.parts.a=mixture"], r"data\.parts\.a\.source=mixture: a mixture in a mixture"),
+        (["+data@data.parts.a=chain_sum"], r"data\.parts is set, but data\.source=reasoning_gym does not read it"),
+        (["data.eval_split=test"], r"data\.eval_split=test is a split of the hub"),
+        (["data=gsm8k", "data.eval_path=x.jsonl"], r"data\.eval_split=test and data\.eval_path=x\.jsonl both name"),
+        (["data.warm_start_percent=-1"], r"data\.warm_start_percent=-1"),
+        (["data=gsm8k", "data.answer_parser=boxes"], r"data\.answer_parser.*boxes.*none, gsm8k, boxed"),
+        (["eval.samples=-1"], r"eval\.samples=-1: must not be negative"),
+        (["eval.k=[]"], r"eval\.k=\[\].*eval\.k=\[1,8\]"),
+        (["eval.k=[0]"], r"eval\.k=\[0\]"),
+        (["eval.samples=4", "eval.k=[1,8]"], r"eval\.k=\[1, 8\] with eval\.samples=4: pass@8 needs at least 8"),
+        (["eval.k=[2]"], r"eval\.k=\[2\] with eval\.samples=0"),
+        ([EXTRA, "eval.only=[extr]"], r"no set is called 'extr'; there is held_out, extra\. Did you mean extra\?"),
+        (["+data@eval.sets.held_out=chain_sum"], r"eval\.sets\.held_out: want a name .*other than held_out"),
+        (["+data@eval.sets.x=file"], r"eval\.sets\.x\.path is empty"),
+        ([EXTRA, "eval.sets.extra.max_prompt_tokens=2000"], r"eval\.sets\.extra\.max_prompt_tokens=2000 .*1024"),
+        ([EXTRA, "eval.sets.extra.pth=x"], r"eval\.sets\.extra\.pth.*not in .*DataConfig"),
+        (["eval.sets.x.path=y"], r"eval\.sets\.x: no such data yet; add it first, with \+data@eval\.sets\.NAME=OPTION"),
+        (["+eval.sets.x.path=y"], r"no such data yet"),
+        (["data@eval.sets.x=chain_sum"], r"data@eval\.sets\.x.*with \+ in front"),
+        (["+data@eval.sets.x=chain_sums"], r"chain_sums: no such option.*chain_sum"),
+        (["+data@evl.sets.x=chain_sum"], r"unknown key 'evl\.sets\.x'"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose_train(overrides)
+
+
+def test_nothing_to_evaluate() -> None:
+    with pytest.raises(ConfigError, match=r"eval\.problems=0 leaves nothing to evaluate"):
+        compose_eval(["eval.problems=0"])
+    assert compose_train(["eval.problems=0"]).eval.problems == 0

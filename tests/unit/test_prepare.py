@@ -1,0 +1,88 @@
+"""What a run reads before anything starts: evaluation sets, what is left out of the training, who scores what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlsync import prepare as module
+from rlsync.config.compose import compose_train
+from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.errors import DataError
+from rlsync.prepare import Prepared, prepare
+
+
+@pytest.fixture(autouse=True)
+def tokenizer_instead_of_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_char_tokenizer(tmp_path / "model", "abcdefghijklmnopqrstuvwxyz0123456789+-= ")
+    monkeypatch.setattr(module, "model_folder", lambda *_: str(tmp_path / "model"))
+
+
+def write(path: Path, name: str, rows: range) -> str:
+    lines = [json.dumps({"prompt": f"{name} {'x' * (i % 7)} {i}", "answer": str(i)}) for i in rows]
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def prepared(*overrides: str, trains: bool = True) -> tuple[Prepared, list[str]]:
+    said: list[str] = []
+    return prepare(compose_train(list(overrides)), said.append, trains=trains), said
+
+
+def test_the_held_out_split_is_the_default_set() -> None:
+    made, said = prepared("trainer.steps=2")
+    (each,) = made.sets
+    assert each.name == "held_out"
+    assert not {p.id for p in each.problems} & {p.id for p in made.training}
+    assert (len(made.training), said) == (32, [])
+    assert prepared("eval.problems=0")[0].sets == []
+
+
+def test_an_evaluation_draws_no_training_problems() -> None:
+    assert prepared(trains=False)[0].training == []
+
+
+def test_training_leaves_out_what_any_set_holds(tmp_path: Path) -> None:
+    rows, bench = write(tmp_path / "rows.jsonl", "p", range(200)), write(tmp_path / "bench.jsonl", "p", range(50))
+    common = ("data=file", f"data.path={rows}", "trainer.steps=100")
+    sets = ("+data@eval.sets.bench=file", f"eval.sets.bench.path={bench}", "eval.sets.bench.held_out_percent=100")
+    made, said = prepared(*common, *sets)
+    assert [each.name for each in made.sets] == ["held_out", "bench"]
+    assert len(made.sets[1].problems) == 50
+    assert not {p.id for each in made.sets for p in each.problems} & {p.id for p in made.training}
+    assert any("problems that are in an evaluation set" in line for line in said)
+    # Control: without the set they are trained on.
+    alone = prepared(*common)[0]
+    assert {p.id for p in made.sets[1].problems} & {p.id for p in alone.training}
+
+
+def test_parts_say_what_they_leave_out(tmp_path: Path) -> None:
+    parts = ["data=mixture", "trainer.steps=100"]
+    for name, limit in (("a", 6), ("b", 100)):
+        path = write(tmp_path / f"{name}.jsonl", name, range(100))
+        parts += [f"+data@data.parts.{name}=file", f"data.parts.{name}.path={path}"]
+        parts += [f"data.parts.{name}.max_prompt_tokens={limit}"]
+    made, said = prepared(*parts)
+    left = [line for line in said if line.startswith("training: left out")]
+    assert len(left) == 1
+    assert "problems of a with prompts over max_prompt_tokens" in left[0]
+    assert {p.part for p in made.training} == {"a", "b"}
+    with pytest.raises(DataError, match=r"data\.parts\.a\.max_prompt_tokens=2 leaves out all"):
+        prepared(*parts, "data.parts.a.max_prompt_tokens=2")
+
+
+def test_each_set_has_its_own_scorer(tmp_path: Path) -> None:
+    """reward=task: letter for letter for a file, as a number for reasoning-gym's sums."""
+    bench = write(tmp_path / "bench.jsonl", "p", range(50))
+    made, _ = prepared("+data@eval.sets.bench=file", f"eval.sets.bench.path={bench}", "eval.problems=4")
+    sums, rows = ((each.scorer, each.problems[:2]) for each in made.sets)
+    for (scorer, problems), reward in ((sums, 1.0), (rows, 0.0)):
+        scores = scorer.score(problems, [problem.answer + ".0" for problem in problems])
+        assert [score.reward for score in scores] == [reward, reward]
+
+
+def test_a_set_too_long_for_its_limit_is_named() -> None:
+    with pytest.raises(DataError, match=r"evaluation set x: data\.max_prompt_tokens=2 leaves out all"):
+        prepared("+data@eval.sets.x=chain_sum", "eval.sets.x.max_prompt_tokens=2")
