@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class RlsyncError(Exception):
     """Base of every error that is reported as one message, without a traceback."""
@@ -46,3 +49,12 @@ class NonFiniteError(RlsyncError):
     """A gradient or a log-prob is NaN or infinite and the policy is to stop."""
 
     exit_code = 5
+
+
+@contextmanager
+def told_of(what: str) -> Iterator[None]:
+    """Name `what` in front of the message of a ConfigError or DataError that is raised inside."""
+    try:
+        yield
+    except ConfigError as error:
+        raise type(error)(f"{what}: {error.message}") from error

@@ -5,32 +5,31 @@ A step: sync weights -> rollouts -> rewards -> advantages -> train (compares eve
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
-
-from rlsync.algorithms.advantages import group_advantages, groups_without_signal
+from rlsync.algorithms.advantages import compute_advantages, groups_without_signal
+from rlsync.batch import Batch, Sampler, shape_rewards
+from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault, OnDivergence
 from rlsync.config.run import TrainConfig
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
 from rlsync.errors import DivergenceError
-from rlsync.parity.monitor import digest_message, judge
-from rlsync.rewards.scorer import Scorer, shuffle_rewards
+from rlsync.evaluation import Evaluator
+from rlsync.parity.monitor import digest_message, judge, judge_ratio
+from rlsync.rewards.scorer import Scorer
 from rlsync.telemetry import metrics as m
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import RunFolder
 from rlsync.telemetry.wandb_sink import WandbSink
-from rlsync.types import Problem, Rollout, RolloutRequest, Score, StepStats, TrainSample
+from rlsync.types import Rollout, RolloutRequest, StepStats, TrainSample
 
 
 class Trainer(Protocol):
     def train(self, samples: list[TrainSample]) -> list[StepStats]: ...
+    def reference_kl(self, rollouts: list[Rollout]) -> list[float]: ...
     def save(self, folder: str) -> None: ...
     def peak_memory_gib(self) -> float: ...
 
@@ -76,12 +75,12 @@ class TrainingLoop:
         scorer: Scorer,
         codec: TextCodec,
         prompts: PromptStream,
-        held_out: list[Problem],
+        evaluator: Evaluator,
         sinks: Sinks,
     ) -> None:
         self._config = config
-        self._trainer, self._rollouts, self._scorer = trainer, rollouts, scorer
-        self._codec, self._prompts, self._held_out = codec, prompts, held_out
+        self._trainer, self._rollouts, self._evaluator = trainer, rollouts, evaluator
+        self._sampler = Sampler(config, rollouts, scorer, codec, prompts)
         self._sinks = sinks
         self._synced = -1
         self.summary = Summary()
@@ -100,34 +99,28 @@ class TrainingLoop:
 
     def _step(self, step: int) -> None:
         times, row = m.StepTimes(), {"step": step}
-        with _timed(times, "step"):
-            with _timed(times, "sync"):
+        with times.measure("step"):
+            with times.measure("sync"):
                 different = self._sync(step, step - 1, row)
             if step == 1:
-                with _timed(times, "eval"):
-                    self._evaluate(row, "eval/accuracy_initial")
-            problems = self._prompts.next(self._config.algorithm.prompts_per_step)
-            samples = [problem for problem in problems for _ in range(self._config.algorithm.group_size)]
-            with _timed(times, "rollout"):
-                rollouts = self._rollouts.generate(self._requests(step, samples))
-            with _timed(times, "reward"):
-                texts = [self._codec.decode(rollout.response) for rollout in rollouts]
-                scores = self._score(step, samples, texts)
-            rewards = torch.tensor([s.reward for s in scores], dtype=torch.float64).view(len(problems), -1)
-            advantages = group_advantages(rewards, self._config.algorithm).flatten().tolist()
-            if self._config.telemetry.save_rollouts:
-                self._sinks.folder.write_rollouts(step, samples, rollouts, texts, scores, advantages)
-            with _timed(times, "train"):
-                pairs = zip(rollouts, advantages, strict=True)
+                with times.measure("eval"):
+                    row |= self._evaluator.metrics("_initial")
+            batch = self._sampler.batch(step, times)
+            with times.measure("reward"):
+                rewards, shaping = shape_rewards(batch, self._config, self._trainer.reference_kl)
+            advantages = compute_advantages(rewards, self._config.algorithm).flatten().tolist()
+            self._save_rollouts(step, batch, advantages)
+            with times.measure("train"):
+                pairs = zip(batch.rollouts, advantages, strict=True)
                 ranks = self._trainer.train([TrainSample(rollout=r, advantage=a) for r, a in pairs])
-            row |= m.reward_metrics(scores, rewards, groups_without_signal(rewards))
-            row |= m.rollout_metrics(rollouts) | m.train_metrics(ranks)
+            row |= m.reward_metrics(batch.scores, batch.rewards, groups_without_signal(batch.rewards))
+            row |= batch.metrics() | m.rollout_metrics(batch.rollouts) | m.train_metrics(ranks) | shaping
             parity, counts = m.parity_metrics(ranks, len(different))
             row |= parity
-            wrong = judge(counts, step)
+            wrong = judge(counts, step) or self._judge_ratio(ranks, step)
             if wrong is None or self._config.parity.on_divergence is OnDivergence.warn:
                 self._after_update(step, times, row)
-        row |= m.time_metrics(times, row["response/tokens"], row["train/tokens"])
+        row |= m.time_metrics(times, batch.tokens_drawn, row["train/tokens"])
         row["memory/trainer_gib"] = self._trainer.peak_memory_gib()
         row["memory/rollout_gib"] = self._rollouts.peak_memory_gib()
         self._log(step, row)
@@ -137,13 +130,13 @@ class TrainingLoop:
         """Evaluate the new weights and save them, where the step asks for it."""
         last, every = step == self._config.trainer.steps, self._config.eval.every
         if last or (every and step % every == 0):
-            with _timed(times, "sync"):
+            with times.measure("sync"):
                 self._sync(step, step, row)
-            with _timed(times, "eval"):
-                self._evaluate(row, "eval/accuracy")
+            with times.measure("eval"):
+                row |= self._evaluator.metrics()
         save_every = self._config.trainer.save_every
         if last or (save_every and step % save_every == 0):
-            with _timed(times, "save"):
+            with times.measure("save"):
                 self._trainer.save(str(self._sinks.folder.checkpoint(step)))
 
     def _sync(self, step: int, version: int, row: m.Metrics) -> list[str]:
@@ -160,42 +153,14 @@ class TrainingLoop:
             raise DivergenceError(digest_message(different, step))
         return different
 
-    def _requests(self, step: int, samples: list[Problem]) -> list[RolloutRequest]:
-        config = self._config
-        return [
-            RolloutRequest(
-                prompt=self._codec.encode(problem),
-                seed=sample_seed(config.seed, step, index),
-                max_tokens=config.rollout.max_tokens,
-                stop_ids=self._codec.stop_ids,
+    def _save_rollouts(self, step: int, batch: Batch, advantages: list[float]) -> None:
+        if self._config.telemetry.save_rollouts:
+            self._sinks.folder.write_rollouts(
+                step, batch.problems, batch.rollouts, batch.texts, batch.scores, advantages
             )
-            for index, problem in enumerate(samples)
-        ]
 
-    def _score(self, step: int, samples: list[Problem], texts: list[str]) -> list[Score]:
-        scores = self._scorer.score(samples, texts)
-        return (
-            shuffle_rewards(scores, sample_seed(self._config.seed, step, -1)) if self._config.reward.shuffle else scores
-        )
-
-    def _evaluate(self, row: m.Metrics, key: str) -> None:
-        """Share of held-out problems whose greedy answer gets the full reward of 1."""
-        if not self._held_out:
-            return
-        requests = [
-            RolloutRequest(
-                prompt=self._codec.encode(problem),
-                seed=0,
-                max_tokens=self._config.rollout.max_tokens,
-                stop_ids=self._codec.stop_ids,
-                greedy=True,
-            )
-            for problem in self._held_out
-        ]
-        texts = [self._codec.decode(rollout.response) for rollout in self._rollouts.generate(requests)]
-        scores = self._scorer.score(self._held_out, texts)
-        row[key] = sum(score.reward >= 1.0 for score in scores) / len(scores)
-        row["eval/problems"] = len(scores)
+    def _judge_ratio(self, ranks: list[StepStats], step: int) -> str | None:
+        return judge_ratio(ranks, step) if self._config.kernels.mode is KernelMode.invariant else None
 
     def _log(self, step: int, row: m.Metrics) -> None:
         summary = self.summary
@@ -219,18 +184,3 @@ class TrainingLoop:
             raise DivergenceError(wrong)
         self.summary.warnings.append(wrong)
         self._sinks.console.say(f"warning: {wrong}")
-
-
-def sample_seed(seed: int, step: int, sample: int) -> int:
-    """A request's seed, 0 <= seed < 2^63: a hash of the run's seed, the step and the sample."""
-    digest = hashlib.blake2b(f"{seed}/{step}/{sample}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-@contextmanager
-def _timed(times: m.StepTimes, stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        times.add(stage, time.perf_counter() - started)

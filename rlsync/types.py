@@ -36,6 +36,8 @@ class Problem:
     answer: str
     metadata: dict[str, Any] = field(default_factory=dict)
     """The source's own record, handed to the scorer as it is."""
+    part: str = ""
+    """Name of the mixture's part that it is from; empty for data without parts."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +83,8 @@ class Score:
     reward: float
     error: str | None = None
     """The message of the exception that the reward function raised on this sample."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Of a weighted sum: each function's own number, by name."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,6 +124,9 @@ class Pack:
     """[S] int64: index of each sequence in the step; -1 for filler."""
     longest: int
     """Tokens of the longest sequence."""
+    old_logprobs: torch.Tensor | None = None
+    """[T] the trainer's own log-probs at the sampler's weights, where truncated importance sampling asks for them;
+    None: the rollout's stand for them."""
 
     def to(self, device: torch.device) -> Pack:
         """A copy with all tensors on `device`; the pack itself where they are there."""
@@ -131,13 +138,22 @@ class Pack:
 
 
 @dataclass(slots=True, kw_only=True)
+class MinibatchSize:
+    """What a minibatch holds over all ranks: the losses are normalised by it."""
+
+    tokens: int
+    """Sampled tokens."""
+    sequences: int
+
+
+@dataclass(slots=True, kw_only=True)
 class PolicyOutput:
     """Per row of a pack, fp32."""
 
     logprobs: torch.Tensor
     """[T]: log-prob of the target."""
     entropy: torch.Tensor
-    """[T]: entropy of the row's distribution, in nats; carries no gradient."""
+    """[T]: entropy of the row's distribution, in nats; carries a gradient where the pass was asked for it."""
     draws: torch.Tensor | None = None
     """[T] int64: the token drawn again from the row, its seed and position."""
 
@@ -189,17 +205,24 @@ class ParityCounts:
 
 @dataclass(slots=True, kw_only=True)
 class StepStats:
-    """What one trainer rank reports of a training step; sums are over the rank's own tokens."""
+    """What one trainer rank reports of a training step; sums are over the rank's own tokens, in every epoch."""
 
     tokens: int = 0
     """Rows forwarded, prompt and response."""
     loss_tokens: int = 0
-    loss_sum: float = 0.0
+    loss: float = 0.0
+    """The rank's share of the objective, summed over minibatches."""
     entropy_sum: float = 0.0
     kl_sum: float = 0.0
+    """Of the KL in the loss."""
     clipped: int = 0
+    truncated: int = 0
+    """Tokens whose importance weight reached algorithm.tis_cap."""
     ratio_max: float = 1.0
     ratio_min: float = 1.0
+    first_ratio_max: float = 1.0
+    """In the first minibatch of the first epoch, which runs at the sampler's weights."""
+    first_ratio_min: float = 1.0
     grad_norm: float = 0.0
     learning_rate: float = 0.0
     micro_batches: int = 0

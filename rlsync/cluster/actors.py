@@ -13,7 +13,7 @@ from rlsync.cluster.children import Children, remove
 from rlsync.config.parity import Fault
 from rlsync.config.run import TrainConfig
 from rlsync.errors import WorkerDiedError
-from rlsync.types import Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TensorDigest
+from rlsync.types import MinibatchSize, Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
 from rlsync.weight_sync.transport import Address, own_host
 
@@ -78,8 +78,11 @@ class TrainerActor(_Actor):
     def send_weights(self) -> list[TensorDigest]:
         return self._worker.send_weights()
 
-    def train(self, minibatches: list[list[Pack]], global_tokens: list[int]) -> StepStats:
-        return self._worker.train(minibatches, global_tokens)
+    def reference_kl(self, packs: list[Pack]) -> dict[int, float]:
+        return self._worker.reference_kl(packs)
+
+    def train(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize]) -> StepStats:
+        return self._worker.train(minibatches, sizes)
 
     def save(self, folder: str) -> None:
         self._worker.save(folder)

@@ -65,6 +65,14 @@ class Children:
                 process.kill()
 
 
+def end_processes(processes: list[psutil.Process], grace_s: float) -> None:
+    """Wait for processes to end, then kill those that did not. psutil tells a process from a later one of its pid."""
+    _, alive = psutil.wait_procs(processes, timeout=grace_s)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def remove(segments: Iterable[str]) -> None:
     """Remove files of shared memory that are still there."""
     for path in segments:

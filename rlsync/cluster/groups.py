@@ -11,14 +11,14 @@ import ray
 
 from rlsync.cluster.actors import RolloutActor, TrainerActor
 from rlsync.cluster.calls import Member, gather
-from rlsync.cluster.children import remove
+from rlsync.cluster.children import end_processes, remove
 from rlsync.cluster.env import rollout_variables, trainer_variables
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
 from rlsync.config.run import TrainConfig
 from rlsync.errors import DivergenceError
-from rlsync.trainer.packing import plan_packs
-from rlsync.types import ParamSpec, Rollout, RolloutRequest, StepStats, TrainSample
+from rlsync.trainer.packing import minibatch_size, plan_packs
+from rlsync.types import Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TrainSample
 from rlsync.weight_sync.digest import combine, differing
 from rlsync.weight_sync.plan import make_plan
 from rlsync.weight_sync.transport import Address
@@ -27,21 +27,25 @@ _GRACE_S = 10.0
 
 
 class Cluster:
-    """All actors of a run. `close` ends them and every process below them."""
+    """All actors of a run. `close` ends them and every process below them.
 
-    def __init__(self, config: TrainConfig, model_path: str) -> None:
+    Args:
+        trainers: start trainer ranks too; without them the engines keep the weights of `model_path`.
+    """
+
+    def __init__(self, config: TrainConfig, model_path: str, *, trainers: bool = True) -> None:
         self._config = config
         self._processes: dict[int, psutil.Process] = {}
         self._segments: list[str] = []
         self.trainers: list[Member] = []
         self.engines: list[Member] = []
         try:
-            self._start(model_path)
+            self._start(model_path, config.trainer.ranks if trainers else 0)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, model_path: str) -> None:
+    def _start(self, model_path: str, ranks: int) -> None:
         config = self._config
         cluster = config.cluster
         trainer_class = ray.remote(TrainerActor).options(
@@ -56,25 +60,30 @@ class Cluster:
             max_restarts=0,
             runtime_env={"env_vars": rollout_variables(config)},
         )
-        self.trainers = [Member(f"trainer rank {i}", trainer_class.remote()) for i in range(config.trainer.ranks)]
+        self.trainers = [Member(f"trainer rank {i}", trainer_class.remote()) for i in range(ranks)]
         self.engines = [Member(f"rollout engine {i}", engine_class.remote()) for i in range(config.rollout.engines)]
         self._remember_pids()
-        first = self.trainers[0]
-        (host,) = gather([(first, first.handle.host.remote())], stage="start-up", timeout_s=cluster.startup_timeout_s)
-        host = "127.0.0.1" if cluster.address is None else host
-        (port,) = gather([(first, first.handle.free_port.remote())], stage="start-up", timeout_s=60)
-        store = Address(host=host, port=port)
-        starts = [
-            (m, m.handle.start.remote(config, model_path, rank, store)) for rank, m in enumerate(self.trainers)
-        ] + [(m, m.handle.start.remote(config, model_path, index)) for index, m in enumerate(self.engines)]
-        specs = gather(starts, stage="start-up", timeout_s=cluster.startup_timeout_s)[0]
+        starts, host = [], ""
+        if self.trainers:
+            host, store = self._meeting_point()
+            starts = [(m, m.handle.start.remote(config, model_path, r, store)) for r, m in enumerate(self.trainers)]
+        starts += [(m, m.handle.start.remote(config, model_path, index)) for index, m in enumerate(self.engines)]
+        started = gather(starts, stage="start-up", timeout_s=cluster.startup_timeout_s)
         self._remember_pids()
         if cluster.address is None:
-            self._segments = [
-                path for held in self.on_engines("start-up", lambda h: h.segments.remote()) for path in held
-            ]
+            held = self.on_engines("start-up", lambda h: h.segments.remote())
+            self._segments = [path for engine in held for path in engine]
         self._check_fingerprints()
-        self._connect(specs, host)
+        if self.trainers:
+            self._connect(started[0], host)
+
+    def _meeting_point(self) -> tuple[str, Address]:
+        """Host of the first trainer rank, and a free port there."""
+        first, timeout_s = self.trainers[0], self._config.cluster.startup_timeout_s
+        (host,) = gather([(first, first.handle.host.remote())], stage="start-up", timeout_s=timeout_s)
+        host = "127.0.0.1" if self._config.cluster.address is None else host
+        (port,) = gather([(first, first.handle.free_port.remote())], stage="start-up", timeout_s=60)
+        return host, Address(host=host, port=port)
 
     def everyone(self) -> list[Member]:
         return [*self.trainers, *self.engines]
@@ -128,7 +137,7 @@ class Cluster:
             with contextlib.suppress(Exception):
                 ray.kill(member.handle)
         self.trainers, self.engines = [], []
-        _end_processes(list(self._processes.values()))
+        end_processes(list(self._processes.values()), _GRACE_S)
         remove(self._segments)
 
 
@@ -139,19 +148,30 @@ class TrainerGroup:
         self._cluster, self._config = cluster, config
 
     def train(self, samples: list[TrainSample]) -> list[StepStats]:
-        settings = self._config.trainer
-        packs = plan_packs(
-            samples,
-            ranks=settings.ranks,
-            minibatches=settings.minibatches,
-            micro_batch_tokens=settings.micro_batch_tokens,
-        )
-        tokens = [sum(int(pack.mask.sum()) for rank in minibatch for pack in rank) for minibatch in packs]
+        packs = self._plan(samples, self._config.trainer.minibatches)
+        sizes = [minibatch_size(minibatch) for minibatch in packs]
         calls = [
-            (member, member.handle.train.remote([minibatch[rank] for minibatch in packs], tokens))
+            (member, member.handle.train.remote([minibatch[rank] for minibatch in packs], sizes))
             for rank, member in enumerate(self._cluster.trainers)
         ]
         return gather(calls, stage="training", timeout_s=self._config.cluster.stage_timeout_s)
+
+    def reference_kl(self, rollouts: list[Rollout]) -> list[float]:
+        """Each rollout's KL to the reference, summed over its sampled tokens."""
+        (packs,) = self._plan([TrainSample(rollout=rollout, advantage=0.0) for rollout in rollouts], minibatches=1)
+        calls = [(m, m.handle.reference_kl.remote(packs[rank])) for rank, m in enumerate(self._cluster.trainers)]
+        parts = gather(calls, stage="KL to the reference", timeout_s=self._config.cluster.stage_timeout_s)
+        sums = {index: value for part in parts for index, value in part.items()}
+        return [sums[index] for index in range(len(rollouts))]
+
+    def _plan(self, samples: list[TrainSample], minibatches: int) -> list[list[list[Pack]]]:
+        settings = self._config.trainer
+        return plan_packs(
+            samples,
+            ranks=settings.ranks,
+            minibatches=minibatches,
+            micro_batch_tokens=settings.micro_batch_tokens,
+        )
 
     def save(self, folder: str) -> None:
         self._cluster.on_trainers("saving", lambda h: h.save.remote(folder))
@@ -188,11 +208,3 @@ class RolloutGroup:
 
     def peak_memory_gib(self) -> float:
         return sum(self._cluster.on_engines("memory", lambda h: h.peak_memory_gib.remote()))
-
-
-def _end_processes(processes: list[psutil.Process]) -> None:
-    """Wait for processes to end, then kill those that did not. psutil tells a process from a later one of its pid."""
-    _, alive = psutil.wait_procs(processes, timeout=_GRACE_S)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import ray
 
@@ -18,9 +20,11 @@ _OBJECT_STORE_BYTES = 256 << 20
 
 
 @contextmanager
-def ray_session(config: TrainConfig) -> Iterator[None]:
+def ray_session(config: TrainConfig, *, trainers: bool = True) -> Iterator[None]:
     """Ray for the length of a run.
 
+    Args:
+        trainers: the run has trainer ranks besides rollout engines.
     Raises:
         ConfigError: the cluster cannot be reached.
     """
@@ -30,7 +34,7 @@ def ray_session(config: TrainConfig) -> Iterator[None]:
         if cluster.address is None:
             ray.init(
                 address="local",
-                num_cpus=max(os.cpu_count() or 1, round(required_cpus(config) + 0.5)),
+                num_cpus=max(os.cpu_count() or 1, round(required_cpus(config, trainers) + 0.5)),
                 object_store_memory=_OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -46,18 +50,19 @@ def ray_session(config: TrainConfig) -> Iterator[None]:
             "or leave cluster.address unset to run on this machine."
         ) from error
     try:
-        _check_gpus(config)
+        _check_gpus(config, trainers)
         yield
     finally:
         ray.shutdown()
 
 
-def _check_gpus(config: TrainConfig) -> None:
+def _check_gpus(config: TrainConfig, trainers: bool) -> None:
     """Raises ConfigError where Ray would wait for ever for GPUs that the cluster does not have."""
     if config.cluster.device is not Device.cuda:
         return
     cluster, rollout = config.cluster, config.rollout
-    wanted = config.trainer.ranks * cluster.trainer_gpus + rollout.engines * rollout.tp * cluster.rollout_gpus
+    ranks = config.trainer.ranks if trainers else 0
+    wanted = ranks * cluster.trainer_gpus + rollout.engines * rollout.tp * cluster.rollout_gpus
     there = ray.cluster_resources().get("GPU", 0.0)
     if there < wanted:
         raise ConfigError(
@@ -67,8 +72,21 @@ def _check_gpus(config: TrainConfig) -> None:
         )
 
 
-def required_cpus(config: TrainConfig) -> float:
+def required_cpus(config: TrainConfig, trainers: bool = True) -> float:
     cluster: ClusterConfig = config.cluster
-    return (
-        config.trainer.ranks * cluster.trainer_cpus + config.rollout.engines * config.rollout.tp * cluster.rollout_cpus
-    )
+    ranks = config.trainer.ranks if trainers else 0
+    return ranks * cluster.trainer_cpus + config.rollout.engines * config.rollout.tp * cluster.rollout_cpus
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does, through the same clean-up."""
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -17,6 +17,11 @@ from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError
 
 _SCHEMA = "train_schema"
+_NO_SUCH_DATA = re.compile(
+    r"not a subclass of .?DataConfig|^eval\.sets\..* not in struct|^data\.parts\..* not in struct"
+)
+_SUFFIX = {"train": "", "eval": "_eval"}
+"""Of the run's name, so that an evaluation does not write into the folder of the training."""
 
 
 def compose_train(overrides: list[str]) -> TrainConfig:
@@ -27,14 +32,36 @@ def compose_train(overrides: list[str]) -> TrainConfig:
     Raises:
         ConfigError: an unknown key, group or recipe, a value of the wrong type, or a rule that joins fields is broken.
     """
+    return _compose("train", overrides)
+
+
+def compose_eval(overrides: list[str]) -> TrainConfig:
+    """The configuration of an evaluation: a training run's, of which it reads what rollouts need.
+
+    `model.path=FOLDER` alone means a Hugging Face model, whatever model the recipe has.
+
+    Raises:
+        ConfigError: as for a training run, or there is nothing to evaluate.
+    """
+    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    saved = ["model=huggingface"] if "model.path" in keys and not keys & {"model", "model.source"} else []
+    config = _compose("eval", [*saved, *overrides])
+    if config.eval.problems == 0:
+        raise ConfigError("eval.problems=0 leaves nothing to evaluate; want the number of held-out problems of a set")
+    return config
+
+
+def _compose(root: str, overrides: list[str]) -> TrainConfig:
+    """Compose configs/<root>.yaml, the recipe and the overrides."""
     recipe, rest = _take_recipe(overrides)
     _check_keys(rest)
     ConfigStore.instance().store(name=_SCHEMA, node=TrainConfig)
     search = [f"hydra.searchpath=[file://{shipped('recipes')}]", f"+{recipe}=recipe"] if recipe else []
-    name = [f"run.name={recipe}"] if recipe and not any(o.startswith("run.name=") for o in rest) else []
+    named = any(o.startswith("run.name=") for o in rest)
+    name = [f"run.name={recipe}{_SUFFIX[root]}"] if recipe and not named else []
     try:
         with initialize_config_dir(config_dir=str(shipped("configs")), version_base="1.3"):
-            composed = compose(config_name="train", overrides=[*search, *name, *rest])
+            composed = compose(config_name=root, overrides=[*search, *name, *rest])
         config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
@@ -56,6 +83,9 @@ def _check_keys(overrides: list[str]) -> None:
     valid, groups = valid_keys(), group_options()
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
+        group, _, package = key.partition("@")  # data@eval.sets.mine=file puts an option of the group at that key
+        if package and group in groups:
+            key = package
         known = key in groups or any(key == v or v.startswith(f"{key}.") or key.startswith(f"{v}.") for v in valid)
         if not known:
             raise ConfigError(f"unknown key '{key}'.{_nearest(key, [*valid, *groups])}")
@@ -88,7 +118,14 @@ def _explain(error: Exception) -> str:
         return f"{group}={option}: no such option. Valid: {', '.join(group_options().get(group, [])) or 'none'}"
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
-    return f"{key}: {lines[0]}" if key else lines[0]
+    line = f"{key}: {lines[0]}" if key else lines[0]
+    if _NO_SUCH_DATA.search(line):
+        options = ", ".join(group_options()["data"])
+        added = "with +data@eval.sets.NAME=OPTION or +data@data.parts.NAME=OPTION"
+        return f"{key}: no such data yet; add it first, {added}. Options: {options}"
+    if "@" in line and line.startswith("Could not override"):
+        return f"{line} A set or a part is added with + in front: +data@eval.sets.NAME=OPTION"
+    return line
 
 
 def _nearest(name: str, valid: list[str]) -> str:

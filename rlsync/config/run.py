@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rlsync.config.algorithm import AlgorithmConfig
 from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.data import DataConfig
+from rlsync.config.evaluation import EvalConfig
 from rlsync.config.kernels import KernelMode, KernelsConfig, RowParallel
 from rlsync.config.model import ModelConfig
 from rlsync.config.parity import Fault, ParityConfig
@@ -24,13 +26,9 @@ class RunConfig:
     dir: str = ""
     """Run folder; empty = runs/<name>."""
 
-
-@dataclass(kw_only=True, slots=True)
-class EvalConfig:
-    problems: int = 256
-    """Held-out problems, answered greedily; 0 = no evaluation."""
-    every: int = 0
-    """Evaluate every n steps, besides before the first and after the last."""
+    @property
+    def folder(self) -> Path:
+        return Path(self.dir or f"runs/{self.name}").expanduser().resolve()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,11 +64,40 @@ class TrainConfig:
             raise ConfigError(
                 "parity.fault plants a fault in exact kernels; with kernels=native everything differs anyway"
             )
-        if self.data.max_prompt_tokens + self.rollout.max_tokens > self.rollout.max_model_len:
+        self._check_algorithm()
+        self.data.check()
+        self.eval.check()
+        self._check_prompts("data", self.data)
+        for name, data in self.eval.sets.items():
+            self._check_prompts(f"eval.sets.{name}", data)
+
+    def _check_algorithm(self) -> None:
+        algorithm, minibatches = self.algorithm, self.trainer.minibatches
+        if algorithm.tis_cap and self.kernels.mode is KernelMode.invariant:
             raise ConfigError(
-                f"data.max_prompt_tokens={self.data.max_prompt_tokens} + rollout.max_tokens={self.rollout.max_tokens} "
-                f"exceed rollout.max_model_len={self.rollout.max_model_len}: raise the last or lower one of the others"
+                f"algorithm.tis_cap={algorithm.tis_cap}: with kernels=invariant the trainer's probabilities are the "
+                "rollout's, bit for bit, so every weight would be 1. Use algorithm.tis_cap=0, or kernels=native."
             )
+        if algorithm.overlong_buffer > self.rollout.max_tokens:
+            raise ConfigError(
+                f"algorithm.overlong_buffer={algorithm.overlong_buffer} is longer than the longest response, "
+                f"rollout.max_tokens={self.rollout.max_tokens}: every response would be punished. Use a fifth of it."
+            )
+        if algorithm.dynamic_sampling and minibatches > algorithm.group_size:
+            raise ConfigError(
+                f"trainer.minibatches={minibatches} > algorithm.group_size={algorithm.group_size}: dynamic sampling "
+                "may end with one group, and some minibatch would train on nothing. Lower the former."
+            )
+
+    def _check_prompts(self, name: str, data: DataConfig) -> None:
+        for part, leaf in data.leaves.items():
+            if leaf.max_prompt_tokens + self.rollout.max_tokens > self.rollout.max_model_len:
+                field_name = f"{name}.parts.{part}" if part else name
+                raise ConfigError(
+                    f"{field_name}.max_prompt_tokens={leaf.max_prompt_tokens} + "
+                    f"rollout.max_tokens={self.rollout.max_tokens} exceed rollout.max_model_len="
+                    f"{self.rollout.max_model_len}: raise the last or lower one of the others"
+                )
 
     def _check_placement(self) -> None:
         cluster, rollout = self.cluster, self.rollout

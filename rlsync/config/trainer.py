@@ -35,7 +35,9 @@ class TrainerConfig:
     min_lr_ratio: float = 0.0
     max_grad_norm: float = 1.0
     minibatches: int = 1
-    """Optimiser steps per batch of rollouts."""
+    """Optimiser steps per pass over the step's rollouts."""
+    epochs: int = 1
+    """Passes over the step's rollouts; only the first one's first minibatch is exactly on policy."""
     micro_batch_tokens: int = 4096
     """Most tokens of one forward pass of a rank (a longer single sequence makes its own)."""
     gradient_checkpointing: bool = True
@@ -50,6 +52,7 @@ class TrainerConfig:
             "steps": self.steps,
             "ranks": self.ranks,
             "minibatches": self.minibatches,
+            "epochs": self.epochs,
             "micro_batch_tokens": self.micro_batch_tokens,
             "threads_per_rank": self.threads_per_rank,
         }

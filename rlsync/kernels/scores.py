@@ -48,22 +48,27 @@ class _TargetScores(torch.autograd.Function):
             parts.append(backend(hidden).row_scores(_logits(hidden[rows], weight), temperature, targets[rows], *keys))
         logprobs, entropy, stats = (torch.cat([p[i] for p in parts]) for i in range(3))
         draws = None if seeds is None else torch.cat([p[3] for p in parts])
-        ctx.save_for_backward(hidden, weight, targets, stats)
+        ctx.save_for_backward(hidden, weight, targets, stats, entropy)
         ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropy, *([] if draws is None else [draws]))
+        ctx.set_materialize_grads(False)  # an output that nobody differentiates costs nothing
+        if draws is not None:
+            ctx.mark_non_differentiable(draws)
         return logprobs, entropy, draws
 
     @staticmethod
-    def backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
-        hidden, weight, targets, stats = ctx.saved_tensors
+    def backward(ctx, grad, entropy_grad, *_):  # type: ignore[no-untyped-def]
+        hidden, weight, targets, stats, entropy = ctx.saved_tensors
+        if grad is None:
+            grad = torch.zeros_like(entropy)
         # bf16 GEMMs crawl on a CPU.
         dtype = torch.float32 if hidden.device.type == "cpu" else hidden.dtype
         wide = weight.to(dtype)
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         for rows in _chunks(hidden, weight):
+            extra = (None, None) if entropy_grad is None else (entropy[rows], entropy_grad[rows])
             grads = backend(hidden).logit_grads(
-                _logits(hidden[rows], weight), ctx.temperature, targets[rows], stats[rows], grad[rows], dtype
+                _logits(hidden[rows], weight), ctx.temperature, targets[rows], stats[rows], grad[rows], dtype, *extra
             )
             if grad_hidden is not None:
                 grad_hidden[rows] = grads @ wide
@@ -90,7 +95,7 @@ def target_scores(
         targets: [T] int64.
         seeds, positions: [T] int64; with both, a token is drawn from each row, as `ops.draw` draws it.
     Returns:
-        Log-probs [T] fp32, entropy [T] fp32 (no gradient), drawn tokens [T] int64 or None.
+        Log-probs [T] fp32, entropy [T] fp32, drawn tokens [T] int64 or None. The first two are differentiable.
     """
     if (seeds is None) != (positions is None):
         raise ValueError("target_scores: a draw needs both seeds and positions")

@@ -37,15 +37,22 @@ class Policy(nn.Module):
         if mode is KernelMode.invariant:
             install(model, leaves=leaves, dtype=dtype)
 
-    def forward(self, pack: Pack, *, redraw: bool = False) -> PolicyOutput:
-        """Log-prob and entropy of every row's target; with `redraw`, the token that the row's seed draws."""
+    def forward(self, pack: Pack, *, redraw: bool = False, entropy_grad: bool = False) -> PolicyOutput:
+        """Log-prob and entropy of every row's target.
+
+        Args:
+            redraw: also draw the token that the row's seed gives.
+            entropy_grad: the entropy is to be differentiated.
+        """
         hidden = self._backbone(pack)
         weight = self.model.get_output_embeddings().weight
         if self.mode is KernelMode.invariant:
             keys = {"seeds": pack.seeds, "positions": pack.positions} if redraw else {}
             logprobs, entropy, draws = target_scores(hidden, weight, pack.targets, self.temperature, **keys)
             return PolicyOutput(logprobs=logprobs, entropy=entropy, draws=draws)
-        parts = [self._native_head(hidden, weight, pack, rows, redraw) for rows in _chunks(hidden.shape[0])]
+        parts = [
+            self._native_head(hidden, weight, pack, rows, redraw, entropy_grad) for rows in _chunks(hidden.shape[0])
+        ]
         return PolicyOutput(
             logprobs=torch.cat([p.logprobs for p in parts]),
             entropy=torch.cat([p.entropy for p in parts]),
@@ -61,12 +68,13 @@ class Policy(nn.Module):
         return out.last_hidden_state[0]
 
     def _native_head(
-        self, hidden: torch.Tensor, weight: torch.Tensor, pack: Pack, rows: slice, redraw: bool
+        self, hidden: torch.Tensor, weight: torch.Tensor, pack: Pack, rows: slice, redraw: bool, entropy_grad: bool
     ) -> PolicyOutput:
         logits = torch.nn.functional.linear(hidden[rows], weight).float()
         logprobs = torch.log_softmax(logits / self.temperature, dim=-1)
-        with torch.no_grad():
+        with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
             entropy = -(logprobs.exp() * logprobs).sum(-1)
+        with torch.no_grad():
             draws = ops.draw(logprobs, pack.seeds[rows], pack.positions[rows]) if redraw else None
         chosen = logprobs.gather(-1, pack.targets[rows, None])[:, 0]
         return PolicyOutput(logprobs=chosen, entropy=entropy, draws=draws)

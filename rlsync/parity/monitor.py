@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from rlsync.types import Pack, ParityCounts, PolicyOutput
+from rlsync.types import Pack, ParityCounts, PolicyOutput, StepStats
 
 
 def compare(pack: Pack, output: PolicyOutput, version: int) -> ParityCounts:
@@ -88,6 +88,18 @@ def judge(counts: ParityCounts, step: int) -> str | None:
             "log-probs, seed and position draw: the rollout was not sampled from this policy"
         )
     return None
+
+
+def judge_ratio(ranks: list[StepStats], step: int) -> str | None:
+    """What is wrong if the first minibatch's importance ratios are not all exactly 1; None if they are."""
+    low, high = min(rank.first_ratio_min for rank in ranks), max(rank.first_ratio_max for rank in ranks)
+    if low == high == 1.0:
+        return None
+    return (
+        f"step {step}: in the first minibatch the importance ratio goes from {low!r} to {high!r}, not exactly 1 "
+        "throughout, although no log-prob differs: the objective compares with something else than what was sampled. "
+        "This is a bug of the algorithm in use; report it, or go on with parity.on_divergence=warn."
+    )
 
 
 def digest_message(names: list[str], step: int) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 if TYPE_CHECKING:  # the command line answers without paying for torch
     from rlsync.telemetry.metrics import Metrics
@@ -26,6 +27,15 @@ class ConsoleReporter:
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """The first column is text, the others are numbers."""
+        table = Table(title=title, title_justify="left")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="right" if index else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
 
     def start(self, steps: int) -> None:
         if self.console.is_terminal:

@@ -5,6 +5,9 @@ What may differ between two equal runs is under time/, perf/ and memory/.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -24,12 +27,18 @@ class StepTimes:
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
-    def add(self, stage: str, seconds: float) -> None:
-        self.seconds[stage] += seconds
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time that the block takes."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
 
 
 def reward_metrics(scores: list[Score], rewards: torch.Tensor, silent_groups: int) -> Metrics:
-    """`rewards` [P, G] as trained on."""
+    """`rewards` [P, G] of the scores, before anything is added to them."""
     return {
         "reward/mean": float(rewards.mean()),
         "reward/std": float(rewards.std(correction=0)),
@@ -53,13 +62,15 @@ def rollout_metrics(rollouts: list[Rollout]) -> Metrics:
 
 
 def train_metrics(ranks: list[StepStats]) -> Metrics:
-    """Ranks' sums become means over the step's tokens."""
+    """Ranks' sums become means over the step's tokens, and the loss a mean over its minibatches."""
     tokens = max(1, sum(rank.loss_tokens for rank in ranks))
+    updates = max(1, ranks[0].updates + ranks[0].updates_skipped)
     return {
-        "train/loss": sum(rank.loss_sum for rank in ranks) / tokens,
+        "train/loss": sum(rank.loss for rank in ranks) / updates,
         "train/entropy": sum(rank.entropy_sum for rank in ranks) / tokens,
         "train/kl_reference": sum(rank.kl_sum for rank in ranks) / tokens,
         "train/clip_fraction": sum(rank.clipped for rank in ranks) / tokens,
+        "train/tis_truncated": sum(rank.truncated for rank in ranks) / tokens,
         "train/ratio_min": min(rank.ratio_min for rank in ranks),
         "train/ratio_max": max(rank.ratio_max for rank in ranks),
         "train/grad_norm": ranks[0].grad_norm,

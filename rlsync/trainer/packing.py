@@ -7,7 +7,7 @@ import itertools
 
 import torch
 
-from rlsync.types import Pack, TrainSample
+from rlsync.types import MinibatchSize, Pack, TrainSample
 
 
 def pack_samples(samples: list[TrainSample], ids: list[int]) -> Pack:
@@ -46,6 +46,15 @@ def plan_packs(
         packs = [_pack_bin(samples, [begin + i for i in members], filler=begin) for members in bins]
         plans.append([packs[rank::ranks] for rank in range(ranks)])
     return plans
+
+
+def minibatch_size(ranks: list[list[Pack]]) -> MinibatchSize:
+    """What a minibatch's packs, [rank][micro-batch], hold; filler does not count."""
+    packs = [pack for rank in ranks for pack in rank]
+    return MinibatchSize(
+        tokens=sum(int(pack.mask.sum()) for pack in packs),
+        sequences=sum(int((pack.sequence_ids >= 0).sum()) for pack in packs),
+    )
 
 
 def _pack_bin(samples: list[TrainSample], members: list[int], filler: int) -> Pack:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 from torch.distributed.tensor import DTensor
 
-from rlsync.algorithms.losses import clipped_loss, k3_kl
+from rlsync.algorithms.aggregation import denominator
+from rlsync.algorithms.kl import token_kl
+from rlsync.algorithms.objective import objective
+from rlsync.algorithms.sequences import sequence_sums
+from rlsync.config.algorithm import KlPlace
 from rlsync.config.parity import Coverage
 from rlsync.config.run import TrainConfig
 from rlsync.config.trainer import NonFinitePolicy
@@ -15,7 +20,10 @@ from rlsync.errors import NonFiniteError
 from rlsync.parity.monitor import compare, merge
 from rlsync.trainer.schedule import learning_rate
 from rlsync.trainer.sharded import Sharded
-from rlsync.types import Pack, ParityCounts, PolicyOutput, StepStats
+from rlsync.types import MinibatchSize, Pack, ParityCounts, PolicyOutput, StepStats
+
+_NO_VERSION = -2
+"""That of weights which sampled nothing: those after the step's first update."""
 
 
 class StepRunner:
@@ -24,14 +32,14 @@ class StepRunner:
     def __init__(self, config: TrainConfig, policy: Sharded, reference: Sharded | None) -> None:
         self._config, self._policy, self._reference = config, policy, reference
         self._updates = 0
-        self._total_updates = config.trainer.steps * config.trainer.minibatches
+        self._updates_per_step = config.trainer.minibatches * config.trainer.epochs
 
-    def run(self, minibatches: list[list[Pack]], global_tokens: list[int], version: int) -> StepStats:
+    def run(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize], version: int) -> StepStats:
         """Train on this rank's packs.
 
         Args:
             minibatches: [minibatch][micro-batch].
-            global_tokens: loss tokens of each minibatch over all ranks.
+            sizes: of each minibatch over all ranks.
             version: of the weights that the policy holds now.
         Raises:
             NonFiniteError: a gradient is not finite and the policy is to stop.
@@ -40,57 +48,92 @@ class StepRunner:
         minibatches = [[pack.to(self._policy.device) for pack in packs] for packs in minibatches]
         stats = StepStats()
         compares: list[ParityCounts] = []
-        everything = self._config.parity.coverage is Coverage.all and len(minibatches) > 1
-        if everything:
-            compares = [self._compare_only(pack, version) for packs in minibatches for pack in packs]
-        for index, (packs, tokens) in enumerate(zip(minibatches, global_tokens, strict=True)):
-            for pack in packs:
-                # After the first update the policy is no longer the one that sampled.
-                redraw = self._config.parity.redraw and index == 0 and not everything
-                output = self._forward_backward(pack, tokens, stats, redraw)
-                if not everything:
-                    compares.append(compare(pack, output, version if index == 0 else -2))
-                stats.micro_batches += 1
-            self._update(stats)
+        look_first = self._looks_first
+        if look_first:
+            minibatches, compares = self._look_first(minibatches, version)
+        for epoch in range(self._config.trainer.epochs):
+            for index, (packs, size) in enumerate(zip(minibatches, sizes, strict=True)):
+                first = epoch == 0 and index == 0
+                for pack in packs:
+                    # After the first update the policy is no longer the one that sampled.
+                    redraw = self._config.parity.redraw and first and not look_first
+                    output = self._forward_backward(pack, size, stats, redraw=redraw)
+                    if epoch == 0 and not look_first:
+                        compares.append(compare(pack, output, version if first else _NO_VERSION))
+                if first:
+                    stats.first_ratio_min, stats.first_ratio_max = stats.ratio_min, stats.ratio_max
+                self._update(stats)
         stats.parity = merge(compares)
         stats.seconds = time.perf_counter() - started
         if self._policy.device.type == "cuda":
             stats.peak_gpu_gib = torch.cuda.max_memory_allocated() / 2**30
         return stats
 
-    def _compare_only(self, pack: Pack, version: int) -> ParityCounts:
-        with torch.no_grad():
-            return compare(pack, self._policy.policy(pack, redraw=self._config.parity.redraw), version)
+    def reference_kl(self, packs: list[Pack]) -> dict[int, float]:
+        """KL estimates at the sampled tokens, summed over each sequence, by sequence id."""
+        assert self._reference is not None
+        sums: dict[int, float] = {}
+        for pack in packs:
+            pack = pack.to(self._policy.device)
+            kl = token_kl(pack.rollout_logprobs, self._reference_logprobs(pack), pack.mask, self._config.algorithm.kl)
+            ids = pack.sequence_ids.tolist()
+            sums |= dict(zip(ids, sequence_sums(kl.double(), pack.starts).tolist(), strict=True))
+        sums.pop(-1, None)  # filler
+        return sums
 
-    def _forward_backward(self, pack: Pack, global_tokens: int, stats: StepStats, redraw: bool) -> PolicyOutput:
-        config = self._config.algorithm
-        output = self._policy.policy(pack, redraw=redraw)
-        loss = clipped_loss(
-            output.logprobs, pack.rollout_logprobs, pack.advantages, pack.mask, config.clip_low, config.clip_high
-        )
-        total = loss.total
-        if self._reference is not None:
-            with torch.no_grad():
-                reference = self._reference.policy(pack).logprobs
-            kl = k3_kl(output.logprobs, reference, pack.mask)
-            total = total + config.kl_coef * kl
-            stats.kl_sum += float(kl.detach())
-        # FSDP averages gradients over ranks; the loss is a mean over the tokens of all ranks.
-        (total * (self._policy.mesh.size() / max(1, global_tokens))).backward()
+    @property
+    def _looks_first(self) -> bool:
+        """Whether an extra pass sees every pack before the first update."""
+        several = self._config.trainer.minibatches > 1
+        tis = self._config.algorithm.tis_cap > 0 and self._updates_per_step > 1
+        return tis or (several and self._config.parity.coverage is Coverage.all)
+
+    def _look_first(self, minibatches: list[list[Pack]], version: int) -> tuple[list[list[Pack]], list[ParityCounts]]:
+        """Compare every pack; packs come back with the trainer's own log-probs where the objective needs them."""
+        tis, redraw = self._config.algorithm.tis_cap > 0, self._config.parity.redraw
+        seen: list[list[Pack]] = []
+        counts = []
+        for packs in minibatches:
+            seen.append([])
+            for pack in packs:
+                with torch.no_grad():
+                    output = self._policy.policy(pack, redraw=redraw)
+                counts.append(compare(pack, output, version))
+                seen[-1].append(replace(pack, old_logprobs=output.logprobs) if tis else pack)
+        return seen, counts
+
+    def _forward_backward(self, pack: Pack, size: MinibatchSize, stats: StepStats, *, redraw: bool) -> PolicyOutput:
+        algorithm, max_tokens = self._config.algorithm, self._config.rollout.max_tokens
+        output = self._policy.policy(pack, redraw=redraw, entropy_grad=algorithm.entropy_coef > 0)
+        if algorithm.tis_cap and pack.old_logprobs is None:
+            pack = replace(pack, old_logprobs=output.logprobs.detach())
+        in_loss = self._reference is not None and algorithm.kl_in is KlPlace.loss
+        terms = objective(output, pack, algorithm, reference=self._reference_logprobs(pack) if in_loss else None)
+        loss = terms.total / denominator(size, algorithm.aggregation, max_tokens)
+        # FSDP averages gradients over ranks; the loss is a mean over the minibatch of all ranks.
+        (loss * self._policy.mesh.size()).backward()
         stats.tokens += pack.tokens.numel()
+        stats.micro_batches += 1
         stats.loss_tokens += int(pack.mask.sum())
-        stats.loss_sum += float(total.detach())
-        stats.entropy_sum += float(output.entropy[pack.mask].sum())
-        stats.clipped += loss.clipped
-        stats.ratio_min = min(stats.ratio_min, loss.ratio_min)
-        stats.ratio_max = max(stats.ratio_max, loss.ratio_max)
+        stats.loss += float(loss.detach())
+        stats.entropy_sum += float(output.entropy.detach()[pack.mask].sum())
+        stats.kl_sum += terms.kl_sum
+        stats.truncated += terms.truncated
+        stats.clipped += terms.policy.clipped
+        stats.ratio_min = min(stats.ratio_min, terms.policy.ratio_min)
+        stats.ratio_max = max(stats.ratio_max, terms.policy.ratio_max)
         return output
+
+    @torch.no_grad()
+    def _reference_logprobs(self, pack: Pack) -> torch.Tensor:
+        assert self._reference is not None
+        return self._reference.policy(pack).logprobs
 
     def _update(self, stats: StepStats) -> None:
         optimizer = self._policy.optimizer
         assert optimizer is not None
         settings = self._config.trainer
-        rate = learning_rate(self._updates, self._total_updates, settings)
+        rate = learning_rate(self._updates, settings.steps * self._updates_per_step, settings)
         norm = torch.nn.utils.clip_grad_norm_(self._policy.policy.parameters(), settings.max_grad_norm)
         stats.grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         stats.learning_rate = rate
@@ -98,6 +141,7 @@ class StepRunner:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
+            self._policy.merge_adapters()
             stats.updates += 1
         elif settings.nonfinite is NonFinitePolicy.stop:
             raise NonFiniteError(

@@ -8,12 +8,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from rlsync.checkpoint.export import export_model
+from rlsync.checkpoint.export import export_adapters, export_model
 from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
 from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.step import StepRunner
-from rlsync.types import Pack, ParamSpec, StepStats, TensorDigest
+from rlsync.types import MinibatchSize, Pack, ParamSpec, StepStats, TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
 from rlsync.weight_sync.transport import Address, Channel
 
@@ -66,17 +66,23 @@ class TrainerWorker:
             self._channel.send(torch.cat([images[spec.name].reshape(-1) for spec in bucket]))
         return self._policy.digests()
 
-    def train(self, minibatches: list[list[Pack]], global_tokens: list[int]) -> StepStats:
+    def reference_kl(self, packs: list[Pack]) -> dict[int, float]:
+        """KL to the reference summed over each sequence's sampled tokens, by sequence id (collective)."""
+        return self._runner.reference_kl(packs)
+
+    def train(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize]) -> StepStats:
         """One step (collective). The weights' version goes up by one."""
-        stats = self._runner.run(minibatches, global_tokens, self._version)
+        stats = self._runner.run(minibatches, sizes, self._version)
         self._version += 1
         return stats
 
     def save(self, folder: str) -> None:
         """Write the model in Hugging Face format (collective; rank 0 writes)."""
-        state = self._policy.full_image()
+        state, adapters = self._policy.full_image(), self._policy.adapter_image()
         if self._rank == 0:
             export_model(state, self._policy.hf_config, self._policy.dtype, self._model_path, Path(folder))
+            if adapters:
+                export_adapters(adapters, self._config.model.lora, self._model_path, Path(folder, "adapter"))
         dist.barrier()
 
 

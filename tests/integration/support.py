@@ -42,17 +42,17 @@ class Run:
 
 
 class Launcher:
-    """Starts `rlsync train` on a small version of the default recipe."""
+    """Starts `rlsync train` or another command on a small version of the default recipe."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.cache = root / "cache"
         self._count = 0
 
-    def start(self, *overrides: str, small: bool = True) -> tuple[subprocess.Popen, Path]:
+    def start(self, *overrides: str, small: bool = True, verb: str = "train") -> tuple[subprocess.Popen, Path]:
         self._count += 1
         folder = self.root / f"run{self._count}"
-        command = [sys.executable, "-m", "rlsync.cli", "train", *(SMALL if small else ())]
+        command = [sys.executable, "-m", "rlsync.cli", verb, *(SMALL if small else ())]
         command += [f"run.dir={folder}", f"model.cache_dir={self.cache}", *overrides]
         process = subprocess.Popen(
             command,
@@ -73,8 +73,8 @@ class Launcher:
             pytest.fail(f"no end within {limit_s} s\n{out}\n{err}")
         return Run(folder, process.returncode, out, err)
 
-    def run(self, *overrides: str, small: bool = True) -> Run:
-        return self.finish(*self.start(*overrides, small=small))
+    def run(self, *overrides: str, small: bool = True, verb: str = "train") -> Run:
+        return self.finish(*self.start(*overrides, small=small, verb=verb))
 
 
 def _hear_ctrl_c() -> None:

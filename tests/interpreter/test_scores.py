@@ -66,6 +66,20 @@ def test_logit_grads():
     torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_logit_grads_of_entropy():
+    logits, targets, _, _ = _inputs()
+    grad, pull = _random(T, seed=2), _random(T, seed=3)
+    _, entropy, stats, _ = gpu.row_scores(logits, TEMPERATURE, targets, None, None)
+    finite = logits.double().clamp_min(-1e4).requires_grad_()  # exp is 0 there, and autograd makes no NaN
+    rows = torch.log_softmax(finite / TEMPERATURE, -1)
+    outputs = [rows.gather(-1, targets[:, None])[:, 0], -(rows.exp() * rows).sum(-1)]
+    (expected,) = torch.autograd.grad(outputs, finite, [grad.double(), pull.double()])
+    got = gpu.logit_grads(logits, TEMPERATURE, targets, stats, grad, torch.float32, entropy, pull)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
+    plain = gpu.logit_grads(logits, TEMPERATURE, targets, stats, grad, torch.float32)
+    assert (plain.double() - expected).abs().max() > 1e-2  # the control
+
+
 def test_the_whole_function(monkeypatch):
     monkeypatch.setattr(scores, "backend", lambda _: gpu)
     monkeypatch.setattr(scores, "_MAX_ROWS", 4)

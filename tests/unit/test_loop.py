@@ -6,18 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rlsync.batch import sample_seed
 from rlsync.config.compose import compose_train
 from rlsync.config.parity import Fault
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.errors import DivergenceError
-from rlsync.loop import Sinks, TrainingLoop, sample_seed
+from rlsync.evaluation import EvalSet, Evaluator
+from rlsync.loop import Sinks, TrainingLoop
 from rlsync.rewards.scorer import Scorer
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import RunFolder, hex_bits
 from rlsync.telemetry.wandb_sink import WandbSink
-from rlsync.types import FinishReason, ParityCounts, Problem, Rollout, StepStats
+from rlsync.types import FinishReason, ParityCounts, Problem, Rollout, Score, StepStats
 
 PROBLEMS = [Problem(id=str(i), prompt=f"{i}+1=", answer=str(i + 1)) for i in range(9)]
 
@@ -50,18 +52,33 @@ class FakeRollouts:
 
 
 class FakeTrainer:
-    def __init__(self, log: list, counts: ParityCounts) -> None:
-        self.log, self.counts = log, counts
+    def __init__(self, log: list, counts: ParityCounts, ratio: float = 1.0) -> None:
+        self.log, self.counts, self.ratio = log, counts, ratio
 
     def train(self, samples):
-        self.log.append(("train", len(samples)))
-        return [StepStats(tokens=10, loss_tokens=4, updates=1, parity=replace(self.counts))]
+        self.log.append(("train", [s.advantage for s in samples]))
+        stats = StepStats(tokens=10, loss_tokens=4, updates=1, parity=replace(self.counts))
+        return [replace(stats, first_ratio_max=self.ratio)]
+
+    def reference_kl(self, rollouts):
+        self.log.append(("reference_kl", len(rollouts)))
+        return [float(index) for index in range(len(rollouts))]
 
     def save(self, folder):
         self.log.append(("save", folder.rpartition("/")[2]))
 
     def peak_memory_gib(self):
         return 1.0
+
+
+class FakeScorer:
+    """The responses to problems in `mixed` get 0 and 1 in turns, all others 1."""
+
+    def __init__(self, mixed) -> None:
+        self.mixed = mixed
+
+    def score(self, problems, completions):
+        return [Score(reward=float(n % 2 or p.id not in self.mixed)) for n, p in enumerate(problems)]
 
 
 GOOD = ParityCounts(tokens_sampled=4, tokens_compared=4)
@@ -74,21 +91,25 @@ BAD = ParityCounts(
 def build(tmp_path):
     build_char_tokenizer(tmp_path / "tokenizer", "1234567890+=")
 
-    def make(*overrides, counts=GOOD, differing=()):
+    def make(*overrides, counts=GOOD, differing=(), ratio=1.0, mixed=None):
         config = compose_train(
             ["algorithm.prompts_per_step=2", "algorithm.group_size=2", "trainer.steps=2", "telemetry=files_only",
              "reward=exact", *overrides]
         )  # fmt: skip
         log: list = []
         folder = RunFolder(tmp_path / "run", "")
+        rollouts = FakeRollouts(log, differing)
+        scorer = Scorer(config.reward, source=None) if mixed is None else FakeScorer(mixed)
+        codec = TextCodec(load_tokenizer(str(tmp_path / "tokenizer")), config.data)
+        held_out = EvalSet(name="held_out", problems=PROBLEMS[:3], codec=codec, scorer=scorer)
         loop = TrainingLoop(
             config,
-            trainer=FakeTrainer(log, counts),
-            rollouts=FakeRollouts(log, differing),
-            scorer=Scorer(config.reward, source=None),
-            codec=TextCodec(load_tokenizer(str(tmp_path / "tokenizer")), config.data),
+            trainer=FakeTrainer(log, counts, ratio),
+            rollouts=rollouts,
+            scorer=scorer,
+            codec=codec,
             prompts=PromptStream(PROBLEMS, config.seed),
-            held_out=PROBLEMS[:3],
+            evaluator=Evaluator(config, rollouts, [held_out]),
             sinks=Sinks(folder=folder, wandb=WandbSink(config.telemetry, "x", tmp_path, {}), console=ConsoleReporter()),
         )
         return loop, log, folder
@@ -109,6 +130,19 @@ def test_the_order_of_a_run(build):
     assert [e[1] for e in log if e[0] == "sync"] == [0, 1, 2]
     assert summary.steps == 2
     assert [row["step"] for row in _rows(folder)] == [1, 2]
+
+
+def test_evaluations_are_reported_before_training_and_where_asked_for(build):
+    loop, log, folder = build("eval.every=1", "eval.samples=2", "eval.k=[1,2]")
+    summary = loop.run()
+    first, second = _rows(folder)
+    assert first["eval/accuracy_initial"] == first["eval/accuracy"] == second["eval/accuracy"] == 1 / 3
+    assert summary.accuracy_before == summary.accuracy_after == 1 / 3
+    assert {"eval/held_out/pass@2_initial", "eval/held_out/pass@2", "eval/held_out/mean@2"} <= first.keys()
+    assert "eval/accuracy_initial" not in second
+    evaluations = [entry[1] for entry in log if entry[0] == "generate" and entry[2]]
+    assert evaluations[0] == evaluations[1] == evaluations[2]  # the same draws at every step
+    assert len(evaluations[0]) == 9
 
 
 def test_seeds_are_distinct_and_repeat_with_the_run(build):
@@ -166,3 +200,89 @@ def test_rollouts_hold_log_probs_as_bits(build):
     assert len(rows) == 8
     assert rows[0]["logprob_bits"] == hex_bits(torch.tensor([-0.5, -0.5])) == ["bf000000", "bf000000"]
     assert {row["weight_version"] for row in rows} == {0, 1}
+
+
+def test_an_exact_run_starts_at_a_ratio_of_exactly_one(build):
+    off = 1.0 + 2**-23
+    loop, _, folder = build(ratio=off)
+    with pytest.raises(DivergenceError, match=r"step 1: in the first minibatch.*1\.0000001192092896, not exactly 1"):
+        loop.run()
+    assert len(_rows(folder)) == 1
+    warned = build("parity=warn", ratio=off)[0].run()
+    assert len(warned.warnings) == 2
+    assert not build("kernels=native", ratio=off)[0].run().warnings  # nothing is exact there
+
+
+DYNAMIC = ("algorithm.dynamic_sampling=true", "eval.problems=0")
+
+
+def _drawn(log):
+    return [seed for entry in log if entry[0] == "generate" and not entry[2] for seed in entry[1]]
+
+
+def test_dynamic_sampling_refills_what_it_drops(build):
+    mixed, runs = {"0", "2", "4", "6", "8"}, []
+    for _ in range(2):
+        loop, log, folder = build(*DYNAMIC, mixed=mixed)
+        loop.run()
+        runs.append((_drawn(log), _rows(folder)))
+    (seeds, rows), (again, _) = runs
+    assert seeds == again
+    assert len(set(seeds)) == len(seeds)
+    assert len(seeds) == sum(2 * (row["reward/groups"] + row["reward/groups_dropped"]) for row in rows)
+    for row in rows:
+        assert (row["reward/groups"], row["reward/groups_without_signal"], row["reward/resample_failed"]) == (2, 0, 0)
+        assert (row["reward/groups_dropped"] > 0) == (row["reward/resample_rounds"] > 0)
+    assert sum(row["reward/groups_dropped"] for row in rows) > 0
+    assert all(0 not in entry[1] for entry in log if entry[0] == "train")
+    plain, _, folder = build("eval.problems=0", mixed=mixed)
+    plain.run()
+    assert sum(row["reward/groups_without_signal"] for row in _rows(folder)) > 0  # the control
+    assert sum(row["reward/groups_dropped"] for row in _rows(folder)) == 0
+
+
+def test_dynamic_sampling_trains_on_fewer_groups_when_its_rounds_are_over(build):
+    first = PromptStream(PROBLEMS, 0).next(1)[0].id
+    loop, log, folder = build(*DYNAMIC, "trainer.steps=1", "algorithm.max_resamples=1", mixed={first})
+    loop.run()
+    (row,) = _rows(folder)
+    assert [len(entry[1]) for entry in log if entry[0] == "train"] == [2]
+    assert (row["reward/groups"], row["reward/groups_dropped"], row["reward/resample_rounds"]) == (1, 2, 1)
+    assert row["reward/resample_failed"] == 0
+
+
+def test_dynamic_sampling_without_any_signal_says_so(build):
+    loop, log, folder = build(*DYNAMIC, "trainer.steps=1", "algorithm.max_resamples=2", mixed=set())
+    loop.run()
+    (row,) = _rows(folder)
+    assert [entry[1] for entry in log if entry[0] == "train"] == [[0.0] * 4]
+    assert (row["reward/groups"], row["reward/groups_without_signal"], row["reward/groups_dropped"]) == (2, 2, 4)
+    assert (row["reward/resample_rounds"], row["reward/resample_failed"]) == (2, 1)
+    assert row["perf/rollout_tokens_per_s"] * row["time/rollout"] == pytest.approx(3 * row["response/tokens"])
+
+
+def test_the_kl_to_the_reference_in_the_reward(build):
+    """Scores 0, 1, 0, 1 less 0.1 times a KL of 0, 1, 2, 3, each less the other in its group."""
+    settings = ["algorithm=rloo", "algorithm.kl_coef=0.1", "trainer.steps=1"]
+    loop, log, folder = build(*settings, mixed={p.id for p in PROBLEMS})
+    loop.run()
+    kinds = [entry[0] for entry in log]
+    assert kinds.index("reference_kl") < kinds.index("train")
+    (advantages,) = [entry[1] for entry in log if entry[0] == "train"]
+    assert advantages == pytest.approx([-0.9, 0.9, -0.9, 0.9])
+    (row,) = _rows(folder)
+    assert row["train/kl_reference"] == pytest.approx(6 / row["response/tokens"])
+    assert row["reward/shaping_mean"] == pytest.approx(-0.15)
+    assert row["reward/mean"] == 0.5
+    loop, log, _ = build(*settings, "algorithm.kl=k3", "algorithm.kl_in=loss")
+    loop.run()
+    assert "reference_kl" not in [entry[0] for entry in log]  # the control
+
+
+@pytest.mark.parametrize(("limit", "punishment"), [(2, -0.5), (3, -0.25), (4, 0.0)])
+def test_long_responses_are_punished(build, limit, punishment):
+    """All responses have two tokens."""
+    settings = ("algorithm.overlong_buffer=2", "algorithm.overlong_penalty=0.5", f"rollout.max_tokens={limit}")
+    loop, _, folder = build(*settings)
+    loop.run()
+    assert {row["reward/shaping_mean"] for row in _rows(folder)} == {punishment}

@@ -7,6 +7,9 @@ import torch
 from rlsync.kernels.cpu.logprobs import logprobs
 from rlsync.kernels.cpu.sampling import draw
 
+_NO_CHANCE = -1e4
+"""A log-prob whose exp is 0 in fp32, in place of -inf: 0 * -inf counts as 0."""
+
 
 def row_scores(
     logits: torch.Tensor,
@@ -42,8 +45,12 @@ def logit_grads(
     stats: torch.Tensor,
     grad: torch.Tensor,
     dtype: torch.dtype,
+    entropy: torch.Tensor | None = None,
+    entropy_grad: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Gradient of sum(grad * log-prob of the target) by the logits: grad (onehot - p) / temperature.
+    """Gradient of sum(grad * log-prob of the target + entropy_grad * entropy) by the logits.
+
+    grad (onehot - p) / temperature - entropy_grad p (log p + entropy) / temperature.
 
     Args:
         logits: [T, V] fp32.
@@ -51,9 +58,16 @@ def logit_grads(
         stats: [T, 2] fp32, from row_scores.
         grad: [T] fp32.
         dtype: of the result.
+        entropy, entropy_grad: [T] fp32, entropy from row_scores; or None: the entropy has no gradient.
     Returns:
         [T, V] in `dtype`.
     """
     scale = (grad / temperature)[:, None]
-    out = (logits / temperature).sub_(stats[:, :1]).sub_(stats[:, 1:]).exp_().mul_(-scale)
+    rows = (logits / temperature).sub_(stats[:, :1]).sub_(stats[:, 1:])
+    if entropy is None or entropy_grad is None:
+        out = rows.exp_().mul_(-scale)
+    else:
+        probs = rows.exp()
+        pull = rows.clamp_min_(_NO_CHANCE).add_(entropy[:, None]).mul_((entropy_grad / temperature)[:, None])
+        out = pull.add_(scale).mul_(probs).neg_()
     return out.scatter_add_(-1, targets[:, None], scale).to(dtype)

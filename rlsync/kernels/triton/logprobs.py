@@ -1,7 +1,7 @@
 """Log-softmax with temperature over fixed vocabulary chunks: x = logits / T, then x - max - log(sum).
 
-A row's chunks are summed by programs of their own and meet in order. One kernel makes these statistics for everybody: the
-order of a sum within a tile follows the layout of registers, which another kernel might have otherwise.
+A row's chunks are summed by programs of their own and meet in order. One kernel makes these statistics for everybody:
+the order of a sum within a tile follows the layout of registers, which another kernel might have otherwise.
 """
 
 from __future__ import annotations

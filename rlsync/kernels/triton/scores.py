@@ -18,14 +18,21 @@ def _target_kernel(logits, stats, targets, logprobs, size, temperature):
 
 
 @triton.jit
-def _logit_grads_kernel(logits, targets, stats, grad, out, size, temperature, TILE: tl.constexpr):
+def _logit_grads_kernel(
+    logits, targets, stats, grad, entropy, entropy_grad, out, size, temperature,
+    TILE: tl.constexpr, ENTROPY: tl.constexpr,
+):  # fmt: skip
     t = tl.program_id(0)
     row = t.to(tl.int64) * size
     at = tl.program_id(1) * TILE + tl.arange(0, TILE)
     x = scaled(logits + row, at, size, temperature)
-    p = tl.exp(log_prob(x, tl.load(stats + 2 * t), tl.load(stats + 2 * t + 1)))
+    logp = log_prob(x, tl.load(stats + 2 * t), tl.load(stats + 2 * t + 1))
+    p = tl.exp(logp)
     hit = tl.where(at == tl.load(targets + t), 1.0, 0.0)
     value = (hit - p) * tl.load(grad + t) / temperature
+    if ENTROPY:
+        pull = tl.where(p > 0, p * (logp + tl.load(entropy + t)), 0.0)  # 0 * -inf counts as 0
+        value -= pull * tl.load(entropy_grad + t) / temperature
     tl.store(out + row + at, value.to(out.dtype.element_ty), mask=at < size)
 
 
@@ -57,13 +64,17 @@ def logit_grads(
     stats: torch.Tensor,
     grad: torch.Tensor,
     dtype: torch.dtype,
+    entropy: torch.Tensor | None = None,
+    entropy_grad: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Arguments and results as in rlsync.kernels.cpu.scores."""
     logits = logits.contiguous()
     rows, size = logits.shape
+    bonus = entropy is not None and entropy_grad is not None
+    extra = (entropy.contiguous(), entropy_grad.contiguous()) if bonus else (stats, stats)  # unused
     out = torch.empty(rows, size, dtype=dtype, device=logits.device)
     _logit_grads_kernel[(rows, triton.cdiv(size, TILE))](
-        logits, targets.contiguous(), stats, grad.contiguous(), out, size, float(temperature),
-        TILE=TILE, num_warps=8, enable_fp_fusion=False,
+        logits, targets.contiguous(), stats, grad.contiguous(), *extra, out, size, float(temperature),
+        TILE=TILE, ENTROPY=bonus, num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip
     return out

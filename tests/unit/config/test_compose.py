@@ -1,5 +1,7 @@
 """Every shipped configuration composes; every mistake is named."""
 
+from dataclasses import fields
+
 import pytest
 
 from rlsync.config.compose import compose_train, to_yaml, valid_keys
@@ -20,7 +22,11 @@ def test_every_group_option_composes(group, option):
         "model=huggingface": ["model.path=x"],
         "data=file": ["data.path=x"],
         "data=hub": ["data.path=x"],
+        "data=mixture": ["+data@data.parts.a=chain_sum"],
+        "data=dapo_math": ["rollout.max_model_len=2048"],
         "reward=function": ["reward.function=a:b"],
+        "reward=judge": ["reward.judge_url=http://x"],
+        "reward=regex": ["reward.pattern=a"],
     }
     compose_train([f"{group}={option}", *needed.get(f"{group}={option}", [])])
 
@@ -41,6 +47,14 @@ def test_the_command_line_wins_over_the_recipe():
         ("kernels=fast", r"kernels=fast.*invariant, native"),
         ("recipe=grpo_arithmetic", r"grpo_arithmetic_tiny_cpu"),
         ("algorithm.group_size=1", r"group_size=1.*at least 2"),
+        ("algorithm.loss=ppo", r"algorithm\.loss.*ppo"),
+        ("algorithm.clip_low=1.5", r"clip_low=1\.5"),
+        ("algorithm.dual_clip=0.5", r"dual_clip=0\.5.*above 1"),
+        ("algorithm.entropy_coef=-1", r"entropy_coef=-1"),
+        ("algorithm.overlong_buffer=300", r"overlong_buffer=300.*max_tokens=256"),
+        ("algorithm.tis_cap=2", r"tis_cap=2.*kernels=invariant.*every weight would be 1.*kernels=native"),
+        ("algorithm.prompts_per_step=0", r"prompts_per_step=0"),
+        ("trainer.epochs=0", r"trainer\.epochs=0"),
         ("rollout.tp=3", r"rollout\.tp=3.*tree_leaves=8.*gather"),
         ("trainer.steps=0", r"trainer\.steps=0"),
         ("rollout.temperature=0", r"rollout\.temperature"),
@@ -51,6 +65,36 @@ def test_the_command_line_wins_over_the_recipe():
 def test_mistakes_are_named(override, message):
     with pytest.raises(ConfigError, match=message):
         compose_train([override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["algorithm.kl=k1", "algorithm.kl_coef=0.1"], r"kl=k1.*kl_in=loss.*k2 or kl=k3"),
+        (["algorithm=gspo", "algorithm.dual_clip=3"], r"dual_clip=3.*loss=gspo"),
+        (
+            ["algorithm=reinforce_pp", "algorithm.dynamic_sampling=true"],
+            r"dynamic_sampling=true.*reinforce_pp_baseline",
+        ),
+        (["algorithm=reinforce_pp", "algorithm.normalize_std=false"], r"normalize_std=false.*advantage=grpo"),
+        (["algorithm=dapo", "algorithm.max_resamples=0"], r"max_resamples=0"),
+        (["algorithm=dapo", "trainer.minibatches=16"], r"minibatches=16.*group_size=8"),
+        (["kernels=native", "algorithm.tis_cap=0.5"], r"tis_cap=0\.5.*below 1"),
+    ],
+)
+def test_mistakes_of_two_fields_are_named(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        compose_train(overrides)
+
+
+def test_an_algorithm_changes_what_its_paper_says_alone():
+    default, gspo = (compose_train(o).algorithm for o in ([], ["algorithm=gspo"]))
+    changed = {f.name for f in fields(default) if getattr(default, f.name) != getattr(gspo, f.name)}
+    assert changed == {"loss", "aggregation", "clip_low", "clip_high"}
+
+
+def test_truncated_importance_sampling_is_for_native_kernels():
+    assert compose_train(["kernels=native", "algorithm.tis_cap=2"]).algorithm.tis_cap == 2
 
 
 def test_tp_three_is_allowed_in_the_gather_form():

@@ -101,13 +101,77 @@ def test_a_frozen_weight_gets_no_gradient():
     assert weight.grad is None
 
 
-def test_entropy_is_a_value_alone():
+def _entropy(rows):
+    return -(rows.exp() * rows).sum(-1)
+
+
+def test_entropy():
     hidden, weight, targets = _inputs()
-    _, entropy, draws = target_scores(hidden.requires_grad_(), weight, targets, TEMPERATURE)
+    _, entropy, draws = target_scores(hidden, weight, targets, TEMPERATURE)
     rows, _ = _reference(hidden, weight, targets)
-    torch.testing.assert_close(entropy.double(), -(rows.exp() * rows).sum(-1), rtol=1e-5, atol=1e-5)
-    assert not entropy.requires_grad
+    torch.testing.assert_close(entropy.double(), _entropy(rows), rtol=1e-5, atol=1e-5)
     assert draws is None
+
+
+@pytest.mark.parametrize("rows", [4, 8192])
+@pytest.mark.parametrize("with_logprobs", [False, True])
+def test_gradients_of_entropy(with_logprobs, rows, monkeypatch):
+    monkeypatch.setattr(scores, "_MAX_ROWS", rows)
+    hidden, weight, targets = _inputs()
+    pulls = [_random(ROWS, seed=2) * with_logprobs, _random(ROWS, seed=3)]
+    leaves = [t.clone().requires_grad_() for t in (hidden, weight)]
+    logprobs, entropy, _ = target_scores(*leaves, targets, TEMPERATURE)
+    outputs = [logprobs, entropy] if with_logprobs else [entropy]
+    got = torch.autograd.grad(outputs, leaves, pulls[-len(outputs) :], retain_graph=True)
+    wide = [t.double().requires_grad_() for t in (hidden, weight)]
+    matrix = torch.log_softmax(wide[0] @ wide[1].t() / TEMPERATURE, -1)
+    chosen = matrix.gather(-1, targets[:, None])[:, 0]
+    expected = torch.autograd.grad([chosen, _entropy(matrix)], wide, [p.double() for p in pulls])
+    for g, e in zip(got, expected, strict=True):
+        torch.testing.assert_close(g.double(), e, rtol=1e-5, atol=1e-5)
+    without = torch.autograd.grad(logprobs, leaves, pulls[0])
+    assert (without[0].double() - expected[0]).abs().max() > 0.1  # the control
+
+
+class _Entropy(torch.autograd.Function):
+    """Entropy of float64 logits, with the kernels' gradient."""
+
+    @staticmethod
+    def forward(ctx, logits):
+        stats = torch.stack((logits.amax(-1) / TEMPERATURE, (logits / TEMPERATURE).logsumexp(-1)), -1)
+        stats[:, 1] -= stats[:, 0]
+        entropy = _entropy(torch.log_softmax(logits / TEMPERATURE, -1))
+        ctx.save_for_backward(logits, stats, entropy)
+        return entropy
+
+    @staticmethod
+    def backward(ctx, grad):
+        logits, stats, entropy = ctx.saved_tensors
+        nothing, targets = torch.zeros_like(grad), torch.zeros(len(grad), dtype=torch.int64)
+        kernels = ops.backend(logits)
+        return kernels.logit_grads(logits, TEMPERATURE, targets, stats, nothing, torch.float64, entropy, grad)
+
+
+def test_the_gradient_of_entropy_is_that_of_the_numbers():
+    assert torch.autograd.gradcheck(_Entropy.apply, (3 * _random(4, 9, dtype=torch.float64)).requires_grad_())
+
+
+def test_an_entropy_that_nobody_differentiates_costs_nothing(monkeypatch):
+    given = []
+    kernels = ops.backend(torch.empty(0))
+    original = kernels.logit_grads
+
+    def spy(*args):
+        given.append(args[6:])
+        return original(*args)
+
+    monkeypatch.setattr(kernels, "logit_grads", spy)
+    hidden, weight, targets = _inputs()
+    logprobs, entropy, _ = target_scores(hidden.requires_grad_(), weight, targets, TEMPERATURE)
+    logprobs.sum().backward(retain_graph=True)
+    assert given == [(None, None)]
+    (logprobs.sum() + entropy.sum()).backward()
+    assert given[1] != (None, None)  # the control
 
 
 def test_an_infinite_logit_spoils_nothing_and_a_nan_stays_visible():
@@ -118,9 +182,11 @@ def test_an_infinite_logit_spoils_nothing_and_a_nan_stays_visible():
     rest = logits[1, logits[1].isfinite()].double() / TEMPERATURE
     torch.testing.assert_close(entropy[1].double(), torch.distributions.Categorical(logits=rest).entropy())
     assert [t.isnan().tolist() for t in (logprobs, entropy)] == [[False, False, True]] * 2
-    grads = kernels.logit_grads(logits, TEMPERATURE, targets, stats, torch.ones(3), torch.float32)
-    assert grads[1, 5] == 0
-    assert grads[:2].isfinite().all()
+    for extra in ((), (entropy, torch.full((3,), 1e6))):
+        grads = kernels.logit_grads(logits, TEMPERATURE, targets, stats, torch.ones(3), torch.float32, *extra)
+        assert grads[1, 5] == 0
+        assert grads[:2].isfinite().all()
+        assert grads[2].isnan().any()
 
 
 def test_a_draw_needs_seed_and_position():

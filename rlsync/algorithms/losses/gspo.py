@@ -1,0 +1,23 @@
+"""GSPO: the clipped surrogate, sequence by sequence."""
+
+from __future__ import annotations
+
+import torch
+
+from rlsync.algorithms.losses.base import PolicyLoss, log_ratio, make_loss
+from rlsync.algorithms.losses.ppo_clip import clipped_surrogate
+from rlsync.algorithms.sequences import sequence_means, sequence_of_rows
+from rlsync.config.algorithm import AlgorithmConfig
+from rlsync.types import Pack
+
+
+def gspo(logprobs: torch.Tensor, old_logprobs: torch.Tensor, pack: Pack, config: AlgorithmConfig) -> PolicyLoss:
+    """GSPO (arXiv 2507.18071, eq. 5 and 7): PPO's surrogate of s = exp(mean over a sequence's tokens of the log-ratio).
+
+    Every token of a sequence gets the sequence's loss, so that with aggregation=sequence_mean the sum is the paper's.
+    The statistics are of s. Arguments as in ppo_clip.
+    """
+    means = sequence_means(log_ratio(logprobs, old_logprobs, pack.mask), pack.mask, pack.starts)
+    ratio = torch.exp(means).index_select(0, sequence_of_rows(pack.starts))
+    loss, cut = clipped_surrogate(ratio, pack.advantages, config)
+    return make_loss(loss, cut, ratio, pack.mask)

@@ -1,0 +1,168 @@
+"""The scored samples of a step: prompts -> rollouts -> rewards, again while dynamic sampling finds too few groups."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from rlsync.algorithms.shaping import overlong_reward
+from rlsync.config.algorithm import KlPlace
+from rlsync.config.run import TrainConfig
+from rlsync.data.prompts import PromptStream
+from rlsync.data.text import TextCodec
+from rlsync.evaluation import Generator
+from rlsync.rewards.scorer import Scorer, shuffle_rewards
+from rlsync.telemetry.metrics import Metrics, StepTimes
+from rlsync.types import Problem, Rollout, RolloutRequest, Score
+
+
+@dataclass(slots=True, kw_only=True)
+class Group:
+    """The responses to one prompt."""
+
+    problem: Problem
+    rollouts: list[Rollout]
+    texts: list[str]
+    scores: list[Score]
+
+    @property
+    def has_signal(self) -> bool:
+        return len({score.reward for score in self.scores}) > 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """What a step trains on; lists of samples go group after group."""
+
+    groups: list[Group]
+    drawn: list[Group]
+    """All groups that were drawn for it, `groups` among them."""
+    rounds: int = 0
+    """Of resampling, after the first draw."""
+    failed: bool = False
+    """No group had a signal, so the last ones are in it although they teach nothing."""
+
+    @property
+    def problems(self) -> list[Problem]:
+        return [group.problem for group in self.groups for _ in group.rollouts]
+
+    @property
+    def rollouts(self) -> list[Rollout]:
+        return [rollout for group in self.groups for rollout in group.rollouts]
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for group in self.groups for text in group.texts]
+
+    @property
+    def scores(self) -> list[Score]:
+        return [score for group in self.groups for score in group.scores]
+
+    @property
+    def rewards(self) -> torch.Tensor:
+        """[P, G] float64."""
+        return torch.tensor([[s.reward for s in group.scores] for group in self.groups], dtype=torch.float64)
+
+    @property
+    def tokens_drawn(self) -> int:
+        return sum(rollout.num_sampled for group in self.drawn for rollout in group.rollouts)
+
+    def metrics(self) -> Metrics:
+        return {
+            "reward/groups_dropped": len(self.drawn) - len(self.groups),
+            "reward/resample_rounds": self.rounds,
+            "reward/resample_failed": int(self.failed),
+        }
+
+
+class Sampler:
+    """Makes batches. Sample n of a step has the seed of (run's seed, step, n), resampling rounds counted on."""
+
+    def __init__(
+        self, config: TrainConfig, rollouts: Generator, scorer: Scorer, codec: TextCodec, prompts: PromptStream
+    ) -> None:
+        self._config, self._rollouts, self._scorer = config, rollouts, scorer
+        self._codec, self._prompts = codec, prompts
+
+    def batch(self, step: int, times: StepTimes) -> Batch:
+        """prompts_per_step groups; with dynamic sampling those with a signal (DAPO, arXiv 2503.14476, section 3.2).
+
+        The signal is in the scores, before anything is added to the rewards.
+        """
+        algorithm = self._config.algorithm
+        wanted = algorithm.prompts_per_step
+        drawn = self._draw(step, 0, wanted, times)
+        if not algorithm.dynamic_sampling:
+            return Batch(groups=drawn, drawn=drawn)
+        kept = _with_signal(drawn)
+        rounds = 0
+        while len(kept) < wanted and rounds < algorithm.max_resamples:
+            more = self._draw(step, len(drawn), wanted - len(kept), times)
+            drawn, kept = drawn + more, kept + _with_signal(more)
+            rounds += 1
+        return Batch(groups=kept or drawn[-wanted:], drawn=drawn, rounds=rounds, failed=not kept)
+
+    def _draw(self, step: int, first_group: int, count: int, times: StepTimes) -> list[Group]:
+        size = self._config.algorithm.group_size
+        first = first_group * size
+        problems = self._prompts.next(count)
+        samples = [problem for problem in problems for _ in range(size)]
+        with times.measure("rollout"):
+            rollouts = self._rollouts.generate(self._requests(step, first, samples))
+        with times.measure("reward"):
+            texts = [self._codec.decode(rollout.response) for rollout in rollouts]
+            scores = self._scorer.score(samples, texts)
+            if self._config.reward.shuffle:
+                scores = shuffle_rewards(scores, sample_seed(self._config.seed, step, -1 - first))
+        parts = [slice(begin, begin + size) for begin in range(0, len(samples), size)]
+        return [
+            Group(problem=problem, rollouts=rollouts[part], texts=texts[part], scores=scores[part])
+            for problem, part in zip(problems, parts, strict=True)
+        ]
+
+    def _requests(self, step: int, first: int, samples: list[Problem]) -> list[RolloutRequest]:
+        config = self._config
+        return [
+            RolloutRequest(
+                prompt=self._codec.encode(problem),
+                seed=sample_seed(config.seed, step, index),
+                max_tokens=config.rollout.max_tokens,
+                stop_ids=self._codec.stop_ids,
+            )
+            for index, problem in enumerate(samples, start=first)
+        ]
+
+
+def shape_rewards(
+    batch: Batch, config: TrainConfig, reference_kl: Callable[[list[Rollout]], list[float]]
+) -> tuple[torch.Tensor, Metrics]:
+    """Rewards [P, G] as trained on: the scores, less what long responses and the KL to the reference cost."""
+    algorithm, scores, metrics = config.algorithm, batch.rewards, {}
+    rewards = scores
+    lengths = torch.tensor([rollout.num_sampled for rollout in batch.rollouts])
+    if algorithm.overlong_buffer:
+        long = overlong_reward(
+            lengths,
+            max_tokens=config.rollout.max_tokens,
+            buffer=algorithm.overlong_buffer,
+            penalty=algorithm.overlong_penalty,
+        )
+        rewards = rewards + long.view_as(rewards)
+    if algorithm.kl_coef and algorithm.kl_in is KlPlace.reward:
+        kl = torch.tensor(reference_kl(batch.rollouts), dtype=torch.float64)
+        rewards = rewards - algorithm.kl_coef * kl.view_as(rewards)
+        metrics["train/kl_reference"] = float(kl.sum() / lengths.sum())
+    return rewards, metrics | {"reward/shaping_mean": float((rewards - scores).mean())}
+
+
+def sample_seed(seed: int, step: int, sample: int) -> int:
+    """A request's seed, 0 <= seed < 2^63: a hash of the run's seed, the step and the sample."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{sample}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _with_signal(groups: list[Group]) -> list[Group]:
+    return [group for group in groups if group.has_signal]
