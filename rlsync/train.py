@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
     try:
         console.say(placement(config))
         with ray_session(config), terminate_as_interrupt():
+            started = time.perf_counter()
             cluster = Cluster(config, prepared.model_path)
+            console.say(f"all actors are ready after {time.perf_counter() - started:.0f} s")
             try:
                 rollouts = RolloutGroup(cluster, config)
                 loop = TrainingLoop(

@@ -48,7 +48,14 @@ def reward_metrics(scores: list[Score], rewards: torch.Tensor, silent_groups: in
         "reward/groups_without_signal": silent_groups,
         "reward/groups": rewards.shape[0],
         "reward/errors": sum(score.error is not None for score in scores),
-    }
+    } | _part_means(scores)
+
+
+def _part_means(scores: list[Score]) -> Metrics:
+    """Of a weighted sum: the mean of each function's own number, over the samples that all functions scored."""
+    whole = [score.parts for score in scores if score.parts]
+    names = whole[0].keys() if whole else ()
+    return {f"reward/part/{name}": sum(parts[name] for parts in whole) / len(whole) for name in names}
 
 
 def rollout_metrics(rollouts: list[Rollout]) -> Metrics:

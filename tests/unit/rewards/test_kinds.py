@@ -5,6 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+import torch
 
 from rlsync.config.data import DataConfig
 from rlsync.config.reward import RewardConfig, RewardKind, WeightedReward
@@ -12,7 +13,8 @@ from rlsync.data.source import open_source
 from rlsync.errors import ConfigError, RewardError
 from rlsync.rewards import judge
 from rlsync.rewards.scorer import Scorer
-from rlsync.types import Problem
+from rlsync.telemetry.metrics import reward_metrics
+from rlsync.types import Problem, Score
 
 
 def _problems(*answers):
@@ -103,3 +105,9 @@ def test_a_bad_reply_costs_one_sample_and_a_judge_that_is_down_ends_the_run(serv
 def test_wrong_values_are_named(values, message):
     with pytest.raises(ConfigError, match=message):
         RewardConfig(**values)
+
+
+def test_parts_are_reported():
+    scores = [Score(reward=1.25, parts={"right": 1.0, "form": 1.0}), Score(reward=0.0, error="x")]
+    rows = reward_metrics(scores, torch.tensor([[1.25, 0.0]]), 0)
+    assert (rows["reward/part/right"], rows["reward/part/form"], rows["reward/errors"]) == (1.0, 1.0, 1)

@@ -1,0 +1,62 @@
+"""The code of docs/extending.md does what the page says."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlsync.config.algorithm import AlgorithmConfig
+from rlsync.config.data import DataConfig, DataSource
+from rlsync.config.reward import RewardConfig, RewardKind
+from rlsync.data.source import open_source
+from rlsync.rewards.scorer import Scorer
+from rlsync.trainer.packing import pack_samples
+from rlsync.types import FinishReason, Problem, Rollout, Split, TrainSample
+
+PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+REWARD, LOSS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+(ROW,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_a_reward(tmp_path, monkeypatch):
+    (tmp_path / "my_rewards.py").write_text(REWARD)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
+    config = RewardConfig(kind=RewardKind.function, function="my_rewards:right_and_short")
+    scorer = Scorer(config, open_source(DataConfig()))
+    problem = Problem(id="0", prompt="6*7=", answer="42")
+    rewards = [score.reward for score in scorer.score([problem] * 3, ["42", "42   ", "41"])]
+    assert rewards == pytest.approx([1.0, 0.97, 0.0])
+
+
+def test_a_data_set(tmp_path):
+    rows = [json.loads(ROW) | {"text": f"{i} * 7"} for i in range(40)]
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    source = open_source(
+        DataConfig(
+            source=DataSource.file, path=str(path), prompt_column="text", answer_column="solution.value",
+            template="Compute {question}.", warm_start_percent=0,
+        )
+    )  # fmt: skip
+    problem = source.problems(Split.train, 1, 0)[0]
+    assert re.fullmatch(r"Compute \d+ \* 7\.", problem.prompt)
+    assert problem.answer == "42"
+
+
+def test_a_loss():
+    members: dict = {}
+    exec(LOSS, members)
+    sampled = torch.tensor([False, True, True])
+    rollout = Rollout(
+        tokens=torch.tensor([1, 2, 3]), sampled=sampled, logprobs=torch.zeros(3),
+        weight_version=torch.zeros(3, dtype=torch.int32), seed=0, finish_reason=FinishReason.stop,
+    )  # fmt: skip
+    pack = pack_samples([TrainSample(rollout=rollout, advantage=2.0)], [0])
+    logprobs = torch.tensor([-0.5, -0.25, -9.0], requires_grad=True)
+    loss = members["reinforce"](logprobs, torch.zeros(3), pack, AlgorithmConfig())
+    loss.per_token.sum().backward()
+    assert torch.equal(logprobs.grad, torch.tensor([-2.0, -2.0, 0.0]))
