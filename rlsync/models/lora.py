@@ -17,7 +17,7 @@ from torch import nn
 from rlsync.config.lora import LoraConfig
 from rlsync.kernels.ops import backend
 
-ADAPTER_PARAMETERS = ("lora_a", "lora_b")
+_ADAPTER_PARAMETERS = ("lora_a", "lora_b")
 
 
 class _LowRankGradient(torch.autograd.Function):
@@ -70,6 +70,11 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
             yield name, module
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter's name is that of an A or B."""
+    return name.rpartition(".")[2] in _ADAPTER_PARAMETERS
 
 
 def merged_rows(base: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:

@@ -20,7 +20,6 @@ _FOLDER_BYTES = 1 << 24
 """Of all its files together."""
 _POLL_S = 0.05
 _SHOWN_BYTES = 1 << 16
-_UNAVAILABLE = 97
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +60,7 @@ def run_python(source: str, stdin: str, limits: Limits) -> Outcome:
             )
             timed_out = _watch(process, folder, time.monotonic() + limits.seconds)
         code = process.returncode
-        if code == _UNAVAILABLE:
+        if code == sandbox_child.UNAVAILABLE:
             raise ConfigError(_REFUSAL)
         return Outcome(exit_code=code, timed_out=timed_out, stdout=_beginning(out), stderr=_beginning(err))
 

@@ -14,7 +14,7 @@ _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _READ = 1 << 0 | 1 << 2 | 1 << 3  # execute (to map libraries), read file, read directory
 _ALL_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
-_UNAVAILABLE = 97
+UNAVAILABLE = 97
 """Exit code where the kernel lacks what holds the program."""
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom")
 
@@ -71,7 +71,7 @@ def _filter() -> bytes:
 def _confine_files(folder: str) -> None:
     abi = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1)
     if abi < 1:
-        sys.exit(_UNAVAILABLE)
+        sys.exit(UNAVAILABLE)
     handled = _ALL_BY_ABI[min(abi, 5)]
     attribute = struct.pack("Q", handled)
     ruleset = _libc.syscall(_LANDLOCK_CREATE_RULESET, attribute, len(attribute), 0)
@@ -84,7 +84,7 @@ def _confine_files(folder: str) -> None:
         _libc.syscall(_LANDLOCK_ADD_RULE, ruleset, 1, struct.pack("=Qi", allowed & handled, handle), 0)
         os.close(handle)
     if _libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0):
-        sys.exit(_UNAVAILABLE)
+        sys.exit(UNAVAILABLE)
     os.close(ruleset)
 
 
@@ -98,13 +98,13 @@ def _confine(folder: str, memory: int, seconds: int, file_bytes: int) -> None:
     ):
         resource.setrlimit(limit, (value, value))
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        sys.exit(_UNAVAILABLE)
+        sys.exit(UNAVAILABLE)
     _confine_files(folder)
     program = _filter()
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
     if os.uname().machine != "x86_64" or _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0):
-        sys.exit(_UNAVAILABLE)
+        sys.exit(UNAVAILABLE)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from rlsync.config.kernels import KernelMode
 from rlsync.config.model import ComputeDtype
 from rlsync.config.run import TrainConfig
 from rlsync.models.load import load_model
-from rlsync.models.lora import ADAPTER_PARAMETERS, add_lora, lora_layers, merged_rows
+from rlsync.models.lora import add_lora, is_adapter, lora_layers, merged_rows
 from rlsync.models.policy import Policy
 from rlsync.types import ParamSpec, TensorDigest
 from rlsync.weight_sync.digest import digest_part
@@ -44,9 +44,8 @@ class Sharded:
             temperature=config.rollout.temperature,
         )
         self.policy.train(trainable).requires_grad_(trainable)
-        self._lora = config.model.lora if trainable and config.model.lora.rank else None
-        if self._lora:
-            add_lora(model, self._lora, config.seed)
+        if trainable and config.model.lora.rank:
+            add_lora(model, config.model.lora, config.seed)
         # Casting inputs would turn fp32 old log-probs and advantages into bf16.
         precision = MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for layer in model.base_model.layers:
@@ -78,7 +77,7 @@ class Sharded:
         """Canonical tensors by Hugging Face name, in order; a tied tensor appears once."""
         for name, param in self.policy.named_parameters():
             assert isinstance(param, DTensor)
-            if name.rpartition(".")[2] not in ADAPTER_PARAMETERS:
+            if not is_adapter(name):
                 yield name.removeprefix(_PREFIX), param
 
     def specs(self) -> list[ParamSpec]:
@@ -112,7 +111,7 @@ class Sharded:
         return {
             name.removeprefix(_PREFIX): tensor.to(self.dtype, copy=True)  # compact: the gathered one may be a view
             for name, tensor in state.items()
-            if not (tied and name == f"{_PREFIX}lm_head.weight") and name.rpartition(".")[2] not in ADAPTER_PARAMETERS
+            if not (tied and name == f"{_PREFIX}lm_head.weight") and not is_adapter(name)
         }
 
     def adapter_image(self) -> dict[str, torch.Tensor]:
