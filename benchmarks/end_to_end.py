@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from shapes import build
@@ -65,7 +66,7 @@ def config_for(args: argparse.Namespace, requests: int) -> TrainConfig:
         data=DataConfig(max_prompt_tokens=PROMPT // 4),
         rollout=RolloutConfig(
             max_tokens=context // 4, max_model_len=context, max_num_seqs=requests, max_num_batched_tokens=2048,
-            kv_cache_mib=0 if cuda else 64, gpu_memory_utilization=args.memory, block_size=16 if cuda else 32,
+            kv_cache_mib=args.kv_mib if cuda else 64, gpu_memory_utilization=args.memory, block_size=16 if cuda else 32,
         ),
     )  # fmt: skip
 
@@ -94,11 +95,14 @@ def run_engine(args: argparse.Namespace) -> None:
 
     from rlsync.rollout.engine import RolloutEngine
 
+    start_profile = cProfile.Profile()
     started = time.perf_counter()
-    engine = RolloutEngine(config, str(args.model), kv_blocks=None if device is Device.cuda else 512)
+    make = partial(RolloutEngine, config, str(args.model), kv_blocks=None if device is Device.cuda else 512)
+    engine = start_profile.runcall(make) if args.profile else make()
     outcome = Outcome(start_s=time.perf_counter() - started)
     vocab = json.loads((args.model / "config.json").read_text())["vocab_size"]
-    engine.generate(requests_for(most, 8, vocab, 1))
+    for count in args.requests:
+        engine.generate(requests_for(count, 8, vocab, 1))
     kept: list[Rollout] = []
     for count in args.requests:
         batch = requests_for(count, args.tokens, vocab, 2 + count)
@@ -110,8 +114,10 @@ def run_engine(args: argparse.Namespace) -> None:
     if args.mode == "exact" and args.orders:
         outcome.order_differs = _order_differs(engine, requests_for(args.orders, None, vocab, 3))
     torch.save({"outcome": asdict(outcome), "rollouts": kept}, args.save)
+    Path(args.save).with_suffix(".json").write_text(json.dumps(asdict(outcome)))
     if args.profile:
         print(_profile(lambda: engine.generate(requests_for(args.profile, 64, vocab, 4))))
+        print("start-up\n" + _functions(start_profile, "cumtime", 60))
     engine.shutdown()
 
 
@@ -121,9 +127,6 @@ def _profile(call: Callable[[], object]) -> str:
 
     host = cProfile.Profile()
     host.runcall(call)
-    report = io.StringIO()
-    pstats.Stats(host, stream=report).sort_stats("tottime").print_stats(30)
-
     started = time.perf_counter()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         call()
@@ -133,7 +136,13 @@ def _profile(call: Callable[[], object]) -> str:
     lines = [f"wall {wall * 1e3:.0f} ms (with the profiler), kernels {busy:.0f} ms"]
     for row in rows[:22]:
         lines.append(f"{row.device_time_total / 1e3:8.1f} ms {row.count:6} x {row.device_time:8.1f} us  {row.key[:90]}")
-    return "\n".join([*lines, report.getvalue()])
+    return "\n".join([*lines, _functions(host, "tottime", 40)])
+
+
+def _functions(profiled: cProfile.Profile, order: str, count: int) -> str:
+    report = io.StringIO()
+    pstats.Stats(profiled, stream=report).sort_stats(order).print_stats(count)
+    return report.getvalue()
 
 
 def _order_differs(engine, batch: list[RolloutRequest]) -> int:  # type: ignore[no-untyped-def]
@@ -183,17 +192,15 @@ def run_trainer(args: argparse.Namespace) -> None:
 
 
 def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[str, Outcome]:
-    model = scratch / shape
-    if not model.exists():
-        build(shape, model, args.device, args.layers)
+    model = build(shape, (args.models or scratch) / shape, args.device, args.layers)
     results = {}
     for mode in args.modes:
         save = scratch / f"{shape}_{mode}.pt"
         shared = [sys.executable, __file__, "--mode", mode, "--model", str(model), "--save", str(save)]
-        for name in ("device", "tokens", "context", "memory", "profile", "orders"):
-            shared += [f"--{name}", str(getattr(args, name))]
+        for name in ("device", "tokens", "context", "memory", "kv_mib", "profile", "orders"):
+            shared += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
         shared += ["--requests", *map(str, args.requests)]
-        for role in ("engine", "trainer"):
+        for role in ("engine",) if args.speed_only else ("engine", "trainer"):
             done = subprocess.run([*shared, "--role", role], capture_output=True, text=True, check=False)
             if role == "engine" and args.profile and not done.returncode:
                 print(f"{shape} {mode} profile\n{done.stdout[done.stdout.rfind('wall ') :]}", flush=True)
@@ -227,9 +234,12 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=2000, help="random requests, sent in two orders")
     parser.add_argument("--profile", type=int, default=0, help="requests to profile after the timing")
     parser.add_argument("--memory", type=float, default=0.8, help="share of the GPU for vLLM")
+    parser.add_argument("--kv-mib", type=int, default=0, help="size of the KV cache, in place of a share of the GPU")
+    parser.add_argument("--speed-only", action="store_true", help="no trainer, no comparison")
     parser.add_argument("--layers", type=int, help="cut the depth")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--trace", type=int, default=3000, help="characters to show of a failure")
+    parser.add_argument("--models", type=Path, help="folder to keep the models in")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("--mode", help=argparse.SUPPRESS)

@@ -99,3 +99,17 @@ def test_error_is_no_larger_than_that_of_one_sum(m):
     exact = x.double() @ w.double().t()
     errors = [(matmul(x, w, None, leaves, torch.float32).double() - exact).norm() for leaves in (8, 1)]
     assert errors[0] <= 1.05 * errors[1]
+
+
+@pytest.mark.parametrize("leaves", [1, 2, 8])
+@pytest.mark.parametrize(("m", "k", "n"), [(300, 896, 1152), (300, 4864, 896), (300, 8960, 1536), (2100, 896, 1152)])
+def test_odd_depths(m, k, n, leaves):
+    """Leaves that no stage of 64 divides, as Qwen2.5's: 112, 608 and 1120 long."""
+    from rlsync.kernels.triton import matmul
+
+    x, w = _operand(m, k, "normal", 0), _operand(n, k, "normal", 1)
+    bias = torch.randn(n, device="cuda").to(torch.bfloat16)
+    whole = matmul(x, w, bias, leaves, torch.bfloat16)
+    assert all(_same(matmul(x[i : i + 1], w, bias, leaves, torch.bfloat16), whole[i : i + 1]) for i in (0, 128, m - 1))
+    assert _same(matmul(x[:64], w, bias, leaves, torch.bfloat16), whole[:64])
+    torch.testing.assert_close(whole.double(), x.double() @ w.double().t() + bias.double(), rtol=2e-2, atol=1e-2)

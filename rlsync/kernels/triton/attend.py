@@ -13,7 +13,8 @@ TILE = 64
 """Keys of a step of the online softmax."""
 SPLIT = 1024
 """Keys of a split; decode gives each its own program."""
-_ROWS = 64
+_ROWS, _WARPS, _STAGES = 64, 4, 2
+"""Of prefill: queries of a program, its warps, and how many tiles of keys it keeps in flight."""
 _NO_WINDOW = 1 << 30
 
 
@@ -85,11 +86,11 @@ def _prefill(
     lse = torch.empty(tokens, heads, dtype=torch.float32, device=q.device)
     sequences = starts.shape[0] - 1
     paged = table is not None
-    prefill[(tokens // _ROWS + sequences, heads)](
+    prefill[(heads, tokens // _ROWS + sequences)](
         q, k, v, out, lse, table if paged else starts, starts, lengths if paged else starts, sequences,
         sequences.bit_length(), heads // k.shape[1], scale * math.log2(math.e), window or _NO_WINDOW, page,
         table.shape[1] if paged else 0, heads, q.stride(0), q.stride(1), *strides, out.stride(0), out.stride(1),
-        D=dim, TILE=TILE, SPLIT=SPLIT, BM=_ROWS, PAGED=paged, num_warps=4, num_stages=2, enable_fp_fusion=False,
+        D=dim, TILE=TILE, SPLIT=SPLIT, BM=_ROWS, PAGED=paged, num_warps=_WARPS, num_stages=_STAGES, enable_fp_fusion=False,
     )  # fmt: skip
     return out, lse
 

@@ -113,12 +113,12 @@ def prefill(
     stride_qt, stride_qh, stride_kb, stride_kt, stride_kh, stride_vb, stride_vt, stride_vh, stride_ot, stride_oh,
     D: tl.constexpr, TILE: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr, PAGED: tl.constexpr,
 ):  # fmt: skip
-    """A block of BM consecutive queries of one sequence and head.
+    """A block of BM consecutive queries of one sequence and head; the longest rows, at the end, go first.
 
     starts [S + 1]: rows of q; lengths [S]: keys of a paged sequence, whose queries are its last tokens. Without
     pages, keys and values lie at the same rows as the queries.
     """
-    block, head = tl.program_id(0), tl.program_id(1)
+    head, block = tl.program_id(0), tl.num_programs(1) - 1 - tl.program_id(1)
     seq = _sequence_of(block, starts, sequences, rounds, BM)
     begin = tl.load(starts + seq)
     count = tl.load(starts + seq + 1) - begin

@@ -77,8 +77,12 @@ def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool)
 def block_tile(m: int, n: int, leaves: int, leaf_k: int) -> BlockTile:
     """Tile for few rows, odd shapes or another GPU."""
     rows = 16 if m <= 16 else 64
+    if leaves <= 2 and n >= 16384:
+        return BlockTile(rows, 64, 128, 4, 4, False)
     if leaves <= 2:
-        return BlockTile(rows, 64 if n >= 16384 else 32, 128, 4, 4, False)
+        if rows == 16 and leaf_k % 256 == 0:
+            return BlockTile(16, 32, 256, 4, 4, False)
+        return BlockTile(rows, 32 if n > 2048 else 16, 128, 4, 6 if n > 2048 else 5, False)
     if m <= 16 and leaf_k % 64 == 0:
         return BlockTile(rows, 16, 64, 8, 3, True)
     return BlockTile(rows, 128 if n >= 2048 else 64, 64, 4, 4, False)
