@@ -62,7 +62,11 @@ class FakeTrainer:
 
     def reference_kl(self, rollouts):
         self.log.append(("reference_kl", len(rollouts)))
-        return [float(index) for index in range(len(rollouts))]
+        return [index * r.sampled.double() / r.num_sampled for index, r in enumerate(rollouts)]
+
+    def values(self, rollouts):
+        self.log.append(("values", len(rollouts)))
+        return [0.25 * r.sampled.float() for r in rollouts]
 
     def save(self, folder):
         self.log.append(("save", folder.rpartition("/")[2]))

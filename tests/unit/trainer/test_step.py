@@ -175,21 +175,21 @@ def test_the_entropy_bonus_raises_entropy():
 
 
 @pytest.mark.parametrize("kind", KlKind)
-def test_kl_to_the_reference_by_response(kind):
+def test_kl_to_the_reference_by_token(kind):
     config = _config(f"algorithm.kl={kind}", "algorithm.kl_coef=0.1", "algorithm.kl_in=reward")
     samples, reference = _samples(), FakeSharded(seed=1)
     rows = torch.log_softmax(reference.policy.weight.detach(), -1).double()
     runner = StepRunner(config, FakeSharded(), reference)
-    got: dict[int, float] = {}
+    got: dict[int, torch.Tensor] = {}
     for ranks in plan_packs(samples, ranks=2, minibatches=1, micro_batch_tokens=20)[0]:
         got |= runner.reference_kl(ranks)
     assert sorted(got) == list(range(len(samples)))
     for index, sample in enumerate(samples):
-        tokens, want = sample.rollout.tokens, 0.0
+        tokens, want = sample.rollout.tokens, [0.0, 0.0]
         for t in range(2, len(tokens)):
             d = float(rows[tokens[t - 1], tokens[t]]) - float(sample.rollout.logprobs[t])
-            want += {KlKind.k1: -d, KlKind.k2: d * d / 2, KlKind.k3: torch.tensor(d).exp().item() - d - 1}[kind]
-        assert got[index] == pytest.approx(want, rel=1e-4, abs=1e-5)
+            want.append({KlKind.k1: -d, KlKind.k2: d * d / 2, KlKind.k3: torch.tensor(d).exp().item() - d - 1}[kind])
+        assert got[index].tolist() == pytest.approx(want, rel=1e-4, abs=1e-5)
 
 
 def test_the_kl_in_the_reward_is_not_in_the_loss():
