@@ -165,6 +165,28 @@ def test_the_capped_weight_scales_the_gradient():
     torch.testing.assert_close(moved[2.5], 2 * moved[1.25], rtol=1e-4, atol=1e-6)
 
 
+def test_the_policy_waits_for_the_critic():
+    """Weights of version 4 are the fifth step's."""
+    samples, settings = _samples(), ("algorithm=ppo", "trainer.minibatches=3", "trainer.epochs=2")
+    still, (stats,) = _run(_config(*settings, "critic.warmup_steps=5"), samples)
+    assert torch.equal(still, Table().weight)
+    assert (stats.updates, stats.updates_skipped, stats.grad_norm, stats.minibatches) == (0, 0, 0.0, 3)
+    assert (stats.ratio_min, stats.ratio_max, stats.parity.tokens_different) == (1.0, 1.0, 0)
+    assert stats.parity.tokens_compared == sum(s.rollout.num_sampled for s in samples)
+    moved, (stats,) = _run(_config(*settings, "critic.warmup_steps=4"), samples)
+    assert not torch.equal(moved, Table().weight)  # the control
+    assert (stats.updates, stats.minibatches) == (6, 6)
+    assert stats.learning_rate == 0.5
+
+
+def test_advantages_of_tokens_equal_to_the_samples_are_the_samples():
+    samples = _samples()
+    spread = [replace(s, advantage=torch.full((s.rollout.tokens.numel(),), s.advantage)) for s in samples]
+    assert torch.equal(_run(_config(), spread)[0], _run(_config(), samples)[0])
+    spread[4].advantage[-1] += 1.0
+    assert not torch.equal(_run(_config(), spread)[0], _run(_config(), samples)[0])  # the control: one token's
+
+
 def test_the_entropy_bonus_raises_entropy():
     samples = [replace(s, advantage=0.0) for s in _samples()]
     entropies = [_run(_config("trainer.epochs=5", f"algorithm.entropy_coef={c}"), samples)[1][0].entropy_sum for c in
