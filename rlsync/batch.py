@@ -137,25 +137,36 @@ class Sampler:
 
 
 def shape_rewards(
-    batch: Batch, config: TrainConfig, reference_kl: Callable[[list[Rollout]], list[float]]
-) -> tuple[torch.Tensor, Metrics]:
-    """Rewards [P, G] as trained on: the scores, less what long responses and the KL to the reference cost."""
-    algorithm, scores, metrics = config.algorithm, batch.rewards, {}
-    rewards = scores
-    lengths = torch.tensor([rollout.num_sampled for rollout in batch.rollouts])
+    batch: Batch, config: TrainConfig, reference_kl: Callable[[list[Rollout]], list[torch.Tensor]]
+) -> tuple[list[torch.Tensor], Metrics]:
+    """Rewards as trained on, each rollout's [T] float64.
+
+    The score, less what a long response costs, is at the last sampled token; each token pays its KL to the reference.
+    """
+    algorithm, scores, rollouts = config.algorithm, batch.rewards.flatten(), batch.rollouts
+    lengths = torch.tensor([rollout.num_sampled for rollout in rollouts])
+    ends, metrics = scores, {}
     if algorithm.overlong_buffer:
-        long = overlong_reward(
+        ends = ends + overlong_reward(
             lengths,
             max_tokens=config.rollout.max_tokens,
             buffer=algorithm.overlong_buffer,
             penalty=algorithm.overlong_penalty,
         )
-        rewards = rewards + long.view_as(rewards)
+    rewards = [_at_the_end(rollout, end) for rollout, end in zip(rollouts, ends, strict=True)]
     if algorithm.kl_coef and algorithm.kl_in is KlPlace.reward:
-        kl = torch.tensor(reference_kl(batch.rollouts), dtype=torch.float64)
-        rewards = rewards - algorithm.kl_coef * kl.view_as(rewards)
-        metrics["train/kl_reference"] = float(kl.sum() / lengths.sum())
-    return rewards, metrics | {"reward/shaping_mean": float((rewards - scores).mean())}
+        kl = reference_kl(rollouts)
+        rewards = [reward - algorithm.kl_coef * each for reward, each in zip(rewards, kl, strict=True)]
+        metrics["train/kl_reference"] = float(torch.cat(kl).sum() / lengths.sum())
+    sums = torch.stack([reward.sum() for reward in rewards])
+    return rewards, metrics | {"reward/shaping_mean": float((sums - scores).mean())}
+
+
+def _at_the_end(rollout: Rollout, reward: torch.Tensor) -> torch.Tensor:
+    """[T] float64: `reward` [] at the last sampled token, 0 elsewhere."""
+    rewards = torch.zeros(rollout.tokens.numel(), dtype=torch.float64)
+    rewards[rollout.sampled.nonzero()[-1]] = reward
+    return rewards
 
 
 def sample_seed(seed: int, step: int, sample: int) -> int:

@@ -1,6 +1,6 @@
 """The training loop: one verb a line. Knows protocols only, neither Ray nor vLLM.
 
-A step: sync weights -> rollouts -> rewards -> advantages -> train (compares every token) -> judge -> log -> save.
+A step: sync weights -> rollouts -> rewards -> credit -> train (compares every token) -> judge -> log -> save.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rlsync.algorithms.advantages import compute_advantages, groups_without_signal
+import torch
+
+from rlsync.algorithms.advantages import groups_without_signal
 from rlsync.batch import Batch, Sampler, shape_rewards
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault, OnDivergence
 from rlsync.config.run import TrainConfig
+from rlsync.credit import assign_credit
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
 from rlsync.errors import DivergenceError
@@ -29,7 +32,8 @@ from rlsync.types import Rollout, RolloutRequest, StepStats, TrainSample
 
 class Trainer(Protocol):
     def train(self, samples: list[TrainSample]) -> list[StepStats]: ...
-    def reference_kl(self, rollouts: list[Rollout]) -> list[float]: ...
+    def reference_kl(self, rollouts: list[Rollout]) -> list[torch.Tensor]: ...
+    def values(self, rollouts: list[Rollout]) -> list[torch.Tensor]: ...
     def save(self, folder: str) -> None: ...
     def peak_memory_gib(self) -> float: ...
 
@@ -108,13 +112,14 @@ class TrainingLoop:
             batch = self._sampler.batch(step, times)
             with times.measure("reward"):
                 rewards, shaping = shape_rewards(batch, self._config, self._trainer.reference_kl)
-            advantages = compute_advantages(rewards, self._config.algorithm).flatten().tolist()
-            self._save_rollouts(step, batch, advantages)
             with times.measure("train"):
-                pairs = zip(batch.rollouts, advantages, strict=True)
-                ranks = self._trainer.train([TrainSample(rollout=r, advantage=a) for r, a in pairs])
+                credit = assign_credit(batch.rollouts, rewards, self._config.algorithm, self._trainer.values)
+            self._save_rollouts(step, batch, credit.samples)
+            with times.measure("train"):
+                ranks = self._trainer.train(credit.samples)
             row |= m.reward_metrics(batch.scores, batch.rewards, groups_without_signal(batch.rewards))
             row |= batch.metrics() | m.rollout_metrics(batch.rollouts) | m.train_metrics(ranks) | shaping
+            row |= credit.metrics | m.critic_metrics(ranks)
             parity, counts = m.parity_metrics(ranks, len(different))
             row |= parity
             wrong = judge(counts, step) or self._judge_ratio(ranks, step)
@@ -153,11 +158,9 @@ class TrainingLoop:
             raise DivergenceError(digest_message(different, step))
         return different
 
-    def _save_rollouts(self, step: int, batch: Batch, advantages: list[float]) -> None:
+    def _save_rollouts(self, step: int, batch: Batch, samples: list[TrainSample]) -> None:
         if self._config.telemetry.save_rollouts:
-            self._sinks.folder.write_rollouts(
-                step, batch.problems, batch.rollouts, batch.texts, batch.scores, advantages
-            )
+            self._sinks.folder.write_rollouts(step, batch.problems, samples, batch.texts, batch.scores)
 
     def _judge_ratio(self, ranks: list[StepStats], step: int) -> str | None:
         return judge_ratio(ranks, step) if self._config.kernels.mode is KernelMode.invariant else None

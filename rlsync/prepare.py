@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedConfig
 
 from rlsync import __version__
 from rlsync.checkpoint.export import export_model
@@ -27,7 +28,7 @@ from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.errors import ConfigError, DataError, told_of
 from rlsync.evaluation import EvalSet
 from rlsync.kernels.order import check_leaves_divide
-from rlsync.models.load import load_config
+from rlsync.models.load import load_config, load_critic_config
 from rlsync.models.tiny import TILDE, Example, build_tiny, demonstrations, warm_start
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import Problem, Split
@@ -77,6 +78,8 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     training = source.problems(Split.train, wanted, config.seed) if trains else []
     drawn = [_draw(config, name, source) for name in config.eval.chosen if config.eval.problems]
     model_path = model_folder(config, source, say)
+    if trains and config.critic.path:
+        check_critic(config, model_path)
     tokenizer = load_tokenizer(model_path)
     codec = TextCodec(tokenizer, config.data)
     if trains:
@@ -132,6 +135,23 @@ def check_model(config: TrainConfig) -> None:
     if config.kernels.mode is KernelMode.native:
         return
     check_heads(model.num_attention_heads, model.num_key_value_heads, config.rollout.tp)
+    _check_leaves(model, config)
+
+
+def check_critic(config: TrainConfig, model_path: str) -> None:
+    """Raises ConfigError if critic.path cannot be loaded, made exact, or given the policy's tokens."""
+    path, mode = config.critic.path, config.kernels.mode
+    critic, policy = load_critic_config(path, mode), load_config(model_path, mode)
+    if critic.vocab_size != policy.vocab_size:
+        raise ConfigError(
+            f"critic.path={path}: its vocabulary has {critic.vocab_size} tokens and the policy's {policy.vocab_size}, "
+            "and it reads the policy's tokens. Take a critic of the same tokenizer."
+        )
+    if mode is KernelMode.invariant:
+        _check_leaves(critic, config)
+
+
+def _check_leaves(model: PreTrainedConfig, config: TrainConfig) -> None:
     if config.kernels.row_parallel is RowParallel.tree:
         head_dim = model.head_dim or model.hidden_size // model.num_attention_heads
         check_leaves_divide("o_proj", model.num_attention_heads * head_dim, config.leaves)

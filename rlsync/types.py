@@ -88,11 +88,24 @@ class Score:
 
 
 @dataclass(slots=True, kw_only=True)
+class ValueTarget:
+    """What the critic's loss needs, at each sampled token; 0 where not sampled."""
+
+    old: torch.Tensor
+    """[T] float32: the value before the step of what the token was sampled after."""
+    returns: torch.Tensor
+    """[T] float32: what the value should be."""
+
+
+@dataclass(slots=True, kw_only=True)
 class TrainSample:
     """One rollout with what its loss needs."""
 
     rollout: Rollout
-    advantage: float
+    advantage: float | torch.Tensor
+    """One number for the whole response, or [T] float32 for each sampled token; 0 where not sampled."""
+    value: ValueTarget | None = None
+    """Where there is a critic to train."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -127,6 +140,10 @@ class Pack:
     old_logprobs: torch.Tensor | None = None
     """[T] the trainer's own log-probs at the sampler's weights, where truncated importance sampling asks for them;
     None: the rollout's stand for them."""
+    old_values: torch.Tensor | None = None
+    """[T] float32 critic's values of the rows before the step; None without a critic, as below."""
+    returns: torch.Tensor | None = None
+    """[T] float32."""
 
     def to(self, device: torch.device) -> Pack:
         """A copy with all tensors on `device`; the pack itself where they are there."""
@@ -204,6 +221,23 @@ class ParityCounts:
 
 
 @dataclass(slots=True, kw_only=True)
+class CriticStats:
+    """What one trainer rank reports of the critic's step; sums are over the rank's own tokens, in every epoch."""
+
+    tokens: int = 0
+    """Of the loss."""
+    loss: float = 0.0
+    """The rank's share, summed over minibatches."""
+    clipped: int = 0
+    """Tokens whose gradient the clip cut off."""
+    grad_norm: float = 0.0
+    learning_rate: float = 0.0
+    updates: int = 0
+    updates_skipped: int = 0
+    """Left out because a gradient was not finite."""
+
+
+@dataclass(slots=True, kw_only=True)
 class StepStats:
     """What one trainer rank reports of a training step; sums are over the rank's own tokens, in every epoch."""
 
@@ -226,6 +260,7 @@ class StepStats:
     grad_norm: float = 0.0
     learning_rate: float = 0.0
     micro_batches: int = 0
+    minibatches: int = 0
     updates: int = 0
     """Optimiser steps taken."""
     updates_skipped: int = 0
@@ -234,3 +269,4 @@ class StepStats:
     peak_gpu_gib: float = 0.0
     """Most memory that the rank's tensors have held on its GPU; 0 on a CPU."""
     parity: ParityCounts = field(default_factory=ParityCounts)
+    critic: CriticStats | None = None

@@ -18,6 +18,8 @@ from rlsync.weight_sync.plan import SyncPlan
 from rlsync.weight_sync.transport import Address, own_host
 
 if TYPE_CHECKING:
+    import torch
+
     from rlsync.rollout.engine import RolloutEngine
     from rlsync.trainer.worker import TrainerWorker
 
@@ -78,8 +80,11 @@ class TrainerActor(_Actor):
     def send_weights(self) -> list[TensorDigest]:
         return self._worker.send_weights()
 
-    def reference_kl(self, packs: list[Pack]) -> dict[int, float]:
+    def reference_kl(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
         return self._worker.reference_kl(packs)
+
+    def values(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
+        return self._worker.values(packs)
 
     def train(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize]) -> StepStats:
         return self._worker.train(minibatches, sizes)

@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 import ray
+import torch
 
 from rlsync.cluster.actors import RolloutActor, TrainerActor
 from rlsync.cluster.calls import Member, gather
@@ -156,13 +157,23 @@ class TrainerGroup:
         ]
         return gather(calls, stage="training", timeout_s=self._config.cluster.stage_timeout_s)
 
-    def reference_kl(self, rollouts: list[Rollout]) -> list[float]:
-        """Each rollout's KL to the reference, summed over its sampled tokens."""
+    def reference_kl(self, rollouts: list[Rollout]) -> list[torch.Tensor]:
+        """Each rollout's KL to the reference, [T] float64; 0 where not sampled."""
+        return self._of_tokens("KL to the reference", rollouts, lambda h, packs: h.reference_kl.remote(packs))
+
+    def values(self, rollouts: list[Rollout]) -> list[torch.Tensor]:
+        """The critic's values of what came before each token of each rollout, [T] float32; 0 where not sampled."""
+        return self._of_tokens("values", rollouts, lambda h, packs: h.values.remote(packs))
+
+    def _of_tokens(
+        self, stage: str, rollouts: list[Rollout], call: Callable[[Any, list[Pack]], Any]
+    ) -> list[torch.Tensor]:
+        """What a collective on packs, which gets the actor's handle, says of each rollout's tokens."""
         (packs,) = self._plan([TrainSample(rollout=rollout, advantage=0.0) for rollout in rollouts], minibatches=1)
-        calls = [(m, m.handle.reference_kl.remote(packs[rank])) for rank, m in enumerate(self._cluster.trainers)]
-        parts = gather(calls, stage="KL to the reference", timeout_s=self._config.cluster.stage_timeout_s)
-        sums = {index: value for part in parts for index, value in part.items()}
-        return [sums[index] for index in range(len(rollouts))]
+        calls = [(m, call(m.handle, packs[rank])) for rank, m in enumerate(self._cluster.trainers)]
+        parts = gather(calls, stage=stage, timeout_s=self._config.cluster.stage_timeout_s)
+        found = {index: value for part in parts for index, value in part.items()}
+        return [found[index] for index in range(len(rollouts))]
 
     def _plan(self, samples: list[TrainSample], minibatches: int) -> list[list[list[Pack]]]:
         settings = self._config.trainer

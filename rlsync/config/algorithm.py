@@ -17,6 +17,8 @@ class AdvantageKind(StrEnum):
     """Less the mean of the step's whole batch, over its standard deviation (REINFORCE++, arXiv 2501.03262)."""
     reinforce_pp_baseline = "reinforce_pp_baseline"
     """Less the group's mean, over the standard deviation in the whole batch (same paper)."""
+    gae = "gae"
+    """Of each token, from a critic's values: generalised advantage estimation (arXiv 1506.02438)."""
 
 
 class LossKind(StrEnum):
@@ -52,7 +54,7 @@ class KlPlace(StrEnum):
     loss = "loss"
     """Each token's estimate is added to its loss (GRPO)."""
     reward = "reward"
-    """A response's summed estimates are subtracted from its reward (RLOO, REINFORCE++)."""
+    """Each token's estimate is subtracted from its reward (PPO); a response's sum for all other advantages (RLOO)."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -63,6 +65,13 @@ class AlgorithmConfig:
     prompts_per_step: int = 16
     normalize_std: bool = True
     """Of `grpo`: divide by the group's standard deviation (off: Dr. GRPO, arXiv 2503.20783)."""
+    gamma: float = 1.0
+    """Of `gae`: discount of a reward for each token before it."""
+    gae_lambda: float = 1.0
+    """Of `gae`: weight of each further token's surprise. 1 uses the critic as a baseline alone, so that an untrained
+    one biases nothing; less trusts its later values, for less variance."""
+    whiten: bool = True
+    """Of `gae`: less the mean, over the standard deviation of the step's sampled tokens."""
     loss: LossKind = LossKind.ppo_clip
     aggregation: Aggregation = Aggregation.token_mean
     clip_low: float = 0.2
@@ -90,8 +99,13 @@ class AlgorithmConfig:
     max_resamples: int = 4
     """Rounds of prompts that dynamic sampling may add to the first."""
 
+    @property
+    def has_critic(self) -> bool:
+        return self.advantage is AdvantageKind.gae
+
     def __post_init__(self) -> None:
         self._check_groups()
+        self._check_gae()
         self._check_clips()
         self._check_kl()
         if self.entropy_coef < 0:
@@ -107,11 +121,12 @@ class AlgorithmConfig:
 
     def _check_groups(self) -> None:
         batch_wide = self.advantage in (AdvantageKind.reinforce_pp, AdvantageKind.reinforce_pp_baseline)
-        alone = self.advantage is AdvantageKind.reinforce_pp
+        alone = self.advantage in (AdvantageKind.reinforce_pp, AdvantageKind.gae)
         if self.group_size < (1 if alone else 2):
             raise ConfigError(
                 f"algorithm.group_size={self.group_size}: a group-relative advantage needs at least 2 responses to a "
-                "prompt (a group of one always has advantage 0). Use 8 or 16; only advantage=reinforce_pp takes 1."
+                "prompt (a group of one always has advantage 0). Use 8 or 16; only advantage=reinforce_pp and "
+                "advantage=gae take 1."
             )
         if self.prompts_per_step < 1:
             raise ConfigError(f"algorithm.prompts_per_step={self.prompts_per_step}: must be at least 1")
@@ -127,12 +142,35 @@ class AlgorithmConfig:
             )
         if self.dynamic_sampling and alone:
             raise ConfigError(
-                "algorithm.dynamic_sampling=true: with advantage=reinforce_pp a group of equal rewards teaches as any "
-                "other, and dropping it would bias the batch. Use advantage=reinforce_pp_baseline, or turn it off."
+                f"algorithm.dynamic_sampling=true: with advantage={self.advantage} a group of equal rewards teaches as "
+                "any other, and dropping it would bias the batch. Use advantage=reinforce_pp_baseline, or turn it off."
             )
         if self.dynamic_sampling and self.max_resamples < 1:
             raise ConfigError(
                 f"algorithm.max_resamples={self.max_resamples}: with dynamic_sampling it must be at least 1"
+            )
+
+    def _check_gae(self) -> None:
+        if not 0 < self.gamma <= 1 or not 0 <= self.gae_lambda <= 1:
+            raise ConfigError(
+                f"algorithm.gamma={self.gamma}, algorithm.gae_lambda={self.gae_lambda}: want 0 < gamma <= 1 and "
+                "0 <= gae_lambda <= 1"
+            )
+        if not self.has_critic and (self.gamma != 1 or self.gae_lambda != 1 or not self.whiten):
+            raise ConfigError(
+                f"algorithm.gamma={self.gamma}, algorithm.gae_lambda={self.gae_lambda}, algorithm.whiten={self.whiten}:"
+                f" they are parts of advantage=gae and mean nothing to advantage={self.advantage}. Leave them at 1, 1 "
+                "and true, or use algorithm=ppo."
+            )
+        if self.has_critic and not self.normalize_std:
+            raise ConfigError(
+                "algorithm.normalize_std=false: it is of advantage=grpo; what gae divides by is algorithm.whiten's. "
+                "Use algorithm.whiten=false, or leave it on."
+            )
+        if self.has_critic and self.loss is LossKind.gspo:
+            raise ConfigError(
+                "algorithm.loss=gspo has one ratio for a whole response, and advantage=gae an advantage for each "
+                "token. Use loss=ppo_clip or cispo."
             )
 
     def _check_clips(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlsync.config.algorithm import AlgorithmConfig
 from rlsync.config.cluster import ClusterConfig, Device
+from rlsync.config.critic import CriticConfig
 from rlsync.config.data import DataConfig
 from rlsync.config.evaluation import EvalConfig
 from rlsync.config.kernels import KernelMode, KernelsConfig, RowParallel
@@ -39,6 +40,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     kernels: KernelsConfig = field(default_factory=KernelsConfig)
@@ -65,6 +67,7 @@ class TrainConfig:
                 "parity.fault plants a fault in exact kernels; with kernels=native everything differs anyway"
             )
         self._check_algorithm()
+        self._check_critic()
         self.data.check()
         self.eval.check()
         self._check_prompts("data", self.data)
@@ -87,6 +90,18 @@ class TrainConfig:
             raise ConfigError(
                 f"trainer.minibatches={minibatches} > algorithm.group_size={algorithm.group_size}: dynamic sampling "
                 "may end with one group, and some minibatch would train on nothing. Lower the former."
+            )
+
+    def _check_critic(self) -> None:
+        if not self.algorithm.has_critic and self.critic != CriticConfig():
+            raise ConfigError(
+                f"critic.* is set, and algorithm.advantage={self.algorithm.advantage} holds no critic. Use "
+                "algorithm=ppo, or leave critic.* out."
+            )
+        if self.critic.warmup_steps >= self.trainer.steps:
+            raise ConfigError(
+                f"critic.warmup_steps={self.critic.warmup_steps} of trainer.steps={self.trainer.steps}: the policy "
+                "would never train. Lower the former."
             )
 
     def _check_prompts(self, name: str, data: DataConfig) -> None:

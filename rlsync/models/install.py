@@ -20,7 +20,10 @@ from rlsync.kernels.order import check_leaves_divide
 from rlsync.kernels.rope import rope_table, spec_from_config
 
 ATTENTION = "rlsync"
-SUPPORTED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+_FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+SUPPORTED = tuple(f"{family}ForCausalLM" for family in _FAMILIES)
+SUPPORTED_CRITICS = (*SUPPORTED, *(f"{family}ForSequenceClassification" for family in _FAMILIES))
+"""What a critic may be made from."""
 
 _NORMS = (
     modeling_llama.LlamaRMSNorm,
@@ -116,13 +119,13 @@ def packed_attention_forward(
     return ops.packed_attention(q, k, v, starts, scaling, sliding_window or 0, longest=longest)[None], None
 
 
-def check_supported(config: PreTrainedConfig) -> None:
+def check_supported(config: PreTrainedConfig, supported: tuple[str, ...] = SUPPORTED) -> None:
     """Raises ConfigError for a model whose forward pass rlsync cannot make exact, and says why."""
     architectures = config.architectures or []
-    if not any(name in SUPPORTED for name in architectures):
+    if not any(name in supported for name in architectures):
         raise ConfigError(
             f"model architecture {', '.join(architectures) or 'unknown'} is not supported by kernels=invariant. "
-            f"Supported: {', '.join(SUPPORTED)}. kernels=native trains any causal model, without the guarantee."
+            f"Supported: {', '.join(supported)}. kernels=native trains any causal model, without the guarantee."
         )
     if config.hidden_act != "silu":
         raise ConfigError(f"hidden_act={config.hidden_act} is not supported: the gated activation is SiLU")
@@ -138,13 +141,13 @@ def install(model: PreTrainedModel, *, leaves: int, dtype: torch.dtype) -> None:
     """Make every floating-point op of `model`'s backbone one of rlsync's.
 
     Args:
-        model: a causal LM or its backbone, before `fully_shard`.
+        model: a causal LM, a sequence classifier or a backbone, before `fully_shard`.
         leaves: of the tree; 1 for the gather form.
         dtype: compute dtype.
     Raises:
         ConfigError: an unsupported model, or a K that the leaves do not divide.
     """
-    check_supported(model.config)
+    check_supported(model.config, SUPPORTED_CRITICS)
     AttentionInterface.register(ATTENTION, packed_attention_forward)
     AttentionMaskInterface.register(ATTENTION, lambda *args, **kwargs: None)
     model.set_attn_implementation(ATTENTION)

@@ -5,42 +5,96 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from rlsync.config.kernels import KernelMode
 from rlsync.errors import ConfigError
-from rlsync.models.install import check_supported
+from rlsync.models.install import SUPPORTED, SUPPORTED_CRITICS, check_supported
+
+_VALUE_HEAD = "score.weight"
+"""[1, hidden]"""
 
 
-def load_config(path: str, mode: KernelMode) -> PreTrainedConfig:
+def load_config(
+    path: str, mode: KernelMode, *, field: str = "model.path", supported: tuple[str, ...] = SUPPORTED
+) -> PreTrainedConfig:
     """Read and check a model's config.
 
+    Args:
+        field: that errors name.
+        supported: architectures, with exact kernels.
     Raises:
         ConfigError: nothing to load at `path`, or an architecture that exact kernels do not cover.
     """
     if path.startswith((".", "/", "~")) and not (Path(path).expanduser() / "config.json").is_file():
         raise ConfigError(
-            f"model.path={path}: no config.json there. Give a folder with a Hugging Face model, or a hub id."
+            f"{field}={path}: no config.json there. Give a folder with a Hugging Face model, or a hub id."
         )
     try:
         config = AutoConfig.from_pretrained(Path(path).expanduser() if Path(path).expanduser().exists() else path)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"model.path={path}: no such folder, and it cannot be loaded as a hub id ({_first_line(error)})"
+            f"{field}={path}: no such folder, and it cannot be loaded as a hub id ({_first_line(error)})"
         ) from error
     if mode is KernelMode.invariant:
-        check_supported(config)
+        check_supported(config, supported)
     return config
 
 
 def load_model(path: str, mode: KernelMode) -> PreTrainedModel:
     """The causal LM with fp32 master weights."""
-    config = load_config(path, mode)
-    source = Path(path).expanduser()
-    attention = "sdpa" if mode is KernelMode.native else None
     return AutoModelForCausalLM.from_pretrained(
-        source if source.exists() else path, config=config, dtype=torch.float32, attn_implementation=attention
+        _source(path), config=load_config(path, mode), dtype=torch.float32, attn_implementation=_attention(mode)
     )
+
+
+def load_critic_config(path: str, mode: KernelMode) -> PreTrainedConfig:
+    """Raises ConfigError as load_config does, and for a classifier of several labels."""
+    config = load_config(path, mode, field="critic.path", supported=SUPPORTED_CRITICS)
+    classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
+    if classifies and config.num_labels != 1:
+        raise ConfigError(f"critic.path={path}: it gives {config.num_labels} scores, and a critic gives one value")
+    config.num_labels = 1
+    return config
+
+
+def load_critic(path: str, mode: KernelMode) -> PreTrainedModel:
+    """A sequence classifier with one label, the value, and fp32 master weights.
+
+    Args:
+        path: of one, or of a causal LM, whose head is left out for a value head of zeros.
+    Raises:
+        ConfigError: weights other than the value head's are missing.
+    """
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        _source(path),
+        config=load_critic_config(path, mode),
+        dtype=torch.float32,
+        attn_implementation=_attention(mode),
+        output_loading_info=True,
+    )
+    missing = set(report["missing_keys"])
+    if missing - {_VALUE_HEAD}:
+        raise ConfigError(f"critic.path={path}: weights are missing: {', '.join(sorted(missing)[:5])}")
+    if missing:
+        torch.nn.init.zeros_(model.score.weight)
+    model.config.architectures = [type(model).__name__]
+    return model
+
+
+def _source(path: str) -> Path | str:
+    folder = Path(path).expanduser()
+    return folder if folder.exists() else path
+
+
+def _attention(mode: KernelMode) -> str | None:
+    return "sdpa" if mode is KernelMode.native else None
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from rlsync.config.kernels import KernelMode
 from rlsync.kernels import ops
 from rlsync.kernels.scores import target_scores
+from rlsync.models.backbone import hidden_states
 from rlsync.models.install import install
 from rlsync.types import Pack, PolicyOutput
 
@@ -44,7 +45,7 @@ class Policy(nn.Module):
             redraw: also draw the token that the row's seed gives.
             entropy_grad: the entropy is to be differentiated.
         """
-        hidden = self._backbone(pack)
+        hidden = hidden_states(self.model, pack, self.mode)
         weight = self.model.get_output_embeddings().weight
         if self.mode is KernelMode.invariant:
             keys = {"seeds": pack.seeds, "positions": pack.positions} if redraw else {}
@@ -58,14 +59,6 @@ class Policy(nn.Module):
             entropy=torch.cat([p.entropy for p in parts]),
             draws=torch.cat([p.draws for p in parts if p.draws is not None]) if redraw else None,
         )
-
-    def _backbone(self, pack: Pack) -> torch.Tensor:
-        """[T, hidden]."""
-        extra = {"starts": pack.starts, "longest": pack.longest} if self.mode is KernelMode.invariant else {}
-        out = self.model.base_model(
-            input_ids=pack.tokens[None], position_ids=pack.positions[None], use_cache=False, **extra
-        )
-        return out.last_hidden_state[0]
 
     def _native_head(
         self, hidden: torch.Tensor, weight: torch.Tensor, pack: Pack, rows: slice, redraw: bool, entropy_grad: bool

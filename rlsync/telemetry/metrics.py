@@ -71,9 +71,8 @@ def rollout_metrics(rollouts: list[Rollout]) -> Metrics:
 def train_metrics(ranks: list[StepStats]) -> Metrics:
     """Ranks' sums become means over the step's tokens, and the loss a mean over its minibatches."""
     tokens = max(1, sum(rank.loss_tokens for rank in ranks))
-    updates = max(1, ranks[0].updates + ranks[0].updates_skipped)
     return {
-        "train/loss": sum(rank.loss for rank in ranks) / updates,
+        "train/loss": sum(rank.loss for rank in ranks) / max(1, ranks[0].minibatches),
         "train/entropy": sum(rank.entropy_sum for rank in ranks) / tokens,
         "train/kl_reference": sum(rank.kl_sum for rank in ranks) / tokens,
         "train/clip_fraction": sum(rank.clipped for rank in ranks) / tokens,
@@ -87,6 +86,21 @@ def train_metrics(ranks: list[StepStats]) -> Metrics:
         "train/micro_batches": ranks[0].micro_batches,
         "train/tokens": sum(rank.tokens for rank in ranks),
         "memory/trainer_gpu_gib": max(rank.peak_gpu_gib for rank in ranks),
+    }
+
+
+def critic_metrics(ranks: list[StepStats]) -> Metrics:
+    """Empty without a critic. As in train_metrics, sums become means."""
+    critics = [rank.critic for rank in ranks if rank.critic is not None]
+    if not critics:
+        return {}
+    first = critics[0]
+    return {
+        "critic/loss": sum(critic.loss for critic in critics) / (first.updates + first.updates_skipped),
+        "critic/clip_fraction": sum(critic.clipped for critic in critics) / sum(critic.tokens for critic in critics),
+        "critic/grad_norm": first.grad_norm,
+        "critic/lr": first.learning_rate,
+        "critic/updates_skipped": first.updates_skipped,
     }
 
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 import torch
 
 from rlsync.telemetry.metrics import Metrics
-from rlsync.types import Problem, Rollout, Score
+from rlsync.types import Problem, Score, TrainSample
 
 
 class RunFolder:
@@ -32,13 +32,16 @@ class RunFolder:
         self,
         step: int,
         problems: list[Problem],
-        rollouts: list[Rollout],
+        samples: list[TrainSample],
         texts: list[str],
         scores: list[Score],
-        advantages: list[float],
     ) -> None:
-        """One line a sample. `logprob_bits` holds the fp32 log-probs of the response as 8 hex digits each."""
-        for index, (problem, rollout) in enumerate(zip(problems, rollouts, strict=True)):
+        """One line a sample. `logprob_bits` holds the fp32 log-probs of the response as 8 hex digits each.
+
+        `advantage` is one number, or with a critic one for each token of the response.
+        """
+        for index, (problem, sample) in enumerate(zip(problems, samples, strict=True)):
+            rollout, advantage = sample.rollout, sample.advantage
             sampled = rollout.sampled
             _append(
                 self._rollouts,
@@ -53,7 +56,7 @@ class RunFolder:
                     "answer": problem.answer,
                     "reward": scores[index].reward,
                     "reward_error": scores[index].error,
-                    "advantage": advantages[index],
+                    "advantage": advantage[sampled].tolist() if isinstance(advantage, torch.Tensor) else advantage,
                     "finish_reason": rollout.finish_reason.value,
                     "prompt_tokens": rollout.tokens[~sampled].tolist(),
                     "response_tokens": rollout.response,

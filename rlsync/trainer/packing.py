@@ -13,6 +13,7 @@ from rlsync.types import MinibatchSize, Pack, TrainSample
 def pack_samples(samples: list[TrainSample], ids: list[int]) -> Pack:
     """Lay samples end to end. `ids` [S] name them within the step; -1 makes a sample filler that trains nothing."""
     rollouts = [sample.rollout for sample in samples]
+    values = [sample.value for sample in samples if sample.value is not None]
     lengths = torch.tensor([r.tokens.numel() for r in rollouts])
     real = torch.tensor([i >= 0 for i in ids])
     mask = torch.cat([_shift(r.sampled, False) for r in rollouts])
@@ -23,12 +24,24 @@ def pack_samples(samples: list[TrainSample], ids: list[int]) -> Pack:
         targets=torch.cat([_shift(r.tokens, 0) for r in rollouts]),
         mask=mask & real.repeat_interleave(lengths),
         rollout_logprobs=torch.cat([_shift(r.logprobs, 0.0) for r in rollouts]),
-        advantages=torch.tensor([s.advantage for s in samples], dtype=torch.float32).repeat_interleave(lengths),
+        advantages=torch.cat([_advantages(s) for s in samples]),
         seeds=torch.tensor([r.seed for r in rollouts]).repeat_interleave(lengths),
         versions=torch.cat([_shift(r.weight_version, -1) for r in rollouts]),
         sequence_ids=torch.tensor(ids),
         longest=int(lengths.max()),
+        old_values=torch.cat([_shift(v.old, 0.0) for v in values]) if values else None,
+        returns=torch.cat([_shift(v.returns, 0.0) for v in values]) if values else None,
     )
+
+
+def unpack_rows(pack: Pack, rows: torch.Tensor) -> dict[int, torch.Tensor]:
+    """Row-wise [T] of a pack -> each sequence's own [T] on the CPU, by its id: token t has what row t - 1 predicts.
+
+    The first token, which no row predicts, has 0. Filler is left out.
+    """
+    parts = rows.cpu().split(pack.starts.diff().tolist())
+    named = zip(pack.sequence_ids.tolist(), parts, strict=True)
+    return {i: torch.cat((part.new_zeros(1), part[:-1])) for i, part in named if i >= 0}
 
 
 def plan_packs(
@@ -81,6 +94,13 @@ def _longest_first(lengths: list[int], bins: int) -> list[list[int]]:
         members[b].append(index)
         heapq.heappush(heap, (load + lengths[index], b))
     return [sorted(b) for b in members]
+
+
+def _advantages(sample: TrainSample) -> torch.Tensor:
+    """[T] float32, row-wise."""
+    if isinstance(sample.advantage, torch.Tensor):
+        return _shift(sample.advantage, 0.0)
+    return torch.full((sample.rollout.tokens.numel(),), sample.advantage, dtype=torch.float32)
 
 
 def _shift(x: torch.Tensor, last: float | bool) -> torch.Tensor:

@@ -1,26 +1,21 @@
-"""One model under FSDP2, with its optimiser: policy and reference are both one of these."""
+"""The policy under FSDP2, with its optimiser; the reference is another one, without."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import torch
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from rlsync.config.kernels import KernelMode
-from rlsync.config.model import ComputeDtype
 from rlsync.config.run import TrainConfig
 from rlsync.models.load import load_model
 from rlsync.models.lora import add_lora, is_adapter, lora_layers, merged_rows
 from rlsync.models.policy import Policy
+from rlsync.trainer.fsdp import MODEL_PREFIX, full_state, make_optimizer, mesh_device, shard, torch_dtype
 from rlsync.types import ParamSpec, TensorDigest
 from rlsync.weight_sync.digest import digest_part
-
-_PREFIX = "model."
-"""Policy's own prefix before Hugging Face's names."""
 
 
 class Sharded:
@@ -31,7 +26,7 @@ class Sharded:
     """
 
     def __init__(self, config: TrainConfig, model_path: str, mesh: DeviceMesh, *, trainable: bool) -> None:
-        self.dtype = torch.bfloat16 if config.model.dtype is ComputeDtype.bfloat16 else torch.float32
+        self.dtype = torch_dtype(config.model.dtype)
         model = load_model(model_path, config.kernels.mode)
         self.hf_config = model.config
         if trainable and config.trainer.gradient_checkpointing:
@@ -46,25 +41,12 @@ class Sharded:
         self.policy.train(trainable).requires_grad_(trainable)
         if trainable and config.model.lora.rank:
             add_lora(model, config.model.lora, config.seed)
-        # Casting inputs would turn fp32 old log-probs and advantages into bf16.
-        precision = MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-        for layer in model.base_model.layers:
-            fully_shard(layer, mesh=mesh, mp_policy=precision)
-        fully_shard(self.policy, mesh=mesh, mp_policy=precision)
+        shard(self.policy, mesh, self.dtype)
         self.mesh = mesh
-        self.device = torch.device(mesh.device_type, 0) if mesh.device_type == "cuda" else torch.device("cpu")
+        self.device = mesh_device(mesh)
         self.native = config.kernels.mode is KernelMode.native
         self._bases = {name: _compact(_local(layer.weight), self.dtype) for name, layer in lora_layers(model)}
-        self.optimizer: torch.optim.AdamW | None = None
-        if trainable:
-            settings = config.trainer
-            self.optimizer = torch.optim.AdamW(
-                [param for param in self.policy.parameters() if param.requires_grad],
-                lr=settings.lr,
-                betas=(settings.betas[0], settings.betas[1]),
-                eps=settings.adam_eps,
-                weight_decay=settings.weight_decay,
-            )
+        self.optimizer = make_optimizer(self.policy, config.trainer) if trainable else None
 
     @torch.no_grad()
     def merge_adapters(self) -> None:
@@ -78,7 +60,7 @@ class Sharded:
         for name, param in self.policy.named_parameters():
             assert isinstance(param, DTensor)
             if not is_adapter(name):
-                yield name.removeprefix(_PREFIX), param
+                yield name.removeprefix(MODEL_PREFIX), param
 
     def specs(self) -> list[ParamSpec]:
         """Canonical tensors in order."""
@@ -105,13 +87,11 @@ class Sharded:
 
         Adapters are merged into it.
         """
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state = get_model_state_dict(self.policy, options=options)
         tied = self.hf_config.tie_word_embeddings
         return {
-            name.removeprefix(_PREFIX): tensor.to(self.dtype, copy=True)  # compact: the gathered one may be a view
-            for name, tensor in state.items()
-            if not (tied and name == f"{_PREFIX}lm_head.weight") and not is_adapter(name)
+            name: tensor.to(self.dtype, copy=True)  # compact: the gathered one may be a view
+            for name, tensor in full_state(self.policy).items()
+            if not (tied and name == "lm_head.weight") and not is_adapter(name)
         }
 
     def adapter_image(self) -> dict[str, torch.Tensor]:

@@ -6,18 +6,16 @@ import time
 from dataclasses import replace
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from rlsync.algorithms.aggregation import denominator
 from rlsync.algorithms.kl import token_kl
 from rlsync.algorithms.objective import objective
-from rlsync.algorithms.sequences import sequence_sums
 from rlsync.config.algorithm import KlPlace
 from rlsync.config.parity import Coverage
 from rlsync.config.run import TrainConfig
-from rlsync.config.trainer import NonFinitePolicy
-from rlsync.errors import NonFiniteError
 from rlsync.parity.monitor import compare, merge
+from rlsync.trainer.fsdp import take_update
+from rlsync.trainer.packing import unpack_rows
 from rlsync.trainer.schedule import learning_rate
 from rlsync.trainer.sharded import Sharded
 from rlsync.types import MinibatchSize, Pack, ParityCounts, PolicyOutput, StepStats
@@ -33,9 +31,10 @@ class StepRunner:
         self._config, self._policy, self._reference = config, policy, reference
         self._updates = 0
         self._updates_per_step = config.trainer.minibatches * config.trainer.epochs
+        self._total = (config.trainer.steps - config.critic.warmup_steps) * self._updates_per_step
 
     def run(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize], version: int) -> StepStats:
-        """Train on this rank's packs.
+        """Train on this rank's packs; in the critic's warm-up only look at them.
 
         Args:
             minibatches: [minibatch][micro-batch].
@@ -51,35 +50,36 @@ class StepRunner:
         look_first = self._looks_first
         if look_first:
             minibatches, compares = self._look_first(minibatches, version)
-        for epoch in range(self._config.trainer.epochs):
+        learns = version >= self._config.critic.warmup_steps
+        for epoch in range(self._config.trainer.epochs if learns else 1):
             for index, (packs, size) in enumerate(zip(minibatches, sizes, strict=True)):
                 first = epoch == 0 and index == 0
+                # After the first update the policy is no longer the one that sampled.
+                is_sampler = first or not learns
                 for pack in packs:
-                    # After the first update the policy is no longer the one that sampled.
-                    redraw = self._config.parity.redraw and first and not look_first
-                    output = self._forward_backward(pack, size, stats, redraw=redraw)
+                    redraw = self._config.parity.redraw and is_sampler and not look_first
+                    output = self._pass(pack, size, stats, redraw=redraw, learns=learns)
                     if epoch == 0 and not look_first:
-                        compares.append(compare(pack, output, version if first else _NO_VERSION))
+                        compares.append(compare(pack, output, version if is_sampler else _NO_VERSION))
                 if first:
                     stats.first_ratio_min, stats.first_ratio_max = stats.ratio_min, stats.ratio_max
-                self._update(stats)
+                stats.minibatches += 1
+                if learns:
+                    self._update(stats)
         stats.parity = merge(compares)
         stats.seconds = time.perf_counter() - started
         if self._policy.device.type == "cuda":
             stats.peak_gpu_gib = torch.cuda.max_memory_allocated() / 2**30
         return stats
 
-    def reference_kl(self, packs: list[Pack]) -> dict[int, float]:
-        """KL estimates at the sampled tokens, summed over each sequence, by sequence id."""
-        assert self._reference is not None
-        sums: dict[int, float] = {}
+    def reference_kl(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
+        """KL estimates, each sequence's [T] float64 by its id; 0 where not sampled."""
+        found: dict[int, torch.Tensor] = {}
         for pack in packs:
             pack = pack.to(self._policy.device)
             kl = token_kl(pack.rollout_logprobs, self._reference_logprobs(pack), pack.mask, self._config.algorithm.kl)
-            ids = pack.sequence_ids.tolist()
-            sums |= dict(zip(ids, sequence_sums(kl.double(), pack.starts).tolist(), strict=True))
-        sums.pop(-1, None)  # filler
-        return sums
+            found |= unpack_rows(pack, kl.double())
+        return found
 
     @property
     def _looks_first(self) -> bool:
@@ -102,16 +102,19 @@ class StepRunner:
                 seen[-1].append(replace(pack, old_logprobs=output.logprobs) if tis else pack)
         return seen, counts
 
-    def _forward_backward(self, pack: Pack, size: MinibatchSize, stats: StepStats, *, redraw: bool) -> PolicyOutput:
+    def _pass(self, pack: Pack, size: MinibatchSize, stats: StepStats, *, redraw: bool, learns: bool) -> PolicyOutput:
+        """Forward, and backward where the policy learns."""
         algorithm, max_tokens = self._config.algorithm, self._config.rollout.max_tokens
-        output = self._policy.policy(pack, redraw=redraw, entropy_grad=algorithm.entropy_coef > 0)
+        with torch.set_grad_enabled(learns):
+            output = self._policy.policy(pack, redraw=redraw, entropy_grad=algorithm.entropy_coef > 0)
         if algorithm.tis_cap and pack.old_logprobs is None:
             pack = replace(pack, old_logprobs=output.logprobs.detach())
         in_loss = self._reference is not None and algorithm.kl_in is KlPlace.loss
         terms = objective(output, pack, algorithm, reference=self._reference_logprobs(pack) if in_loss else None)
         loss = terms.total / denominator(size, algorithm.aggregation, max_tokens)
-        # FSDP averages gradients over ranks; the loss is a mean over the minibatch of all ranks.
-        (loss * self._policy.mesh.size()).backward()
+        if learns:
+            # FSDP averages gradients over ranks; the loss is a mean over the minibatch of all ranks.
+            (loss * self._policy.mesh.size()).backward()
         stats.tokens += pack.tokens.numel()
         stats.micro_batches += 1
         stats.loss_tokens += int(pack.mask.sum())
@@ -130,25 +133,13 @@ class StepRunner:
         return self._reference.policy(pack).logprobs
 
     def _update(self, stats: StepStats) -> None:
-        optimizer = self._policy.optimizer
+        optimizer, settings = self._policy.optimizer, self._config.trainer
         assert optimizer is not None
-        settings = self._config.trainer
-        rate = learning_rate(self._updates, settings.steps * self._updates_per_step, settings)
-        norm = torch.nn.utils.clip_grad_norm_(self._policy.policy.parameters(), settings.max_grad_norm)
-        stats.grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        rate = learning_rate(self._updates, self._total, settings)
+        stats.grad_norm, taken = take_update(self._policy.policy, optimizer, rate, settings, field="trainer.lr")
         stats.learning_rate = rate
-        if torch.isfinite(torch.tensor(stats.grad_norm)):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
+        stats.updates += taken
+        stats.updates_skipped += not taken
+        if taken:
             self._policy.merge_adapters()
-            stats.updates += 1
-        elif settings.nonfinite is NonFinitePolicy.stop:
-            raise NonFiniteError(
-                f"the gradient norm is {stats.grad_norm}: stopped, as trainer.nonfinite=stop asks. The weights are "
-                "those before this update; lower trainer.lr, or use trainer.nonfinite=skip to leave such updates out."
-            )
-        else:
-            stats.updates_skipped += 1
-        optimizer.zero_grad(set_to_none=True)
         self._updates += 1

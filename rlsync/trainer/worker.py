@@ -11,7 +11,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from rlsync.checkpoint.export import export_adapters, export_model
 from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
+from rlsync.trainer.critic_step import CriticRunner
 from rlsync.trainer.sharded import Sharded
+from rlsync.trainer.sharded_critic import ShardedCritic
 from rlsync.trainer.step import StepRunner
 from rlsync.types import MinibatchSize, Pack, ParamSpec, StepStats, TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
@@ -39,6 +41,10 @@ class TrainerWorker:
         self._policy = Sharded(config, model_path, mesh, trainable=True)
         reference = Sharded(config, model_path, mesh, trainable=False) if config.algorithm.kl_coef else None
         self._runner = StepRunner(config, self._policy, reference)
+        self._critic: ShardedCritic | None = None
+        if config.algorithm.has_critic:
+            self._critic = ShardedCritic(config, config.critic.path or model_path, mesh)
+            self._critic_runner = CriticRunner(config, self._critic)
         self._version = 0
         self._channel: Channel | None = None
         self._plan: SyncPlan | None = None
@@ -66,23 +72,34 @@ class TrainerWorker:
             self._channel.send(torch.cat([images[spec.name].reshape(-1) for spec in bucket]))
         return self._policy.digests()
 
-    def reference_kl(self, packs: list[Pack]) -> dict[int, float]:
-        """KL to the reference summed over each sequence's sampled tokens, by sequence id (collective)."""
+    def reference_kl(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
+        """KL to the reference at each token, [T] float64 by sequence id (collective)."""
         return self._runner.reference_kl(packs)
 
+    def values(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
+        """The critic's values of what came before each token, [T] float32 by sequence id (collective)."""
+        return self._critic_runner.values(packs)
+
     def train(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize]) -> StepStats:
-        """One step (collective). The weights' version goes up by one."""
+        """One step of the policy and the critic (collective). The weights' version goes up by one."""
+        critic = self._critic_runner.run(minibatches, sizes) if self._critic else None
         stats = self._runner.run(minibatches, sizes, self._version)
+        stats.critic = critic
         self._version += 1
         return stats
 
     def save(self, folder: str) -> None:
-        """Write the model in Hugging Face format (collective; rank 0 writes)."""
+        """Write the models in Hugging Face format, the critic in `critic/` (collective; rank 0 writes)."""
         state, adapters = self._policy.full_image(), self._policy.adapter_image()
+        critic = self._critic.full_image() if self._critic else {}
         if self._rank == 0:
             export_model(state, self._policy.hf_config, self._policy.dtype, self._model_path, Path(folder))
             if adapters:
                 export_adapters(adapters, self._config.model.lora, self._model_path, Path(folder, "adapter"))
+            if self._critic:
+                export_model(
+                    critic, self._critic.hf_config, self._critic.dtype, self._model_path, Path(folder, "critic")
+                )
         dist.barrier()
 
 

@@ -29,7 +29,7 @@ def _random(*shape, seed=0):
 
 
 @pytest.mark.parametrize("leaves", [1, 2, 8])
-@pytest.mark.parametrize(("m", "k", "n"), [(5, 512, 40), (20, 112, 33), (3, 1024, 16)])
+@pytest.mark.parametrize(("m", "k", "n"), [(5, 512, 40), (20, 112, 33), (3, 1024, 16), (20, 128, 1)])
 def test_matmul_is_the_tree(leaves, m, k, n):
     x, w, bias = _random(m, k), _random(n, k, seed=1), _random(n, seed=2)
     expected = ops.row_parallel_linear(x, w, bias, leaves=leaves) if leaves > 1 else ops.linear(x, w, bias)

@@ -62,7 +62,11 @@ class FakeTrainer:
 
     def reference_kl(self, rollouts):
         self.log.append(("reference_kl", len(rollouts)))
-        return [float(index) for index in range(len(rollouts))]
+        return [index * r.sampled.double() / r.num_sampled for index, r in enumerate(rollouts)]
+
+    def values(self, rollouts):
+        self.log.append(("values", len(rollouts)))
+        return [0.25 * r.sampled.float() for r in rollouts]
 
     def save(self, folder):
         self.log.append(("save", folder.rpartition("/")[2]))
@@ -277,6 +281,39 @@ def test_the_kl_to_the_reference_in_the_reward(build):
     loop, log, _ = build(*settings, "algorithm.kl=k3", "algorithm.kl_in=loss")
     loop.run()
     assert "reference_kl" not in [entry[0] for entry in log]  # the control
+
+
+PPO = ("algorithm=ppo", "algorithm.prompts_per_step=2", "algorithm.group_size=2", "trainer.steps=1", "eval.problems=0")
+
+
+def test_ppo_asks_for_values_and_gives_every_token_its_advantage(build):
+    """Values are 0.25: without discount each of the two tokens gets the score less that."""
+    everything = {p.id for p in PROBLEMS}
+    loop, log, folder = build(*PPO, "algorithm.whiten=false", mixed=everything)
+    loop.run()
+    kinds = [entry[0] for entry in log]
+    assert kinds.index("generate") < kinds.index("values") < kinds.index("train")
+    (advantages,) = [entry[1] for entry in log if entry[0] == "train"]
+    assert [a[-2:].tolist() for a in advantages] == [[-0.25] * 2, [0.75] * 2] * 2
+    assert all(a[:-2].eq(0).all() for a in advantages)
+    (row,) = _rows(folder)
+    assert (row["critic/value_mean"], row["critic/explained_variance"]) == (0.25, 0.0)
+    saved = [json.loads(line)["advantage"] for line in (folder.path / "rollouts.jsonl").read_text().splitlines()]
+    assert saved == [[-0.25] * 2, [0.75] * 2] * 2
+    plain, log, folder = build("trainer.steps=1", mixed=everything)
+    plain.run()
+    assert "values" not in [entry[0] for entry in log]  # the control
+    assert not any(key.startswith("critic/") for key in _rows(folder)[0])
+
+
+def test_ppo_pays_the_kl_in_the_reward_at_each_token(build):
+    """Sample n has a KL of n / 2 at both tokens: 0.1 n / 2 is paid once by the last token and twice by the first."""
+    settings = ["algorithm.whiten=false", "algorithm.kl=k1", "algorithm.kl_coef=0.1", "algorithm.kl_in=reward"]
+    loop, log, _ = build(*PPO, *settings, mixed={p.id for p in PROBLEMS})
+    loop.run()
+    (advantages,) = [entry[1] for entry in log if entry[0] == "train"]
+    got = [round(x, 6) for a in advantages for x in a[-2:].tolist()]
+    assert got == [-0.25, -0.25, 0.65, 0.7, -0.45, -0.35, 0.45, 0.6]
 
 
 @pytest.mark.parametrize(("limit", "punishment"), [(2, -0.5), (3, -0.25), (4, 0.0)])

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import Qwen3Config
 
 from rlsync import prepare as module
 from rlsync.config.compose import compose_train
 from rlsync.data.char_tokenizer import build_char_tokenizer
-from rlsync.errors import DataError
+from rlsync.errors import ConfigError, DataError
 from rlsync.prepare import Prepared, prepare
 
 
@@ -86,3 +87,25 @@ def test_each_set_has_its_own_scorer(tmp_path: Path) -> None:
 def test_a_set_too_long_for_its_limit_is_named() -> None:
     with pytest.raises(DataError, match=r"evaluation set x: data\.max_prompt_tokens=2 leaves out all"):
         prepared("+data@eval.sets.x=chain_sum", "eval.sets.x.max_prompt_tokens=2")
+
+
+def _model(folder: Path, kind: str, **values: int) -> str:
+    Qwen3Config(architectures=[f"Qwen3For{kind}"], head_dim=32, **values).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_critic_that_cannot_go_with_the_policy_is_named_at_the_start(tmp_path: Path) -> None:
+    _model(tmp_path / "model", "CausalLM", vocab_size=60)
+    ppo = ("algorithm=ppo", "trainer.steps=2")
+    good = _model(tmp_path / "good", "SequenceClassification", vocab_size=60, num_labels=1)
+    assert prepared(*ppo, f"critic.path={good}")[0].training
+    for name, message, values in (
+        ("words", r"vocabulary has 61 tokens and the policy's 60", {"vocab_size": 61}),
+        ("scores", r"critic\.path=.*gives 3 scores", {"vocab_size": 60, "num_labels": 3}),
+        ("leaves", r"down_proj.*1028", {"vocab_size": 60, "intermediate_size": 1028}),
+    ):
+        path = _model(tmp_path / name, "SequenceClassification", **{"num_labels": 1, **values})
+        with pytest.raises(ConfigError, match=message):
+            prepared(*ppo, f"critic.path={path}")
+    with pytest.raises(ConfigError, match=r"critic\.path=/nowhere: no config\.json"):
+        prepared(*ppo, "critic.path=/nowhere")

@@ -1,13 +1,15 @@
 """Packs: nothing lost, nothing padded, the same number on every rank."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlsync.config.trainer import Schedule, TrainerConfig
-from rlsync.trainer.packing import pack_samples, plan_packs
+from rlsync.trainer.packing import pack_samples, plan_packs, unpack_rows
 from rlsync.trainer.schedule import learning_rate
-from rlsync.types import FinishReason, Rollout, TrainSample
+from rlsync.types import FinishReason, Rollout, TrainSample, ValueTarget
 
 
 def _sample(length: int, prompt: int = 1, advantage: float = 1.0) -> TrainSample:
@@ -35,6 +37,26 @@ def test_rows_predict_the_next_token():
     assert pack.starts.tolist() == [0, 4, 7]
     assert pack.advantages.tolist() == [0.5] * 4 + [1.0] * 3
     assert pack.seeds.tolist() == [4] * 4 + [3] * 3
+
+
+def test_numbers_of_tokens_go_to_the_rows_that_predict_them():
+    sample, other = _sample(4, prompt=2), _sample(3)
+    values = [ValueTarget(old=10 * torch.arange(n).float(), returns=100 * torch.arange(n).float()) for n in (4, 3)]
+    samples = [
+        replace(s, advantage=torch.arange(s.rollout.tokens.numel()).float(), value=v)
+        for s, v in zip((sample, other), values, strict=True)
+    ]  # fmt: skip
+    pack = pack_samples(samples, [7, 8])
+    assert pack.advantages.tolist() == [1, 2, 3, 0, 1, 2, 0]
+    assert pack.old_values.tolist() == [10, 20, 30, 0, 10, 20, 0]
+    assert pack.returns.tolist() == [100, 200, 300, 0, 100, 200, 0]
+    back = unpack_rows(pack, pack.returns)
+    assert torch.equal(back[7], values[0].returns)
+    assert torch.equal(back[8], values[1].returns)
+    assert unpack_rows(replace(pack, sequence_ids=torch.tensor([-1, 8])), pack.returns).keys() == {8}
+    plain = pack_samples([sample], [7])
+    assert plain.old_values is None
+    assert plain.returns is None
 
 
 def test_filler_trains_nothing():

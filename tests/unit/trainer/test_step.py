@@ -165,6 +165,28 @@ def test_the_capped_weight_scales_the_gradient():
     torch.testing.assert_close(moved[2.5], 2 * moved[1.25], rtol=1e-4, atol=1e-6)
 
 
+def test_the_policy_waits_for_the_critic():
+    """Weights of version 4 are the fifth step's."""
+    samples, settings = _samples(), ("algorithm=ppo", "trainer.minibatches=3", "trainer.epochs=2")
+    still, (stats,) = _run(_config(*settings, "critic.warmup_steps=5"), samples)
+    assert torch.equal(still, Table().weight)
+    assert (stats.updates, stats.updates_skipped, stats.grad_norm, stats.minibatches) == (0, 0, 0.0, 3)
+    assert (stats.ratio_min, stats.ratio_max, stats.parity.tokens_different) == (1.0, 1.0, 0)
+    assert stats.parity.tokens_compared == sum(s.rollout.num_sampled for s in samples)
+    moved, (stats,) = _run(_config(*settings, "critic.warmup_steps=4"), samples)
+    assert not torch.equal(moved, Table().weight)  # the control
+    assert (stats.updates, stats.minibatches) == (6, 6)
+    assert stats.learning_rate == 0.5
+
+
+def test_advantages_of_tokens_equal_to_the_samples_are_the_samples():
+    samples = _samples()
+    spread = [replace(s, advantage=torch.full((s.rollout.tokens.numel(),), s.advantage)) for s in samples]
+    assert torch.equal(_run(_config(), spread)[0], _run(_config(), samples)[0])
+    spread[4].advantage[-1] += 1.0
+    assert not torch.equal(_run(_config(), spread)[0], _run(_config(), samples)[0])  # the control: one token's
+
+
 def test_the_entropy_bonus_raises_entropy():
     samples = [replace(s, advantage=0.0) for s in _samples()]
     entropies = [_run(_config("trainer.epochs=5", f"algorithm.entropy_coef={c}"), samples)[1][0].entropy_sum for c in
@@ -175,21 +197,21 @@ def test_the_entropy_bonus_raises_entropy():
 
 
 @pytest.mark.parametrize("kind", KlKind)
-def test_kl_to_the_reference_by_response(kind):
+def test_kl_to_the_reference_by_token(kind):
     config = _config(f"algorithm.kl={kind}", "algorithm.kl_coef=0.1", "algorithm.kl_in=reward")
     samples, reference = _samples(), FakeSharded(seed=1)
     rows = torch.log_softmax(reference.policy.weight.detach(), -1).double()
     runner = StepRunner(config, FakeSharded(), reference)
-    got: dict[int, float] = {}
+    got: dict[int, torch.Tensor] = {}
     for ranks in plan_packs(samples, ranks=2, minibatches=1, micro_batch_tokens=20)[0]:
         got |= runner.reference_kl(ranks)
     assert sorted(got) == list(range(len(samples)))
     for index, sample in enumerate(samples):
-        tokens, want = sample.rollout.tokens, 0.0
+        tokens, want = sample.rollout.tokens, [0.0, 0.0]
         for t in range(2, len(tokens)):
             d = float(rows[tokens[t - 1], tokens[t]]) - float(sample.rollout.logprobs[t])
-            want += {KlKind.k1: -d, KlKind.k2: d * d / 2, KlKind.k3: torch.tensor(d).exp().item() - d - 1}[kind]
-        assert got[index] == pytest.approx(want, rel=1e-4, abs=1e-5)
+            want.append({KlKind.k1: -d, KlKind.k2: d * d / 2, KlKind.k3: torch.tensor(d).exp().item() - d - 1}[kind])
+        assert got[index].tolist() == pytest.approx(want, rel=1e-4, abs=1e-5)
 
 
 def test_the_kl_in_the_reward_is_not_in_the_loss():

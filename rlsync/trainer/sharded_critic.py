@@ -1,0 +1,39 @@
+"""The critic under FSDP2, with its optimiser."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh
+
+from rlsync.config.run import TrainConfig
+from rlsync.models.critic import Critic
+from rlsync.models.load import load_critic
+from rlsync.trainer.fsdp import full_state, make_optimizer, mesh_device, shard, torch_dtype
+
+
+class ShardedCritic:
+    """A Critic sharded over `mesh`: fp32 master weights, forward in the compute dtype. All of it trains, with LoRA too.
+
+    Args:
+        path: what it starts from.
+    """
+
+    def __init__(self, config: TrainConfig, path: str, mesh: DeviceMesh) -> None:
+        self.dtype = torch_dtype(config.model.dtype)
+        model = load_critic(path, config.kernels.mode)
+        self.hf_config = model.config
+        if config.trainer.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.critic = Critic(model, mode=config.kernels.mode, leaves=config.leaves, dtype=self.dtype)
+        self.critic.train()
+        shard(self.critic, mesh, self.dtype)
+        self.mesh, self.device = mesh, mesh_device(mesh)
+        self.settings = replace(config.trainer, lr=config.critic.lr, adam_eps=config.critic.adam_eps)
+        """The trainer's, with the critic's own values."""
+        self.optimizer = make_optimizer(self.critic, self.settings)
+
+    def full_image(self) -> dict[str, torch.Tensor]:
+        """The whole critic in the compute dtype, by Hugging Face name, on rank 0; empty on the others. Collective."""
+        return {name: tensor.to(self.dtype, copy=True) for name, tensor in full_state(self.critic).items()}

@@ -1,0 +1,88 @@
+"""From token rewards to samples: groups, and GAE over the sampled tokens alone."""
+
+import pytest
+import torch
+
+from rlsync.algorithms.gae import gae
+from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig
+from rlsync.credit import assign_credit
+from rlsync.types import FinishReason, Rollout
+
+INTERLEAVED = "..SS.S...SS."
+"""Prompt, and the environment's words between the model's."""
+
+
+def _rollout(pattern: str) -> Rollout:
+    sampled = torch.tensor([mark == "S" for mark in pattern])
+    return Rollout(
+        tokens=torch.arange(len(pattern)), sampled=sampled, logprobs=torch.zeros(len(pattern)),
+        weight_version=torch.zeros(len(pattern), dtype=torch.int32), seed=0, finish_reason=FinishReason.stop,
+    )  # fmt: skip
+
+
+def _spread(rollout, values, dtype):
+    out = torch.zeros(rollout.tokens.numel(), dtype=dtype)
+    out[rollout.sampled] = torch.tensor(values, dtype=dtype)
+    return out
+
+
+def _credit(rollouts, rewards, values, **settings):
+    settings = {"advantage": AdvantageKind.gae, "group_size": 1, "whiten": False, **settings}
+    rewards = [_spread(r, reward, torch.float64) for r, reward in zip(rollouts, rewards, strict=True)]
+    old = [_spread(r, value, torch.float32) for r, value in zip(rollouts, values, strict=True)]
+    return assign_credit(rollouts, rewards, AlgorithmConfig(**settings), lambda _: old)
+
+
+def test_gae_by_hand():
+    credit = _credit([_rollout(".SS"), _rollout("..S")], [[0, 1], [0.5]], [[0.25, 0.5], [1.0]])
+    first, second = credit.samples
+    assert first.advantage.tolist() == [0, 0.75, 0.5]
+    assert first.value.old.tolist() == [0, 0.25, 0.5]
+    assert first.value.returns.tolist() == [0, 1, 1]
+    assert (second.advantage.tolist(), second.value.returns.tolist()) == ([0, 0, -0.5], [0, 0, 0.5])
+    assert first.advantage.dtype == first.value.old.dtype == first.value.returns.dtype == torch.float32
+    assert credit.metrics["critic/value_mean"] == pytest.approx(1.75 / 3)
+    variance, left = 2 * 0.25 / 9, 0.75**2 + 0.5**2 + 0.5**2 - (0.75 + 0.5 - 0.5) ** 2 / 3
+    assert credit.metrics["critic/explained_variance"] == pytest.approx(1 - left / 3 / variance)
+
+
+def test_the_environments_tokens_are_as_if_not_there():
+    rewards, values = [0.0, -0.1, 0.2, 0.0, 1.0], [0.3, 0.1, -0.4, 0.6, 0.7]
+    settings = {"gamma": 0.9, "gae_lambda": 0.8}
+    mixed, plain = _rollout(INTERLEAVED), _rollout(".SSSSS")
+    (one,) = _credit([mixed], [rewards], [values], **settings).samples
+    (other,) = _credit([plain], [rewards], [values], **settings).samples
+    for a, b in ((one.advantage, other.advantage), (one.value.returns, other.value.returns)):
+        assert torch.equal(a[mixed.sampled], b[plain.sampled])
+        assert a[~mixed.sampled].eq(0).all()
+    through = gae(*(_spread(mixed, v, torch.float64) for v in (rewards, values)), **settings).float()
+    assert not torch.equal(through[mixed.sampled], one.advantage[mixed.sampled])  # the control: a step for every token
+
+
+def test_rollouts_do_not_see_each_other():
+    rollouts = [_rollout(INTERLEAVED), _rollout(".S"), _rollout(".SSSSSSSS")]
+    g = torch.Generator().manual_seed(0)
+    rewards, values = ([torch.randn(r.num_sampled, generator=g).tolist() for r in rollouts] for _ in range(2))
+    together = _credit(rollouts, rewards, values, gae_lambda=0.9).samples
+    alone = [
+        _credit([r], [a], [v], gae_lambda=0.9).samples[0] for r, a, v in zip(rollouts, rewards, values, strict=True)
+    ]
+    assert all(torch.equal(a.advantage, b.advantage) for a, b in zip(together, alone, strict=True))
+    whitened = _credit(rollouts, rewards, values, gae_lambda=0.9, whiten=True).samples
+    assert not torch.equal(whitened[0].advantage, alone[0].advantage)  # the control
+    inside = torch.cat([s.advantage[s.rollout.sampled] for s in whitened])
+    assert (float(inside.mean()), float(inside.std())) == pytest.approx((0, 1), abs=1e-5)
+    assert all(torch.equal(a.value.returns, b.value.returns) for a, b in zip(whitened, alone, strict=True))
+
+
+def test_a_group_gets_one_number_from_its_summed_rewards():
+    def no_values(rollouts):
+        raise AssertionError("there is no critic")
+
+    rollouts = [_rollout(".SS"), _rollout("S.S")]
+    rewards = [_spread(r, [0.25, s], torch.float64) for r, s in zip(rollouts, (0.75, -0.25), strict=True)]
+    config = AlgorithmConfig(group_size=2, normalize_std=False)
+    credit = assign_credit(rollouts, rewards, config, no_values)
+    assert [s.advantage for s in credit.samples] == [0.5, -0.5]
+    assert [s.value for s in credit.samples] == [None, None]
+    assert credit.metrics == {}
