@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import fcntl
 import io
 import json
 import os
@@ -40,6 +41,7 @@ MODES = ("exact", "stock", "stock_batch_invariant")
 GROUP = 8
 PROMPT = 384
 CONTEXT = 1024
+_START_LIMIT_S = 400
 
 
 @dataclass
@@ -103,6 +105,8 @@ def run_engine(args: argparse.Namespace) -> None:
     vocab = json.loads((args.model / "config.json").read_text())["vocab_size"]
     for count in args.requests:
         engine.generate(requests_for(count, 8, vocab, 1))
+    if args.turns:
+        _take_turn(args.turns, args.among)
     kept: list[Rollout] = []
     for count in args.requests:
         batch = requests_for(count, args.tokens, vocab, 2 + count)
@@ -193,25 +197,51 @@ def run_trainer(args: argparse.Namespace) -> None:
 
 def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[str, Outcome]:
     model = build(shape, (args.models or scratch) / shape, args.device, args.layers)
-    results = {}
-    for mode in args.modes:
-        save = scratch / f"{shape}_{mode}.pt"
-        shared = [sys.executable, __file__, "--mode", mode, "--model", str(model), "--save", str(save)]
+    saves = {mode: scratch / f"{shape}_{mode}.pt" for mode in args.modes}
+    turns = scratch / f"{shape}_turns"
+    turns.mkdir()
+
+    def start(mode: str, role: str) -> subprocess.Popen[str]:
+        command = [sys.executable, __file__, "--role", role, "--mode", mode, "--model", str(model)]
         for name in ("device", "tokens", "context", "memory", "kv_mib", "profile", "orders"):
-            shared += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-        shared += ["--requests", *map(str, args.requests)]
-        for role in ("engine",) if args.speed_only else ("engine", "trainer"):
-            done = subprocess.run([*shared, "--role", role], capture_output=True, text=True, check=False)
-            if role == "engine" and args.profile and not done.returncode:
-                print(f"{shape} {mode} profile\n{done.stdout[done.stdout.rfind('wall ') :]}", flush=True)
-            if done.returncode:
-                print(f"{shape} {mode} {role} FAILED\n{(done.stdout + done.stderr)[-args.trace :]}", flush=True)
-                break
-        else:
+            command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+        command += ["--save", str(saves[mode]), "--requests", *map(str, args.requests)]
+        if args.together:
+            command += ["--turns", str(turns), "--among", str(len(args.modes))]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    engines = {mode: start(mode, "engine") for mode in args.modes} if args.together else {}
+    results = {}
+    for mode, save in saves.items():
+        ended = _ended(f"{shape} {mode} engine", engines.get(mode) or start(mode, "engine"), args)
+        if ended and not args.speed_only:
+            ended = _ended(f"{shape} {mode} trainer", start(mode, "trainer"), args)
+        if ended:
             results[mode] = Outcome(**json.loads(save.with_suffix(".json").read_text()))
             show(shape, mode, results[mode])
         save.unlink(missing_ok=True)
     return results
+
+
+def _ended(title: str, process: subprocess.Popen[str], args: argparse.Namespace) -> bool:
+    """Wait for a role's end; shows its profile or its failure."""
+    said, _ = process.communicate()
+    if process.returncode:
+        print(f"{title} FAILED\n{said[-args.trace :]}", flush=True)
+    elif args.profile and "wall " in said:
+        print(f"{title} profile\n{said[said.rfind('wall ') :]}", flush=True)
+    return not process.returncode
+
+
+def _take_turn(turns: Path, among: int) -> None:
+    """Wait until all engines have started, and then for the ones before; the turn ends with the process."""
+    (turns / str(os.getpid())).touch()
+    deadline = time.monotonic() + _START_LIMIT_S
+    while len(list(turns.iterdir())) < among:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"only {len(list(turns.iterdir()))} of {among} engines started")
+        time.sleep(0.2)
+    fcntl.flock(os.open(turns, os.O_RDONLY), fcntl.LOCK_EX)
 
 
 def show(shape: str, mode: str, outcome: Outcome) -> None:
@@ -235,6 +265,9 @@ def main() -> None:
     parser.add_argument("--profile", type=int, default=0, help="requests to profile after the timing")
     parser.add_argument("--memory", type=float, default=0.8, help="share of the GPU for vLLM")
     parser.add_argument("--kv-mib", type=int, default=0, help="size of the KV cache, in place of a share of the GPU")
+    parser.add_argument(
+        "--together", action="store_true", help="start all engines at once (with --kv-mib), time in turn"
+    )
     parser.add_argument("--speed-only", action="store_true", help="no trainer, no comparison")
     parser.add_argument("--layers", type=int, help="cut the depth")
     parser.add_argument("--device", default="cuda")
@@ -245,6 +278,8 @@ def main() -> None:
     parser.add_argument("--mode", help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--save", help=argparse.SUPPRESS)
+    parser.add_argument("--turns", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--among", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.role == "engine":
         return run_engine(args)

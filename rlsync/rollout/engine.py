@@ -24,8 +24,7 @@ from rlsync.weight_sync.transport import Address
 _EXTENSION = "rlsync.vllm_plugin.weights.WeightReceiver"
 _CPU_SAMPLER = "rlsync.vllm_plugin.sampling:StatelessSampler"
 _GPU_SAMPLER = "rlsync.vllm_plugin.gpu_sampling:StatelessSampler"
-
-
+_LITTLE = 0.01
 _MIXED_GRAPH_TOKENS = 512
 """Steps with more tokens than this are long enough to hide their launches."""
 
@@ -51,6 +50,8 @@ def engine_args(
     rollout = config.rollout
     cuda = config.cluster.device is Device.cuda
     cuda_graphs = _cuda_graphs(rollout.max_num_seqs) if cuda and rollout.cuda_graphs else None
+    # vLLM wants the share free at its start even where the cache's size is given.
+    share = _LITTLE if cuda and rollout.kv_cache_mib else rollout.gpu_memory_utilization
     common = {
         "model": model_path,
         "skip_tokenizer_init": True,
@@ -65,7 +66,7 @@ def engine_args(
         "enable_prefix_caching": rollout.prefix_caching,
         "block_size": rollout.block_size,
         "kv_cache_memory_bytes": rollout.kv_cache_mib << 20 or None,
-        "gpu_memory_utilization": rollout.gpu_memory_utilization,
+        "gpu_memory_utilization": share,
         "model_impl": rollout.model_impl.value,
         "enforce_eager": cuda_graphs is None,
         "worker_extension_cls": _EXTENSION,

@@ -90,7 +90,8 @@ def _prefill(
         q, k, v, out, lse, table if paged else starts, starts, lengths if paged else starts, sequences,
         sequences.bit_length(), heads // k.shape[1], scale * math.log2(math.e), window or _NO_WINDOW, page,
         table.shape[1] if paged else 0, heads, q.stride(0), q.stride(1), *strides, out.stride(0), out.stride(1),
-        D=dim, TILE=TILE, SPLIT=SPLIT, BM=_ROWS, PAGED=paged, num_warps=_WARPS, num_stages=_STAGES, enable_fp_fusion=False,
+        D=dim, TILE=TILE, SPLIT=SPLIT, BM=_ROWS, PAGED=paged, num_warps=_WARPS, num_stages=_STAGES,
+        enable_fp_fusion=False,
     )  # fmt: skip
     return out, lse
 
