@@ -155,9 +155,7 @@ class TrainingLoop:
 
     def _save_rollouts(self, step: int, batch: Batch, advantages: list[float]) -> None:
         if self._config.telemetry.save_rollouts:
-            self._sinks.folder.write_rollouts(
-                step, batch.problems, batch.rollouts, batch.texts, batch.scores, advantages
-            )
+            self._sinks.folder.write_rollouts(step, batch.problems, batch.episodes, batch.scores, advantages)
 
     def _judge_ratio(self, ranks: list[StepStats], step: int) -> str | None:
         return judge_ratio(ranks, step) if self._config.kernels.mode is KernelMode.invariant else None

@@ -9,7 +9,7 @@ from typing import IO, Any
 import torch
 
 from rlsync.telemetry.metrics import Metrics
-from rlsync.types import Problem, Rollout, Score
+from rlsync.types import Episode, Problem, Score
 
 
 class RunFolder:
@@ -32,14 +32,19 @@ class RunFolder:
         self,
         step: int,
         problems: list[Problem],
-        rollouts: list[Rollout],
-        texts: list[str],
+        episodes: list[Episode],
         scores: list[Score],
         advantages: list[float],
     ) -> None:
-        """One line a sample. `logprob_bits` holds the fp32 log-probs of the response as 8 hex digits each."""
-        for index, (problem, rollout) in enumerate(zip(problems, rollouts, strict=True)):
-            sampled = rollout.sampled
+        """One line a sample.
+
+        `response_tokens` are all tokens after the prompt; `logprob_bits` holds the fp32 log-prob of each as 8 hex
+        digits, null where the environment wrote it. `turns` are the texts, the model's and the environment's in turn.
+        """
+        for index, (problem, episode) in enumerate(zip(problems, episodes, strict=True)):
+            rollout = episode.rollout
+            sampled, begin = rollout.sampled, rollout.prompt_length
+            bits = zip(hex_bits(rollout.logprobs[begin:]), sampled[begin:].tolist(), strict=True)
             _append(
                 self._rollouts,
                 {
@@ -49,15 +54,16 @@ class RunFolder:
                     "weight_version": int(rollout.weight_version[sampled][0]),
                     "seed": rollout.seed,
                     "prompt": problem.prompt,
-                    "response": texts[index],
+                    "response": episode.scored,
+                    "turns": episode.turns,
                     "answer": problem.answer,
                     "reward": scores[index].reward,
                     "reward_error": scores[index].error,
                     "advantage": advantages[index],
                     "finish_reason": rollout.finish_reason.value,
-                    "prompt_tokens": rollout.tokens[~sampled].tolist(),
-                    "response_tokens": rollout.response,
-                    "logprob_bits": hex_bits(rollout.logprobs[sampled]),
+                    "prompt_tokens": rollout.tokens[:begin].tolist(),
+                    "response_tokens": rollout.tokens[begin:].tolist(),
+                    "logprob_bits": [bit if own else None for bit, own in bits],
                 },
             )
 
