@@ -10,7 +10,7 @@ import wandb
 from rlsync.config.telemetry import TelemetryConfig, WandbMode
 from rlsync.telemetry.metrics import Metrics
 
-_SECTIONS = ("reward", "response", "train", "parity", "eval", "time", "perf", "memory")
+_SECTIONS = ("reward", "response", "rollout", "environment", "train", "parity", "eval", "time", "perf", "memory")
 
 
 class WandbSink:
