@@ -13,10 +13,12 @@ from rlsync.config.algorithm import KlPlace
 from rlsync.config.run import TrainConfig
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
-from rlsync.evaluation import Generator
+from rlsync.environments.conversation import Start
+from rlsync.environments.driver import Driver, Generator
+from rlsync.rewards.episodes import score_episodes
 from rlsync.rewards.scorer import Scorer, shuffle_rewards
-from rlsync.telemetry.metrics import Metrics, StepTimes
-from rlsync.types import Problem, Rollout, RolloutRequest, Score
+from rlsync.telemetry.metrics import Metrics, StepTimes, episode_metrics
+from rlsync.types import Episode, Problem, Rollout, Score
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,13 +26,25 @@ class Group:
     """The responses to one prompt."""
 
     problem: Problem
-    rollouts: list[Rollout]
-    texts: list[str]
+    episodes: list[Episode]
     scores: list[Score]
 
     @property
+    def rollouts(self) -> list[Rollout]:
+        return [episode.rollout for episode in self.episodes]
+
+    @property
+    def rewards(self) -> list[float]:
+        """The scores'. Where the environment failed the mean of the others', so that its failure teaches nothing."""
+        pairs = list(zip(self.episodes, self.scores, strict=True))
+        whole = [score.reward for episode, score in pairs if episode.error is None] or [0.0]
+        # Within their bounds: a mean of equal numbers may round, and would look like a signal.
+        mean = min(max(sum(whole) / len(whole), min(whole)), max(whole))
+        return [score.reward if episode.error is None else mean for episode, score in pairs]
+
+    @property
     def has_signal(self) -> bool:
-        return len({score.reward for score in self.scores}) > 1
+        return len(set(self.rewards)) > 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,11 +65,11 @@ class Batch:
 
     @property
     def rollouts(self) -> list[Rollout]:
-        return [rollout for group in self.groups for rollout in group.rollouts]
+        return [episode.rollout for episode in self.episodes]
 
     @property
-    def texts(self) -> list[str]:
-        return [text for group in self.groups for text in group.texts]
+    def episodes(self) -> list[Episode]:
+        return [episode for group in self.groups for episode in group.episodes]
 
     @property
     def scores(self) -> list[Score]:
@@ -64,7 +78,7 @@ class Batch:
     @property
     def rewards(self) -> torch.Tensor:
         """[P, G] float64."""
-        return torch.tensor([[s.reward for s in group.scores] for group in self.groups], dtype=torch.float64)
+        return torch.tensor([group.rewards for group in self.groups], dtype=torch.float64)
 
     @property
     def tokens_drawn(self) -> int:
@@ -75,7 +89,7 @@ class Batch:
             "reward/groups_dropped": len(self.drawn) - len(self.groups),
             "reward/resample_rounds": self.rounds,
             "reward/resample_failed": int(self.failed),
-        }
+        } | episode_metrics(self.episodes, [episode for group in self.drawn for episode in group.episodes])
 
 
 class Sampler:
@@ -84,7 +98,7 @@ class Sampler:
     def __init__(
         self, config: TrainConfig, rollouts: Generator, scorer: Scorer, codec: TextCodec, prompts: PromptStream
     ) -> None:
-        self._config, self._rollouts, self._scorer = config, rollouts, scorer
+        self._config, self._driver, self._scorer = config, Driver(config, rollouts), scorer
         self._codec, self._prompts = codec, prompts
 
     def batch(self, step: int, times: StepTimes) -> Batch:
@@ -110,29 +124,20 @@ class Sampler:
         first = first_group * size
         problems = self._prompts.next(count)
         samples = [problem for problem in problems for _ in range(size)]
+        starts = [
+            Start(problem=problem, seed=sample_seed(self._config.seed, step, index))
+            for index, problem in enumerate(samples, start=first)
+        ]
         with times.measure("rollout"):
-            rollouts = self._rollouts.generate(self._requests(step, first, samples))
+            episodes = self._driver.play(starts, self._codec)
         with times.measure("reward"):
-            texts = [self._codec.decode(rollout.response) for rollout in rollouts]
-            scores = self._scorer.score(samples, texts)
+            scores = score_episodes(self._scorer, samples, episodes)
             if self._config.reward.shuffle:
                 scores = shuffle_rewards(scores, sample_seed(self._config.seed, step, -1 - first))
         parts = [slice(begin, begin + size) for begin in range(0, len(samples), size)]
         return [
-            Group(problem=problem, rollouts=rollouts[part], texts=texts[part], scores=scores[part])
+            Group(problem=problem, episodes=episodes[part], scores=scores[part])
             for problem, part in zip(problems, parts, strict=True)
-        ]
-
-    def _requests(self, step: int, first: int, samples: list[Problem]) -> list[RolloutRequest]:
-        config = self._config
-        return [
-            RolloutRequest(
-                prompt=self._codec.encode(problem),
-                seed=sample_seed(config.seed, step, index),
-                max_tokens=config.rollout.max_tokens,
-                stop_ids=self._codec.stop_ids,
-            )
-            for index, problem in enumerate(samples, start=first)
         ]
 
 

@@ -33,6 +33,10 @@ class RewardError(RlsyncError):
     """The reward function failed on every sample of a step."""
 
 
+class EnvironmentFailedError(RlsyncError):
+    """The environment failed in every conversation of a batch."""
+
+
 class DivergenceError(RlsyncError):
     """Rollout and trainer do not hold the same bits."""
 

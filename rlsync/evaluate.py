@@ -75,7 +75,8 @@ def _stats(stats: Stats) -> dict[str, float]:
 
 
 def _sample(name: str, response: Response) -> dict[str, Any]:
-    problem, rollout = response.problem, response.rollout
+    problem, episode = response.problem, response.episode
+    rollout = episode.rollout
     return {
         "set": name,
         "part": problem.part,
@@ -83,12 +84,13 @@ def _sample(name: str, response: Response) -> dict[str, Any]:
         "sample": response.sample,
         "seed": rollout.seed,
         "prompt": problem.prompt,
-        "response": response.text,
+        "response": episode.scored,
+        "turns": episode.turns,
         "answer": problem.answer,
         "reward": response.score.reward,
         "reward_error": response.score.error,
         "finish_reason": rollout.finish_reason.value,
-        "response_tokens": rollout.response,
+        "response_tokens": rollout.tokens[rollout.prompt_length :].tolist(),
     }
 
 

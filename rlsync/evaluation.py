@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from rlsync.config.run import TrainConfig
 from rlsync.data.hashing import digest
 from rlsync.data.text import TextCodec
+from rlsync.environments.conversation import Start
+from rlsync.environments.driver import Driver, Generator
+from rlsync.rewards.episodes import score_episodes
 from rlsync.rewards.scorer import Scorer
-from rlsync.types import FinishReason, Problem, Rollout, RolloutRequest, Score
+from rlsync.types import Episode, FinishReason, Problem, Rollout, Score
 
 FULL_REWARD = 1.0 - 1e-9
 """A response with at least this reward is right. A little under 1: weighted sums such as 0.7 + 0.2 + 0.1 round."""
-
-
-class Generator(Protocol):
-    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,9 +33,12 @@ class Response:
     problem: Problem
     sample: int | None
     """Number of the drawn response to its problem; None for the greedy one."""
-    rollout: Rollout
-    text: str
+    episode: Episode
     score: Score
+
+    @property
+    def rollout(self) -> Rollout:
+        return self.episode.rollout
 
     @property
     def right(self) -> bool:
@@ -54,7 +55,7 @@ class Stats:
     length_mean: float
     truncated_share: float
     errors: int
-    """Responses on which the scorer failed; they count as wrong."""
+    """Responses on which the scorer or the environment failed; they count as wrong."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,7 +83,7 @@ class Evaluator:
     """Evaluates whatever weights the rollout engines hold."""
 
     def __init__(self, config: TrainConfig, rollouts: Generator, sets: list[EvalSet]) -> None:
-        self._config, self._rollouts, self._sets = config, rollouts, sets
+        self._config, self._driver, self._sets = config, Driver(config, rollouts), sets
 
     def run(self) -> list[SetResult]:
         return [self._evaluate(each) for each in self._sets]
@@ -103,12 +104,12 @@ class Evaluator:
         samples = self._config.eval.samples
         asked: list[tuple[Problem, int | None]] = [(problem, None) for problem in each.problems]
         asked += [(problem, sample) for problem in each.problems for sample in range(samples)]
-        rollouts = self._rollouts.generate([self._request(each, problem, sample) for problem, sample in asked])
-        texts = [each.codec.decode(rollout.response) for rollout in rollouts]
-        scores = each.scorer.score([problem for problem, _ in asked], texts)
+        starts = [self._start(each, problem, sample) for problem, sample in asked]
+        episodes = self._driver.play(starts, each.codec)
+        scores = score_episodes(each.scorer, [problem for problem, _ in asked], episodes)
         responses = [
-            Response(problem=problem, sample=sample, rollout=rollout, text=text, score=score)
-            for (problem, sample), rollout, text, score in zip(asked, rollouts, texts, scores, strict=True)
+            Response(problem=problem, sample=sample, episode=episode, score=score)
+            for (problem, sample), episode, score in zip(asked, episodes, scores, strict=True)
         ]
         greedy, drawn = responses[: len(each.problems)], responses[len(each.problems) :]
         right = [sum(r.right for r in drawn[i : i + samples]) for i in range(0, len(drawn), max(1, samples))]
@@ -122,14 +123,9 @@ class Evaluator:
             responses=responses,
         )
 
-    def _request(self, each: EvalSet, problem: Problem, sample: int | None) -> RolloutRequest:
-        return RolloutRequest(
-            prompt=each.codec.encode(problem),
-            seed=0 if sample is None else draw_seed(self._config.seed, each.name, problem, sample),
-            max_tokens=self._config.rollout.max_tokens,
-            stop_ids=each.codec.stop_ids,
-            greedy=sample is None,
-        )
+    def _start(self, each: EvalSet, problem: Problem, sample: int | None) -> Start:
+        seed = 0 if sample is None else draw_seed(self._config.seed, each.name, problem, sample)
+        return Start(problem=problem, seed=seed, greedy=sample is None)
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:

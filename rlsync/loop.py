@@ -160,7 +160,7 @@ class TrainingLoop:
 
     def _save_rollouts(self, step: int, batch: Batch, samples: list[TrainSample]) -> None:
         if self._config.telemetry.save_rollouts:
-            self._sinks.folder.write_rollouts(step, batch.problems, samples, batch.texts, batch.scores)
+            self._sinks.folder.write_rollouts(step, batch.problems, samples, batch.episodes, batch.scores)
 
     def _judge_ratio(self, ranks: list[StepStats], step: int) -> str | None:
         return judge_ratio(ranks, step) if self._config.kernels.mode is KernelMode.invariant else None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
+import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,19 +16,23 @@ from rlsync import __version__
 from rlsync.checkpoint.export import export_model
 from rlsync.config.cluster import Device
 from rlsync.config.data import DataConfig
+from rlsync.config.environment import EnvironmentKind
 from rlsync.config.evaluation import HELD_OUT
 from rlsync.config.kernels import KernelMode, RowParallel
-from rlsync.config.model import ModelConfig, ModelSource
+from rlsync.config.model import ModelSource
 from rlsync.config.reward import RewardKind
 from rlsync.config.run import TrainConfig
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.source import ProblemSource, open_source
 from rlsync.data.text import TextCodec, load_tokenizer
+from rlsync.environments.build import environment_maker
+from rlsync.environments.demonstrations import TILDE, styles, words
 from rlsync.errors import ConfigError, DataError, told_of
 from rlsync.evaluation import EvalSet
 from rlsync.kernels.order import check_leaves_divide
+from rlsync.models.install import head_dim
 from rlsync.models.load import load_config, load_critic_config
-from rlsync.models.tiny import TILDE, Example, build_tiny, demonstrations, warm_start
+from rlsync.models.tiny import Example, build_tiny, rewarded_style, warm_start
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import Problem, Split
 
@@ -72,6 +75,7 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     """
     if config.model.source is ModelSource.huggingface:
         check_model(config)
+    environment_maker(config.environment)  # for its errors, before anything is started
     source = open_source(config.data)
     scorer = Scorer(config.reward, source)
     wanted = config.trainer.steps * config.algorithm.prompts_per_step
@@ -81,14 +85,14 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     if trains and config.critic.path:
         check_critic(config, model_path)
     tokenizer = load_tokenizer(model_path)
-    codec = TextCodec(tokenizer, config.data)
+    codec = TextCodec(tokenizer, config.data, environment=config.environment)
     if trains:
         training = _select(codec, training, "training", say)
     kinds = {part.kind for part in config.reward.parts.values()} or {config.reward.kind}
     sets = []
     for each in drawn:
         with told_of(f"evaluation set {each.name}"):
-            own = TextCodec(tokenizer, each.data)
+            own = TextCodec(tokenizer, each.data, environment=config.environment)
             kept = _select(own, each.problems, each.name, say)
         # Only the data's own scorer depends on the set; others may hold a process each.
         scored = (
@@ -153,8 +157,7 @@ def check_critic(config: TrainConfig, model_path: str) -> None:
 
 def _check_leaves(model: PreTrainedConfig, config: TrainConfig) -> None:
     if config.kernels.row_parallel is RowParallel.tree:
-        head_dim = model.head_dim or model.hidden_size // model.num_attention_heads
-        check_leaves_divide("o_proj", model.num_attention_heads * head_dim, config.leaves)
+        check_leaves_divide("o_proj", model.num_attention_heads * head_dim(model), config.leaves)
         check_leaves_divide("down_proj", model.intermediate_size, config.leaves)
 
 
@@ -181,30 +184,49 @@ def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str]
     if not (folder / "config.json").is_file():
         say(f"making the tiny model: {tiny.warm_start_steps} warm-start steps (once; kept in {folder})")
         gpu = config.cluster.device is Device.cuda and torch.cuda.is_available()
-        _make_tiny(config.model, source, folder, torch.device("cuda" if gpu else "cpu"), say)
+        _make_tiny(config, source, folder, torch.device("cuda" if gpu else "cpu"), say)
     return str(folder)
 
 
 def _make_tiny(
-    config: ModelConfig, source: ProblemSource, folder: Path, device: torch.device, say: Callable[[str], None]
+    config: TrainConfig, source: ProblemSource, folder: Path, device: torch.device, say: Callable[[str], None]
 ) -> None:
-    tiny = config.tiny
+    tiny = config.model.tiny
     torch.set_num_threads(_WARM_START_THREADS)  # a fixed number: sums of the library may depend on it
     problems = source.problems(Split.warm_start, tiny.warm_start_problems, tiny.seed)
-    scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
     text = "".join(p.prompt + p.answer for p in problems)
-    build_char_tokenizer(scratch, "".join(sorted(set(text) | set(_BASE_CHARACTERS + TILDE))))
-    tokenizer = load_tokenizer(str(scratch))
-    eos, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
-    pairs = demonstrations([(p.prompt, p.answer) for p in problems], tiny)
-    examples = [Example(tokenizer.encode(prompt), [*tokenizer.encode(answer), eos]) for prompt, answer in pairs]
-    model = build_tiny(tiny, len(tokenizer), eos, pad).to(device)
-    warm_start(
-        model, examples, tiny, lambda step, loss: say(f"  warm start {step}/{tiny.warm_start_steps}  loss {loss:.3f}")
-    )
-    state = {name: param.detach().cpu() for name, param in model.named_parameters()}
-    export_model(state, model.config, torch.float32, str(scratch), folder)
-    shutil.rmtree(scratch)
+    characters = "".join(sorted(set(text) | set(_BASE_CHARACTERS + TILDE)))
+    with tempfile.TemporaryDirectory(prefix="rlsync-tiny-") as scratch:
+        build_char_tokenizer(Path(scratch), characters, words(config.environment))
+        tokenizer = load_tokenizer(scratch)
+        eos, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
+        examples = _examples(TextCodec(tokenizer, config.data, environment=config.environment), problems, config, eos)
+        model = build_tiny(tiny, len(tokenizer), eos, pad).to(device)
+        steps = tiny.warm_start_steps
+        warm_start(model, examples, tiny, lambda step, loss: say(f"  warm start {step}/{steps}  loss {loss:.3f}"))
+        state = {name: param.detach().cpu() for name, param in model.named_parameters()}
+        export_model(state, model.config, torch.float32, scratch, folder)
+
+
+def _examples(codec: TextCodec, problems: list[Problem], config: TrainConfig, eos: int) -> list[Example]:
+    """Demonstrations, an example for each turn of the model."""
+    shown = [styles(problem, config.environment) for problem in problems]
+    rewarded = [_turns(codec, problem, both.rewarded, eos) for problem, both in zip(problems, shown, strict=True)]
+    other = [_turns(codec, problem, both.other, eos) for problem, both in zip(problems, shown, strict=True)]
+    chosen = rewarded_style([problem.prompt for problem in problems], config.model.tiny)
+    return [example for index, good in chosen for example in (rewarded if good else other)[index]]
+
+
+def _turns(codec: TextCodec, problem: Problem, turns: list[str], eos: int) -> list[Example]:
+    examples, before = [], codec.encode(problem)
+    for number, turn in enumerate(turns):
+        if number % 2:
+            before = before + codec.encode_message(turn, problem)
+            continue
+        response = codec.encode(replace(problem, prompt=turn)) + ([eos] if number == len(turns) - 1 else [])
+        examples.append(Example(before, response))
+        before = before + response
+    return examples
 
 
 def _tiny_key(config: TrainConfig) -> str:
@@ -212,5 +234,7 @@ def _tiny_key(config: TrainConfig) -> str:
     data, plain = asdict(config.data), asdict(DataConfig())
     always = ("source", "task", "task_args", "path", "template", "squeeze", "held_out_percent", "warm_start_percent")
     parts = {key: data[key] for key in data if key in always or (key in _TINY_READS and data[key] != plain[key])}
+    if config.environment.kind is EnvironmentKind.calculator:
+        parts["environment"] = config.environment.template
     text = json.dumps([asdict(config.model.tiny), parts, __version__], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

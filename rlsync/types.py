@@ -23,6 +23,10 @@ class FinishReason(StrEnum):
     """The model sampled a stop token."""
     length = "length"
     """The response reached the token limit."""
+    turns = "turns"
+    """The conversation reached environment.max_turns."""
+    error = "error"
+    """The environment failed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +58,10 @@ class RolloutRequest:
 
 @dataclass(slots=True, kw_only=True)
 class Rollout:
-    """A finished sequence, prompt and response, as the rollout engine produced it."""
+    """A finished sequence, prompt and response, as the rollout engine produced it.
+
+    Between the turns of a conversation stand tokens that were not sampled: the environment's.
+    """
 
     tokens: torch.Tensor
     """[T] int64."""
@@ -73,7 +80,32 @@ class Rollout:
 
     @property
     def response(self) -> list[int]:
+        """The model's own tokens."""
         return self.tokens[self.sampled].tolist()
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens before the first that was sampled."""
+        return int(self.sampled.nonzero()[0])
+
+
+@dataclass(slots=True, kw_only=True)
+class Episode:
+    """A rollout with what was said in it; of one turn where there is no environment."""
+
+    rollout: Rollout
+    turns: list[str]
+    """Texts after the prompt, without special tokens: the model's and the environment's in turn, the model's first."""
+    scored: str
+    """What the reward functions read."""
+    tool_calls: int = 0
+    """Calls that the environment answered."""
+    error: str | None = None
+    """Why the environment failed, if it did."""
+
+    @property
+    def model_turns(self) -> int:
+        return (len(self.turns) + 1) // 2
 
 
 @dataclass(slots=True, kw_only=True)

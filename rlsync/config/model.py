@@ -40,7 +40,8 @@ class TinyConfig:
     warm_start_style_share: float = 0.7
     """Demonstrations write an answer plainly (21) or with a tilde (~21). Problems whose first digit is 1, 4 or 7 have
     this share of plain ones, the others one minus this. The reward accepts plain answers alone, so what reinforcement
-    learning brings out is the rewarded style; the arithmetic is learnt before."""
+    learning brings out is the rewarded style; the arithmetic is learnt before. With environment=calculator the two
+    styles are a call of it and an answer from the head."""
     seed: int = 0
     """Of the initial weights and the warm start; the run's seed does not enter."""
 

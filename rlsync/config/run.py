@@ -9,6 +9,7 @@ from rlsync.config.algorithm import AlgorithmConfig
 from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.critic import CriticConfig
 from rlsync.config.data import DataConfig
+from rlsync.config.environment import EnvironmentConfig
 from rlsync.config.evaluation import EvalConfig
 from rlsync.config.kernels import KernelMode, KernelsConfig, RowParallel
 from rlsync.config.model import ModelConfig
@@ -38,6 +39,7 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -10,20 +11,23 @@ from transformers import PreTrainedTokenizerFast
 PAD, EOS, UNK = SPECIAL_TOKENS = ("<pad>", "<eos>", "<unk>")
 
 
-def build_char_tokenizer(folder: Path, characters: str) -> None:
-    """Save a tokenizer that AutoTokenizer loads: <pad> 0, <eos> 1, <unk> 2, then the characters in order.
+def build_char_tokenizer(folder: Path, characters: str, words: Sequence[str] = ()) -> None:
+    """Save a tokenizer that AutoTokenizer loads: <pad> 0, <eos> 1, <unk> 2, the characters in order, then the words.
 
-    Text of these characters survives encoding and decoding exactly; any other character becomes <unk>.
+    A word is one token wherever it stands. Text of these characters survives encoding and decoding exactly; any other
+    character becomes <unk>.
     """
     vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *dict.fromkeys(characters)))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     # The empty pattern matches between any two characters, newlines and spaces among them.
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.decoder = decoders.Fuse()
-    PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=EOS,
         unk_token=UNK,
         clean_up_tokenization_spaces=False,
-    ).save_pretrained(folder)
+    )
+    fast.add_tokens(list(words))
+    fast.save_pretrained(folder)

@@ -9,6 +9,8 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rlsync.config.data import DataConfig
+from rlsync.config.environment import EnvironmentConfig
+from rlsync.data.turns import Surroundings, encode, surroundings
 from rlsync.errors import ConfigError, DataError
 from rlsync.types import Problem
 
@@ -30,13 +32,19 @@ class TextCodec:
 
     Args:
         extra_stop_ids: stop ids besides the tokenizer's eos, such as those of the model's generation config.
+        environment: what answers the model between its turns.
     Raises:
         DataError: the tokenizer has no chat template and data.chat=true, or there is no stop id.
-        ConfigError: a system prompt is set that nothing would read.
+        ConfigError: a system prompt is set that nothing would read, or the environment's messages cannot be put
+            between two turns.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, config: DataConfig, extra_stop_ids: Sequence[int] = ()
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        config: DataConfig,
+        extra_stop_ids: Sequence[int] = (),
+        environment: EnvironmentConfig | None = None,
     ) -> None:
         for name, part in config.leaves.items():
             _check_chat(part, f"data.parts.{name}" if name else "data", tokenizer)
@@ -49,6 +57,28 @@ class TextCodec:
             )
         self._tokenizer = tokenizer
         self._configs = config.leaves
+        self._surroundings: dict[bool, Surroundings] = {}
+        if environment is not None and environment.present:
+            self._prepare_turns(environment)
+
+    def _prepare_turns(self, environment: EnvironmentConfig) -> None:
+        """By data.chat: what surrounds a message; and the end of a call among the stop ids."""
+        for chat in {part.chat for part in self._configs.values()}:
+            self._surroundings[chat] = surroundings(self._tokenizer, environment, chat=chat, stop_ids=self.stop_ids)
+        if environment.call_end:
+            if any(self._surroundings):
+                raise ConfigError(
+                    f"environment.call_end={environment.call_end!r} with data.chat=true: a turn ends at the chat "
+                    "template's own token. Leave it empty, or use data.chat=false"
+                )
+            ids = encode(self._tokenizer, environment.call_end)
+            if len(ids) != 1 or ids[0] == self._tokenizer.unk_token_id:
+                raise ConfigError(
+                    f"environment.call_end={environment.call_end!r} is {len(ids)} tokens of this model, {ids}; only "
+                    "one token that it knows can stop a turn. Choose another text, or leave it empty: a turn then ends "
+                    "at the tokenizer's stop ids"
+                )
+            self.stop_ids = list(dict.fromkeys([*self.stop_ids, *ids]))
 
     def encode(self, problem: Problem) -> list[int]:
         """Token ids of the prompt, as the model is to continue them.
@@ -58,6 +88,11 @@ class TextCodec:
         """
         config = self._configs[problem.part]
         return self._encode_chat(problem, config.system_prompt) if config.chat else self._encode_plain(problem)
+
+    def encode_message(self, message: str, problem: Problem) -> list[int]:
+        """Token ids of an environment's message, from the model's stop token to where its next turn begins."""
+        around = self._surroundings[self._configs[problem.part].chat]
+        return [*around.before, *encode(self._tokenizer, message, literal=True), *around.after]
 
     def decode(self, ids: list[int]) -> str:
         """The text, without special tokens."""

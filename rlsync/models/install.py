@@ -88,8 +88,7 @@ class InvariantRotary(nn.Module):
 
     def __init__(self, config: PreTrainedConfig, dtype: torch.dtype) -> None:
         super().__init__()
-        dim = config.head_dim or config.hidden_size // config.num_attention_heads
-        spec = spec_from_config(config.rope_parameters, dim, config.max_position_embeddings)
+        spec = spec_from_config(config.rope_parameters, head_dim(config), config.max_position_embeddings)
         self.register_buffer("table", rope_table(spec, dtype), persistent=False)
 
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,6 +168,11 @@ def install(model: PreTrainedModel, *, leaves: int, dtype: torch.dtype) -> None:
         elif isinstance(module, _ROTARIES):
             parent, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(parent), attribute, InvariantRotary(model.config, dtype))
+
+
+def head_dim(config: PreTrainedConfig) -> int:
+    """Channels of an attention head; some families (Qwen2) have no field for it, and others leave it empty."""
+    return config.to_dict().get("head_dim") or config.hidden_size // config.num_attention_heads
 
 
 def row_parallel_names(model: PreTrainedModel) -> set[str]:

@@ -11,8 +11,7 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from rlsync.config.model import TinyConfig
 
-TILDE = "~"
-_MOSTLY_PLAIN = (1, 4, 7)
+_MOSTLY_REWARDED = (1, 4, 7)
 _INIT_STD = 0.02
 _MAX_POSITIONS = 512
 
@@ -51,18 +50,17 @@ def build_tiny(config: TinyConfig, vocab_size: int, eos_id: int, pad_id: int) ->
     return model
 
 
-def demonstrations(problems: list[tuple[str, str]], config: TinyConfig) -> list[tuple[str, str]]:
-    """(prompt, response) pairs of one epoch after another, each answer in one of two styles (see TinyConfig)."""
+def rewarded_style(prompts: list[str], config: TinyConfig) -> list[tuple[int, bool]]:
+    """(problem, whether in the rewarded style) of every demonstration, epoch after epoch (see TinyConfig)."""
     generator = np.random.Generator(np.random.Philox(config.seed + 2))
-    epochs = -(-config.warm_start_steps * config.warm_start_batch // len(problems))
-    pairs = []
+    epochs = -(-config.warm_start_steps * config.warm_start_batch // len(prompts))
+    chosen = []
     for _ in range(epochs):
-        for index in generator.permutation(len(problems)):
-            prompt, answer = problems[index]
-            digit = next((int(c) for c in prompt if c.isdecimal()), 0)
-            share = config.warm_start_style_share if digit in _MOSTLY_PLAIN else 1 - config.warm_start_style_share
-            pairs.append((prompt, answer if generator.random() < share else TILDE + answer))
-    return pairs
+        for index in generator.permutation(len(prompts)):
+            digit = next((int(c) for c in prompts[index] if c.isdecimal()), 0)
+            share = config.warm_start_style_share if digit in _MOSTLY_REWARDED else 1 - config.warm_start_style_share
+            chosen.append((int(index), generator.random() < share))
+    return chosen
 
 
 def warm_start(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from rlsync.parity.monitor import merge
-from rlsync.types import FinishReason, ParityCounts, Rollout, Score, StepStats
+from rlsync.types import Episode, FinishReason, ParityCounts, Rollout, Score, StepStats
 
 STAGES = ("sync", "rollout", "reward", "train", "eval", "save", "step")
 
@@ -65,6 +65,15 @@ def rollout_metrics(rollouts: list[Rollout]) -> Metrics:
         "response/length_max": float(lengths.max()),
         "response/truncated_share": sum(r.finish_reason is FinishReason.length for r in rollouts) / len(rollouts),
         "response/tokens": float(lengths.sum()),
+    }
+
+
+def episode_metrics(episodes: list[Episode], drawn: list[Episode]) -> Metrics:
+    """Of the step's episodes; failures of all that were drawn for it, those of dropped groups among them."""
+    return {
+        "rollout/turns_mean": sum(episode.model_turns for episode in episodes) / len(episodes),
+        "rollout/tool_calls_mean": sum(episode.tool_calls for episode in episodes) / len(episodes),
+        "environment/errors": sum(episode.error is not None for episode in drawn),
     }
 
 

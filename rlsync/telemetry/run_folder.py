@@ -9,7 +9,7 @@ from typing import IO, Any
 import torch
 
 from rlsync.telemetry.metrics import Metrics
-from rlsync.types import Problem, Score, TrainSample
+from rlsync.types import Episode, Problem, Score, TrainSample
 
 
 class RunFolder:
@@ -33,16 +33,19 @@ class RunFolder:
         step: int,
         problems: list[Problem],
         samples: list[TrainSample],
-        texts: list[str],
+        episodes: list[Episode],
         scores: list[Score],
     ) -> None:
-        """One line a sample. `logprob_bits` holds the fp32 log-probs of the response as 8 hex digits each.
+        """One line a sample.
 
-        `advantage` is one number, or with a critic one for each token of the response.
+        `response_tokens` are all tokens after the prompt; `logprob_bits` holds the fp32 log-prob of each as 8 hex
+        digits, null where the environment wrote it. `turns` are the texts, the model's and the environment's in turn.
+        `advantage` is one number, or with a critic one for each of the model's own tokens.
         """
-        for index, (problem, sample) in enumerate(zip(problems, samples, strict=True)):
+        for index, (problem, sample, episode) in enumerate(zip(problems, samples, episodes, strict=True)):
             rollout, advantage = sample.rollout, sample.advantage
-            sampled = rollout.sampled
+            sampled, begin = rollout.sampled, rollout.prompt_length
+            bits = zip(hex_bits(rollout.logprobs[begin:]), sampled[begin:].tolist(), strict=True)
             _append(
                 self._rollouts,
                 {
@@ -52,15 +55,16 @@ class RunFolder:
                     "weight_version": int(rollout.weight_version[sampled][0]),
                     "seed": rollout.seed,
                     "prompt": problem.prompt,
-                    "response": texts[index],
+                    "response": episode.scored,
+                    "turns": episode.turns,
                     "answer": problem.answer,
                     "reward": scores[index].reward,
                     "reward_error": scores[index].error,
                     "advantage": advantage[sampled].tolist() if isinstance(advantage, torch.Tensor) else advantage,
                     "finish_reason": rollout.finish_reason.value,
-                    "prompt_tokens": rollout.tokens[~sampled].tolist(),
-                    "response_tokens": rollout.response,
-                    "logprob_bits": hex_bits(rollout.logprobs[sampled]),
+                    "prompt_tokens": rollout.tokens[:begin].tolist(),
+                    "response_tokens": rollout.tokens[begin:].tolist(),
+                    "logprob_bits": [bit if own else None for bit, own in bits],
                 },
             )
 

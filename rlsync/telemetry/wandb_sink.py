@@ -10,7 +10,19 @@ import wandb
 from rlsync.config.telemetry import TelemetryConfig, WandbMode
 from rlsync.telemetry.metrics import Metrics
 
-_SECTIONS = ("reward", "response", "train", "critic", "parity", "eval", "time", "perf", "memory")
+_SECTIONS = (
+    "reward",
+    "response",
+    "rollout",
+    "environment",
+    "train",
+    "critic",
+    "parity",
+    "eval",
+    "time",
+    "perf",
+    "memory",
+)
 
 
 class WandbSink:

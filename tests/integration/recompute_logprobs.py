@@ -39,6 +39,8 @@ def recompute(folder: Path, step: int) -> tuple[int, int]:
             hidden = model.model(input_ids=tokens[None], starts=torch.tensor([0, len(tokens)])).last_hidden_state[0]
             logprobs = ops.logprobs(ops.lm_head(hidden, model.get_output_embeddings().weight), 1.0)
         for i, (token, bits) in enumerate(zip(response, row["logprob_bits"], strict=True)):
+            if bits is None:
+                continue  # the environment wrote it
             mine = struct.pack(">f", float(logprobs[len(prompt) + i - 1, token])).hex()
             total += 1
             different += mine != bits

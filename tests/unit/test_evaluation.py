@@ -25,6 +25,8 @@ from rlsync.types import FinishReason, Problem, Rollout, RolloutRequest, Score
 PROBLEMS = [Problem(id=str(i), prompt=f"{i}+1=", answer=str(i + 1)) for i in range(4)]
 EOS, ONE = 1, 3
 """Ids of <eos> and of `1` in the tokenizer below."""
+CALL_BEGIN, CALL_END = 15, 16
+"""Of the words of a tokenizer that has them."""
 
 
 class FakeEngine:
@@ -148,6 +150,43 @@ def test_errors_of_the_scorer_are_counted(build: Any, monkeypatch: pytest.Monkey
     assert result.greedy.right == 0.0
     assert 0 < result.drawn.errors < 16
     assert result.drawn.reward_mean == pytest.approx((16 - result.drawn.errors) / 16 / 4)
+
+
+class Calls(FakeEngine):
+    """Asks the calculator for half of the problems, then repeats what it said."""
+
+    def _rollout(self, request: RolloutRequest) -> Rollout:
+        calls = request.prompt[0] % 2 == 1 and CALL_END not in request.prompt
+        said = request.prompt[request.prompt.index(CALL_END) + 1 :] if CALL_END in request.prompt else [ONE]
+        response = [CALL_BEGIN, *request.prompt[:-1], CALL_END] if calls else [*said, EOS]
+        tokens = torch.tensor(request.prompt + response)
+        return Rollout(
+            tokens=tokens,
+            sampled=torch.arange(len(tokens)) >= len(request.prompt),
+            logprobs=torch.zeros(len(tokens)),
+            weight_version=torch.zeros(len(tokens), dtype=torch.int32),
+            seed=request.seed,
+            finish_reason=FinishReason.stop,
+        )
+
+
+def test_conversations_are_evaluated(tmp_path: Path) -> None:
+    build_char_tokenizer(tmp_path / "tokenizer", "1234567890+=", ["<<", ">>"])
+    tokenizer = load_tokenizer(str(tmp_path / "tokenizer"))
+    assert tokenizer("<<>>").input_ids == [CALL_BEGIN, CALL_END]
+    config = compose_train(["reward=exact", "environment=calculator", "environment.call_end='>>'", "eval.samples=1"])
+    codec = TextCodec(tokenizer, config.data, environment=config.environment)
+    scorer = Scorer(config.reward, source=None)  # type: ignore[arg-type]
+    evaluator = Evaluator(config, Calls(), [EvalSet(name="held_out", problems=PROBLEMS, codec=codec, scorer=scorer)])
+    results = evaluator.run()
+    called = [r for r in results[0].responses if len(r.episode.turns) == 3]
+    assert len(called) == 4  # two problems, greedily and drawn
+    assert all(r.right and r.episode.turns[:1] == [f"<<{r.problem.prompt[:-1]}>>"] for r in called)
+    assert results[0].greedy.right == 0.75  # besides those, 1 is right for 0+1
+    write(tmp_path / "out", config, "the/model", results)
+    rows = [json.loads(line) for line in (tmp_path / "out/samples.jsonl").read_text().splitlines()]
+    (row,) = (row for row in rows if row["problem"] == "1" and row["sample"] is None)
+    assert (row["turns"], row["response"], row["reward"]) == (["<<1+1>>", "2", "2"], "2", 1.0)
 
 
 def test_a_weighted_sum_may_round(build: Any) -> None:

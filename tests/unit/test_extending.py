@@ -9,15 +9,20 @@ import pytest
 import torch
 
 from rlsync.config.algorithm import AlgorithmConfig
+from rlsync.config.compose import compose_train
 from rlsync.config.data import DataConfig, DataSource
 from rlsync.config.reward import RewardConfig, RewardKind
+from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.source import open_source
+from rlsync.data.text import TextCodec, load_tokenizer
+from rlsync.environments.conversation import Start
+from rlsync.environments.driver import Driver
 from rlsync.rewards.scorer import Scorer
 from rlsync.trainer.packing import pack_samples
 from rlsync.types import FinishReason, Problem, Rollout, Split, TrainSample
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
-REWARD, LOSS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+REWARD, ENVIRONMENT, LOSS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (ROW,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -30,6 +35,45 @@ def test_a_reward(tmp_path, monkeypatch):
     problem = Problem(id="0", prompt="6*7=", answer="42")
     rewards = [score.reward for score in scorer.score([problem] * 3, ["42", "42   ", "41"])]
     assert rewards == pytest.approx([1.0, 0.97, 0.0])
+
+
+def test_an_environment(tmp_path):
+    """A model that halves the interval finds the number; one that writes no number costs its conversation alone."""
+    build_char_tokenizer(tmp_path, "".join(map(chr, range(32, 127))))
+    (tmp_path / "my_environment.py").write_text(ENVIRONMENT)
+    config = compose_train(
+        ["environment=custom", f"environment.path={tmp_path}/my_environment.py:HigherOrLower",
+         "environment.max_turns=8",
+         "rollout.max_tokens=64", "rollout.max_model_len=256", "environment.template=' {message}? '"]
+    )  # fmt: skip
+    codec = TextCodec(load_tokenizer(str(tmp_path)), config.data, environment=config.environment)
+
+    class Halves:
+        def generate(self, requests):
+            return [self.answer(request) for request in requests]
+
+        def answer(self, request):
+            low, high, said = 0, 128, codec.decode(request.prompt)
+            for word in re.findall(r"higher(?=\?)|lower(?=\?)", said):
+                low, high = ((low + high) // 2, high) if word == "higher" else (low, (low + high) // 2)
+            text = str((low + high) // 2) if request.seed == 0 else "what?"
+            ids = codec.encode(Problem(id="", prompt=text, answer="")) + codec.stop_ids
+            n = len(request.prompt)
+            sampled = torch.arange(n + len(ids)) >= n
+            return Rollout(
+                tokens=torch.tensor(request.prompt + ids), sampled=sampled, logprobs=torch.zeros(len(sampled)),
+                weight_version=torch.zeros(len(sampled), dtype=torch.int32), seed=request.seed,
+                finish_reason=FinishReason.stop,
+            )  # fmt: skip
+
+    problem = Problem(id="0", prompt="Guess a number from 0 to 127.", answer="42")
+    starts = [Start(problem=problem, seed=seed) for seed in (0, 1)]
+    found, failed = Driver(config, Halves()).play(starts, codec)
+    assert found.turns == ["64", "lower", "32", "higher", "48", "lower", "40", "higher", "44", "lower", "42"]
+    assert (found.scored, found.rollout.finish_reason) == ("42", FinishReason.stop)
+    opening = codec.decode(found.rollout.tokens[: found.rollout.prompt_length].tolist())
+    assert opening == "Guess a number from 0 to 127. I say whether it is higher or lower."
+    assert "ValueError: invalid literal for int()" in failed.error
 
 
 def test_a_data_set(tmp_path):

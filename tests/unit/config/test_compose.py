@@ -25,6 +25,7 @@ def test_every_group_option_composes(group, option):
         "data=mixture": ["+data@data.parts.a=chain_sum"],
         "data=dapo_math": ["rollout.max_model_len=2048"],
         "reward=function": ["reward.function=a:b"],
+        "environment=custom": ["environment.path=a:B"],
         "reward=judge": ["reward.judge_url=http://x"],
         "reward=regex": ["reward.pattern=a"],
     }

@@ -2,12 +2,18 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, GPT2Config, Qwen2Config, Qwen3Config
 
 from rlsync.config.kernels import KernelMode
 from rlsync.config.model import ComputeDtype
 from rlsync.errors import ConfigError
-from rlsync.models.install import InvariantLinear, InvariantRowParallelLinear, check_supported, row_parallel_names
+from rlsync.models.install import (
+    InvariantLinear,
+    InvariantRowParallelLinear,
+    check_supported,
+    head_dim,
+    row_parallel_names,
+)
 from rlsync.models.load import load_config
 from rlsync.models.policy import Policy
 from rlsync.parity.cases import Cell, Family, build_model
@@ -80,3 +86,17 @@ def test_an_unsupported_architecture_is_refused_by_name():
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere: no config\.json"):
         load_config(str(tmp_path / "nowhere"), KernelMode.invariant)
+
+
+def test_head_dim_of_a_family_that_has_no_field_for_it():
+    assert head_dim(Qwen2Config(hidden_size=896, num_attention_heads=14)) == 64
+    assert head_dim(Qwen3Config(hidden_size=1024, num_attention_heads=16, head_dim=128)) == 128
+    config = Qwen2Config(
+        hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=1, intermediate_size=64,
+        vocab_size=259, tie_word_embeddings=True, architectures=["Qwen2ForCausalLM"],
+    )  # fmt: skip
+    policy = Policy(
+        AutoModelForCausalLM.from_config(config), mode=KernelMode.invariant, leaves=8, dtype=torch.float32,
+        temperature=1.0,
+    )  # fmt: skip
+    assert policy(_pack()).logprobs.isfinite().all()

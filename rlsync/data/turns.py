@@ -1,0 +1,105 @@
+"""How an environment's message is put between two turns of the model, as token ids.
+
+Nothing that was sampled is ever made into text and back: a conversation only grows, by the ids made here and by those
+that the model samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from rlsync.config.environment import MESSAGE, EnvironmentConfig
+from rlsync.errors import ConfigError
+
+_ASKED, _SAID, _ANSWERED = "QUESTION", "ANSWER", "MESSAGE"
+"""Contents of the conversation that a chat template is tried on."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Surroundings:
+    """Token ids around an environment's message, from the model's stop token to where its next turn begins."""
+
+    before: list[int]
+    after: list[int]
+
+
+def surroundings(
+    tokenizer: PreTrainedTokenizerBase, config: EnvironmentConfig, *, chat: bool, stop_ids: list[int]
+) -> Surroundings:
+    """What stands around every message.
+
+    Args:
+        chat: as the tokenizer's chat template has it; else environment.template alone.
+    Raises:
+        ConfigError: the chat template cannot be extended by a message.
+    """
+    before, after = _of_chat(tokenizer, config, stop_ids) if chat else _of_template(config)
+    return Surroundings(before=encode(tokenizer, before), after=encode(tokenizer, after))
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, literal: bool = False) -> list[int]:
+    """Ids of a piece of a conversation, without what the tokenizer puts around a whole text.
+
+    Args:
+        literal: a special token that the text spells out stays text: a message cannot end its own turn.
+    """
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=literal)["input_ids"])
+
+
+def _of_template(config: EnvironmentConfig) -> tuple[str, str]:
+    before, _, after = config.template.partition(MESSAGE)
+    return before, after
+
+
+def _of_chat(tokenizer: PreTrainedTokenizerBase, config: EnvironmentConfig, stop_ids: list[int]) -> tuple[str, str]:
+    """Found by rendering a conversation with and without the environment's message.
+
+    Raises:
+        ConfigError: the template knows no such role, changes what came before when a conversation goes on, or does not
+            end the model's turn with a stop token.
+    """
+    asked = [{"role": "user", "content": _ASKED}]
+    answered = config.template.replace(MESSAGE, _ANSWERED)
+    turn = [{"role": "assistant", "content": _SAID}, {"role": config.role.value, "content": answered}]
+    prompt = _render(tokenizer, asked, config)
+    once, twice = _render(tokenizer, [*asked, *turn], config), _render(tokenizer, [*asked, *turn, *turn], config)
+    piece = once.removeprefix(prompt + _SAID)
+    if prompt + _SAID + piece != once or once + _SAID + piece != twice or piece.count(answered) != 1:
+        raise ConfigError(
+            "the tokenizer's chat template cannot be extended by a message: it writes what came before in another way "
+            f"when the conversation goes on. Prompt: {prompt!r}; with a turn and a message more: {once!r}; with two: "
+            f"{twice!r}. Use a template that only appends, another environment.role than {config.role}, or "
+            "data.chat=false"
+        )
+    before, _, after = piece.partition(answered)
+    own_before, own_after = _of_template(config)
+    return _after_stop(before, tokenizer, stop_ids) + own_before, own_after + after
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], config: EnvironmentConfig) -> str:
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        raise ConfigError(
+            f"the tokenizer's chat template refuses a message of environment.role={config.role}: {error}. Use "
+            "environment.role=user, or data.chat=false"
+        ) from error
+    assert isinstance(text, str)
+    return text
+
+
+def _after_stop(text: str, tokenizer: PreTrainedTokenizerBase, stop_ids: list[int]) -> str:
+    """What follows the stop token, which the model has sampled itself."""
+    stops = [tokenizer.convert_ids_to_tokens(stop) for stop in stop_ids]
+    for stop in stops:
+        head, found, rest = text.partition(str(stop))
+        if found and not head.strip():
+            return rest
+    raise ConfigError(
+        f"after a turn of the model the tokenizer's chat template writes {text!r}, which does not begin with a stop "
+        f"token ({', '.join(map(str, stops))}): a turn would not end where the template ends it. Set the tokenizer's "
+        "eos_token to the end of a turn, or use data.chat=false"
+    )

@@ -1,0 +1,1 @@
+"""Conversations: what answers the model between its turns."""

@@ -1,0 +1,102 @@
+"""One conversation as it grows: token ids alone, and beside them the texts that people and rewards read."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from rlsync.config.environment import Scored
+from rlsync.data.text import TextCodec
+from rlsync.environments.base import Environment, Observation
+from rlsync.types import Episode, FinishReason, Problem, Rollout, RolloutRequest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Start:
+    """A conversation to play."""
+
+    problem: Problem
+    seed: int
+    """0 <= seed < 2^63, of all its turns."""
+    greedy: bool = False
+
+    def request(self, prompt: list[int], max_tokens: int, codec: TextCodec) -> RolloutRequest:
+        return RolloutRequest(
+            prompt=prompt, seed=self.seed, max_tokens=max_tokens, stop_ids=codec.stop_ids, greedy=self.greedy
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Conversation:
+    start: Start
+    environment: Environment | None = None
+    """None before it is made, and where that failed."""
+    ids: list[int] = field(default_factory=list)
+    """What the next turn continues."""
+    rollout: Rollout | None = None
+    """All turns so far, up to the last token that was sampled."""
+    turns: list[str] = field(default_factory=list)
+    """The model's and the environment's in turn."""
+    tool_calls: int = 0
+    finish_reason: FinishReason | None = None
+    """None while it goes on."""
+    error: str | None = None
+
+    @property
+    def num_sampled(self) -> int:
+        return 0 if self.rollout is None else self.rollout.num_sampled
+
+    def add_turn(self, turn: Rollout, codec: TextCodec) -> None:
+        """The model's answer to `ids`."""
+        self.rollout = turn if self.rollout is None else _joined(self.rollout, turn)
+        self.turns.append(codec.decode(turn.response))
+        if self.error is not None:
+            self.finish_reason = FinishReason.error
+        elif turn.finish_reason is FinishReason.length:
+            self.finish_reason = FinishReason.length
+
+    def step(self) -> Observation | None:
+        """The environment's answer to the last turn.
+
+        Raises:
+            TypeError: it is of another type; or whatever the environment raises.
+        """
+        assert self.environment is not None
+        answer = self.environment.step(self.turns[-1])
+        if answer is not None and not (isinstance(answer, Observation) and isinstance(answer.text, str)):
+            raise TypeError(f"it returned {answer!r}, want an Observation with a text, or None")
+        return answer
+
+    def fail(self, method: str, error: BaseException) -> None:
+        problem = self.start.problem
+        self.error = f"{type(error).__name__}: {error} ({method} after {self.turns!r:.300}, problem {problem.id})"
+        logger.warning("the environment failed, which costs this conversation: %s", self.error)
+
+    def episode(self, codec: TextCodec, scored: Scored) -> Episode:
+        """What is left of it when it has ended."""
+        assert self.rollout is not None
+        assert self.finish_reason is not None
+        rollout = replace(self.rollout, finish_reason=self.finish_reason)
+        after_prompt = rollout.tokens[rollout.prompt_length :].tolist()
+        return Episode(
+            rollout=rollout,
+            turns=self.turns,
+            scored=self.turns[-1] if scored is Scored.last_turn else codec.decode(after_prompt),
+            tool_calls=self.tool_calls,
+            error=self.error,
+        )
+
+
+def _joined(earlier: Rollout, turn: Rollout) -> Rollout:
+    """`turn`, whose prompt begins with `earlier`'s tokens, with what is known of those."""
+    length = earlier.tokens.numel()
+    return replace(
+        turn,
+        sampled=torch.cat((earlier.sampled, turn.sampled[length:])),
+        logprobs=torch.cat((earlier.logprobs, turn.logprobs[length:])),
+        weight_version=torch.cat((earlier.weight_version, turn.weight_version[length:])),
+    )

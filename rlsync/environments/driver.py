@@ -1,0 +1,135 @@
+"""Plays conversations: the model's turns from the rollout engines, the environment's messages between them.
+
+All conversations advance together. In a round the next turns of those that go on are one batch of requests whose
+prompts are everything so far, as token ids; vLLM's prefix cache knows most of it. A request's seed is the
+conversation's in every turn: a token is drawn from its log-probs, the seed and its absolute position, which no two of
+them share, so the trainer draws the whole sequence again as if it had been sampled at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+from rlsync.config.run import TrainConfig
+from rlsync.data.text import TextCodec
+from rlsync.environments.base import Environment, Observation
+from rlsync.environments.bounded import call_each
+from rlsync.environments.build import environment_maker
+from rlsync.environments.conversation import Conversation, Start
+from rlsync.errors import EnvironmentFailedError
+from rlsync.types import Episode, FinishReason, Problem, Rollout, RolloutRequest
+
+T = TypeVar("T")
+
+
+class Generator(Protocol):
+    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]: ...
+
+
+class Driver:
+    """Plays conversations with the environment that the config names; without one, single turns.
+
+    Raises:
+        ConfigError: the environment cannot be loaded.
+    """
+
+    def __init__(self, config: TrainConfig, generator: Generator) -> None:
+        self._environment, self._limits = config.environment, config.rollout
+        self._generator = generator
+        self._make = environment_maker(config.environment)
+
+    def play(self, starts: list[Start], codec: TextCodec) -> list[Episode]:
+        """One episode per start, in order.
+
+        Raises:
+            EnvironmentFailedError: the environment failed in all of them.
+        """
+        if self._make is None:
+            return self._single_turns(starts, codec)
+        talks = [Conversation(start=start) for start in starts]
+        self._open(talks, codec, self._make)
+        going = talks
+        while going:
+            self._round(going, codec)
+            going = [talk for talk in going if talk.finish_reason is None]
+        errors = [talk.error for talk in talks if talk.error is not None]
+        if errors and len(errors) == len(talks):
+            raise EnvironmentFailedError(
+                f"the environment failed in all {len(talks)} conversations; the first: {errors[0]}. Call its reset and "
+                "step on this problem by themselves to see the traceback; environment.timeout_s bounds each"
+            )
+        return [talk.episode(codec, self._environment.scored) for talk in talks]
+
+    def _single_turns(self, starts: list[Start], codec: TextCodec) -> list[Episode]:
+        limit = self._limits.max_tokens
+        rollouts = self._generator.generate([s.request(codec.encode(s.problem), limit, codec) for s in starts])
+        texts = [codec.decode(rollout.response) for rollout in rollouts]
+        return [Episode(rollout=r, turns=[text], scored=text) for r, text in zip(rollouts, texts, strict=True)]
+
+    def _open(self, talks: list[Conversation], codec: TextCodec, make: Callable[[], Environment]) -> None:
+        """Give each an environment and its opening.
+
+        Where that fails the model answers the problem's own prompt once: every rollout needs a token of the model.
+        """
+        openings = self._bounded([partial(_reset, make, talk.start.problem) for talk in talks])
+        for talk, opening in zip(talks, openings, strict=True):
+            problem = talk.start.problem
+            talk.ids = codec.encode(problem)
+            if isinstance(opening, BaseException):
+                talk.fail("reset", opening)
+                continue
+            talk.environment, prompt = opening
+            ids = codec.encode(replace(problem, prompt=prompt))
+            if len(ids) < self._limits.max_model_len:
+                talk.ids = ids
+            else:
+                limit = f"rollout.max_model_len={self._limits.max_model_len}"
+                talk.fail("reset", ValueError(f"its {len(ids)} tokens leave no room for a response within {limit}"))
+
+    def _round(self, going: list[Conversation], codec: TextCodec) -> None:
+        """A turn of the model in each, and the environment's answers."""
+        requests = [talk.start.request(talk.ids, self._room(talk), codec) for talk in going]
+        for talk, turn in zip(going, self._generator.generate(requests), strict=True):
+            talk.add_turn(turn, codec)
+        asked = [talk for talk in going if talk.finish_reason is None]
+        answers = self._bounded([talk.step for talk in asked])
+        for talk, answer in zip(asked, answers, strict=True):
+            self._take(talk, answer, codec)
+
+    def _take(self, talk: Conversation, answer: Observation | BaseException | None, codec: TextCodec) -> None:
+        """Put the environment's answer into the conversation, or end it."""
+        assert talk.rollout is not None
+        if isinstance(answer, BaseException):
+            talk.fail("step", answer)
+            talk.finish_reason = FinishReason.error
+            return
+        if answer is None:
+            talk.finish_reason = FinishReason.stop
+            return
+        talk.tool_calls += answer.tool_calls
+        talk.ids = talk.rollout.tokens.tolist() + codec.encode_message(answer.text, talk.start.problem)
+        # A message that no turn follows is left out: nobody would read it.
+        if (len(talk.turns) + 1) // 2 == self._environment.max_turns:
+            talk.finish_reason = FinishReason.turns
+        elif self._room(talk) < 1:
+            talk.finish_reason = FinishReason.length
+        else:
+            talk.turns.append(answer.text)
+
+    def _room(self, talk: Conversation) -> int:
+        """Tokens that the model may still sample: of its own rollout.max_tokens, of all rollout.max_model_len."""
+        return min(self._limits.max_tokens - talk.num_sampled, self._limits.max_model_len - len(talk.ids))
+
+    def _bounded(self, calls: Sequence[Callable[[], T]]) -> list[T | BaseException]:
+        return call_each(calls, timeout_s=self._environment.timeout_s, parallel=self._environment.parallel)
+
+
+def _reset(make: Callable[[], Environment], problem: Problem) -> tuple[Environment, str]:
+    environment = make()
+    opening = environment.reset(problem)
+    if not isinstance(opening, str):
+        raise TypeError(f"it returned {opening!r}, want a text")
+    return environment, opening

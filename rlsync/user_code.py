@@ -1,0 +1,73 @@
+"""Functions and classes that the user names by an import path or a file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rlsync.errors import ConfigError
+
+
+def load_callable(path: str, *, field: str, signature: str) -> Callable[..., Any]:
+    """Import `package.module:name`, `package.module.name` or `folder/file.py:name`.
+
+    Args:
+        field: the configuration's field, for messages.
+        signature: what is wanted there, for messages.
+    Raises:
+        ConfigError: the path is malformed, the module does not import, or the name is absent or not callable.
+    """
+    if re.fullmatch(r"[^:]+\.py:\w+", path):
+        module_name, name = path.split(":")
+        load: Callable[[str], ModuleType] = _load_file
+    elif re.fullmatch(r"\w+(\.\w+)*[:.]\w+", path):
+        module_name, name = re.split(r"[:.](?=\w+$)", path)
+        load = importlib.import_module
+    else:
+        raise ConfigError(f"{field}={path!r} is malformed; want package.module:name or folder/file.py:name")
+    # A console script has its own folder on sys.path instead of the current one, where the user's file lies.
+    # At the end, so that nothing there hides an installed package.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        members = vars(load(module_name))
+    except Exception as error:  # the user's module may raise anything
+        raise ConfigError(
+            f"{field}={path!r}: importing {module_name} failed: {type(error).__name__}: {error}. Modules are "
+            f"looked for among the installed packages and in {here}"
+        ) from error
+    if name not in members:
+        public = sorted(member for member in members if not member.startswith("_"))
+        near = get_close_matches(name, public, n=3) or public[:10]
+        raise ConfigError(
+            f"{field}={path!r}: {module_name} has no {name!r}. Nearest: {', '.join(near) or 'it is empty'}"
+        )
+    member: Callable[..., Any] = members[name]
+    if not callable(member):
+        raise ConfigError(f"{field}={path!r} is {type(member).__name__}, not callable; want {signature}")
+    return member
+
+
+def _load_file(path: str) -> ModuleType:
+    """Once in a process, as an import would."""
+    file = Path(path).expanduser().resolve()
+    name = f"rlsync_user_code:{file}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{file} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up while it runs
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
