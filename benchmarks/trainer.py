@@ -34,7 +34,7 @@ from rlsync.config.parity import ParityConfig
 from rlsync.config.rollout import RolloutConfig
 from rlsync.config.run import TrainConfig
 from rlsync.config.trainer import TrainerConfig
-from rlsync.trainer.packing import plan_packs
+from rlsync.trainer.packing import minibatch_size, plan_packs
 from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.step import StepRunner
 from rlsync.types import FinishReason, Rollout, TrainSample
@@ -80,7 +80,7 @@ def exact(model: Path, tokens: int, length: int, checkpointing: bool, redraw: bo
     ]
     plan = plan_packs(samples, ranks=1, minibatches=1, micro_batch_tokens=tokens)
     packs = plan[0][0]
-    count = sum(int(pack.mask.sum()) for pack in packs)
+    size = minibatch_size(plan[0])
     on_gpu = [pack.to(policy.device) for pack in packs]
 
     def forward() -> None:
@@ -88,7 +88,7 @@ def exact(model: Path, tokens: int, length: int, checkpointing: bool, redraw: bo
             for pack in on_gpu:
                 policy.policy(pack)
 
-    return measure(lambda: runner.run([packs], [count], 0), forward)
+    return measure(lambda: runner.run([packs], [size], 0), forward)
 
 
 def stock(model: Path, tokens: int, length: int, checkpointing: bool) -> Outcome:

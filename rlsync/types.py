@@ -1,6 +1,6 @@
 """The dataclasses that cross boundaries between components and processes.
 
-Shapes: T tokens of one sequence or pack, S sequences of a pack.
+Shapes: T tokens of one sequence, R rows of a pack, S its sequences, N the tokens that it scores.
 """
 
 from __future__ import annotations
@@ -141,48 +141,101 @@ class TrainSample:
 
 
 @dataclass(slots=True, kw_only=True)
-class Pack:
-    """Sequences laid end to end without padding. Row t predicts token t + 1 of its sequence.
+class KeyPaths:
+    """What the segments of a prefix tree attend to: the rows from the tree's root to their own last, by position.
 
-    The last row of a sequence predicts nothing: its target is 0 and its mask False.
+    G segments, P keys of the longest path.
+    """
+
+    table: torch.Tensor
+    """[G, P] int32: rows of the pack; 0 beyond a path's end."""
+    lengths: torch.Tensor
+    """[G] int64: keys of each path, those of the segment itself included."""
+    chunks: list[PathChunk]
+    """All segments, in order: what the backward on a GPU takes at a time."""
+
+    def to(self, device: torch.device) -> KeyPaths:
+        """A copy with all tensors on `device`."""
+        return replace(self, table=self.table.to(device), lengths=self.lengths.to(device))
+
+
+@dataclass(slots=True, kw_only=True)
+class PathChunk:
+    """Consecutive segments, in numbers that the host knows."""
+
+    segments: slice
+    rows: slice
+    """Of the pack: theirs."""
+    keys: int
+    """Of all their paths."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Pack:
+    """Sequences without padding, and the tokens of them that are scored.
+
+    The rows are what the model forwards. In a plain pack the sequences lie end to end, and each is one segment. Where
+    sequences share prefixes the rows are a tree: every shared prefix is there once, a segment is a run of rows without
+    a branch, and `paths` says what its rows read. An item is one token that the model sampled: one row predicts it,
+    and a row before a branch predicts several. Items lie sequence after sequence, in the order of their tokens.
+    A pack has at least one item, so that it runs what the others run on all FSDP ranks; one that has nothing to score
+    holds one outside the mask.
     """
 
     tokens: torch.Tensor
-    """[T] int64."""
+    """[R] int64."""
     positions: torch.Tensor
-    """[T] int64: position within the sequence."""
+    """[R] int64: position within the sequence, or within all that share the row."""
     starts: torch.Tensor
-    """[S + 1] int64 offsets."""
-    targets: torch.Tensor
-    """[T] int64: the token that row t predicts."""
-    mask: torch.Tensor
-    """[T] bool: the target was sampled by the model, so it is compared and trained on."""
-    rollout_logprobs: torch.Tensor
-    """[T] float32 decode-time log-prob of the target; 0 outside the mask."""
-    advantages: torch.Tensor
-    """[T] float32."""
-    seeds: torch.Tensor
-    """[T] int64: the seed of the row's request."""
-    versions: torch.Tensor
-    """[T] int32: version of the weights that sampled the target; -1 outside the mask."""
+    """[G + 1] int64: offsets of the segments."""
+    longest: int
+    """Rows of the longest segment."""
+    paths: KeyPaths | None
+    """None in a plain pack."""
     sequence_ids: torch.Tensor
     """[S] int64: index of each sequence in the step; -1 for filler."""
-    longest: int
-    """Tokens of the longest sequence."""
+    lengths: torch.Tensor
+    """[S] int64: tokens of each sequence."""
+    rows: torch.Tensor
+    """[N] int64: the row that predicts the item."""
+    sequences: torch.Tensor
+    """[N] int64: the sequence that the item is of, 0 <= s < S."""
+    targets: torch.Tensor
+    """[N] int64: the item's token."""
+    mask: torch.Tensor
+    """[N] bool: the item is compared and trained on; False in filler alone."""
+    rollout_logprobs: torch.Tensor
+    """[N] float32 decode-time log-prob of the target; 0 outside the mask."""
+    advantages: torch.Tensor
+    """[N] float32."""
+    seeds: torch.Tensor
+    """[N] int64: the seed of the sequence's request."""
+    versions: torch.Tensor
+    """[N] int32: version of the weights that sampled the target; -1 outside the mask."""
     old_logprobs: torch.Tensor | None = None
-    """[T] the trainer's own log-probs at the sampler's weights, where truncated importance sampling asks for them;
+    """[N] the trainer's own log-probs at the sampler's weights, where truncated importance sampling asks for them;
     None: the rollout's stand for them."""
     old_values: torch.Tensor | None = None
-    """[T] float32 critic's values of the rows before the step; None without a critic, as below."""
+    """[N] float32 critic's values of the rows before the step; None without a critic, as below."""
     returns: torch.Tensor | None = None
-    """[T] float32."""
+    """[N] float32."""
+
+    @property
+    def item_positions(self) -> torch.Tensor:
+        """[N] int64: position of the row that predicts each item, one before the item's own."""
+        return self.positions.index_select(0, self.rows)
+
+    @property
+    def rows_saved(self) -> int:
+        """Rows that the sequences would have had apart, beyond those of the pack."""
+        return int(self.lengths.sum()) - self.tokens.numel()
 
     def to(self, device: torch.device) -> Pack:
         """A copy with all tensors on `device`; the pack itself where they are there."""
         if self.tokens.device == device:
             return self
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {name: part.to(device) for name, part in parts.items() if isinstance(part, torch.Tensor)}
+        moved = {name: part.to(device) for name, part in parts.items() if isinstance(part, torch.Tensor | KeyPaths)}
         return replace(self, **moved)  # type: ignore[arg-type]
 
 
@@ -197,14 +250,14 @@ class MinibatchSize:
 
 @dataclass(slots=True, kw_only=True)
 class PolicyOutput:
-    """Per row of a pack, fp32."""
+    """Per item of a pack, fp32."""
 
     logprobs: torch.Tensor
-    """[T]: log-prob of the target."""
+    """[N]: log-prob of the target."""
     entropy: torch.Tensor
-    """[T]: entropy of the row's distribution, in nats; carries a gradient where the pass was asked for it."""
+    """[N]: entropy of the row's distribution, in nats; carries a gradient where the pass was asked for it."""
     draws: torch.Tensor | None = None
-    """[T] int64: the token drawn again from the row, its seed and position."""
+    """[N] int64: the token drawn again from the row, the item's seed and the row's position."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -274,7 +327,9 @@ class StepStats:
     """What one trainer rank reports of a training step; sums are over the rank's own tokens, in every epoch."""
 
     tokens: int = 0
-    """Rows forwarded, prompt and response."""
+    """Rows forwarded, prompt and response; a shared prefix counts once."""
+    tokens_saved: int = 0
+    """Rows that shared prefixes spared."""
     loss_tokens: int = 0
     loss: float = 0.0
     """The rank's share of the objective, summed over minibatches."""

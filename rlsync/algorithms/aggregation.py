@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import torch
 
-from rlsync.algorithms.sequences import sequence_of_rows, sequence_sums
+from rlsync.algorithms.sequences import sequence_sums
 from rlsync.config.algorithm import Aggregation
 from rlsync.types import MinibatchSize, Pack
 
 
 def token_weights(pack: Pack, aggregation: Aggregation, dtype: torch.dtype) -> torch.Tensor:
-    """[T] in `dtype`: 1 in the mask, for `sequence_mean` 1 / tokens of the sequence in the mask; 0 outside the mask."""
+    """[N] in `dtype`: 1 in the mask, for `sequence_mean` 1 / tokens of the sequence in the mask; 0 outside the mask."""
     ones = pack.mask.to(dtype)
     if aggregation is not Aggregation.sequence_mean:
         return ones
-    counts = sequence_sums(ones, pack.starts).clamp_min(1)
-    return ones / counts.index_select(0, sequence_of_rows(pack.starts))
+    counts = sequence_sums(ones, pack).clamp_min(1)
+    return ones / counts.index_select(0, pack.sequences)
 
 
 def denominator(size: MinibatchSize, aggregation: Aggregation, max_tokens: int) -> int:

@@ -8,7 +8,7 @@ from rlsync.config.algorithm import KlKind
 
 
 def token_kl(logprobs: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor, kind: KlKind) -> torch.Tensor:
-    """With d = reference - policy log-prob: k1 = -d, k2 = d^2 / 2, k3 = e^d - d - 1. All [T]; 0 outside the mask."""
+    """With d = reference - policy log-prob: k1 = -d, k2 = d^2 / 2, k3 = e^d - d - 1. All [N]; 0 outside the mask."""
     d = torch.where(mask, reference - logprobs, 0.0)
     match kind:
         case KlKind.k1:

@@ -31,7 +31,7 @@ def objective(
 
     Args:
         output: of the policy that is trained.
-        reference: [T] log-probs of the reference where the KL is a part of the loss, else None.
+        reference: [N] log-probs of the reference where the KL is a part of the loss, else None.
     """
     mask, logprobs = pack.mask, output.logprobs
     old = pack.rollout_logprobs if pack.old_logprobs is None else pack.old_logprobs

@@ -24,13 +24,13 @@ def value_loss(values: torch.Tensor, pack: Pack, clip: float) -> ValueLoss:
     1707.06347 (eq. 9), has the plain square.
 
     Args:
-        values: [T] of the critic that is trained.
+        values: [N] of the critic that is trained.
         pack: with old_values and returns.
     """
     assert pack.old_values is not None
     assert pack.returns is not None
     old, returns = pack.old_values, pack.returns
-    values = torch.where(pack.mask, values, old)  # whatever the other rows hold, it has no gradient
+    values = torch.where(pack.mask, values, old)  # whatever the other items hold, it has no gradient
     free = (values - returns).square()
     bounded = (old + (values - old).clamp(-clip, clip) - returns).square() if clip else free
     loss = torch.where(pack.mask, torch.maximum(free, bounded) / 2, 0.0)

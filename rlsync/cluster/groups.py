@@ -182,6 +182,7 @@ class TrainerGroup:
             ranks=settings.ranks,
             minibatches=minibatches,
             micro_batch_tokens=settings.micro_batch_tokens,
+            share_prefixes=self._config.share_prefixes,
         )
 
     def save(self, folder: str) -> None:

@@ -139,6 +139,11 @@ class TrainConfig:
             )
 
     @property
+    def share_prefixes(self) -> bool:
+        """Stock kernels cannot attend along a tree."""
+        return self.trainer.prefix_tree and self.kernels.mode is KernelMode.invariant
+
+    @property
     def leaves(self) -> int:
         """Leaves of the tree; 1 in the gather form, whose products are whole-K."""
         if self.kernels.row_parallel is RowParallel.gather:

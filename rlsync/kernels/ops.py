@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from rlsync.errors import ConfigError
+from rlsync.types import KeyPaths
 
 _BACKENDS = {"cpu": "rlsync.kernels.cpu", "cuda": "rlsync.kernels.triton"}
 
@@ -137,6 +138,44 @@ class _SiluAndMul(torch.autograd.Function):
 def silu_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """round(silu(gate)) * up, rounded. Any shape."""
     return _SiluAndMul.apply(gate, up)
+
+
+class _TreeAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, starts, paths, scale, window, longest):  # type: ignore[no-untyped-def]
+        out, lse = backend(q).tree_attention(q, k, v, starts, paths, scale, window)
+        ctx.save_for_backward(q, k, v, out, lse, starts)
+        ctx.paths, ctx.scale, ctx.window, ctx.longest = paths, scale, window, longest
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        grads = backend(grad).tree_attention_backward(
+            grad, *ctx.saved_tensors, ctx.paths, ctx.scale, ctx.window, ctx.longest
+        )
+        return *grads, None, None, None, None, None
+
+
+def tree_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    starts: torch.Tensor,
+    paths: KeyPaths,
+    scale: float,
+    window: int = 0,
+    *,
+    longest: int,
+) -> torch.Tensor:
+    """`packed_attention` of sequences whose shared prefixes are there once: the same bits for every row.
+
+    Args:
+        q, k, v, window: as in packed_attention.
+        starts: [G + 1] integer offsets of the segments.
+        paths: the keys that each segment reads.
+        longest: rows of the longest segment.
+    """
+    return _TreeAttention.apply(q, k, v, starts, paths, scale, window, longest)
 
 
 class _PackedAttention(torch.autograd.Function):

@@ -6,11 +6,17 @@ import torch
 from transformers import PreTrainedModel
 
 from rlsync.config.kernels import KernelMode
+from rlsync.kernels.rows import take_rows
 from rlsync.types import Pack
 
 
 def hidden_states(model: PreTrainedModel, pack: Pack, mode: KernelMode) -> torch.Tensor:
-    """[T, hidden] in the model's dtype, after the last norm; sequences of the pack do not see each other."""
-    extra = {"starts": pack.starts, "longest": pack.longest} if mode is KernelMode.invariant else {}
+    """[N, hidden] in the model's dtype, after the last norm, of the rows that predict the pack's items.
+
+    Sequences of the pack do not see each other; with kernels=native it must be a plain one.
+    """
+    extra: dict[str, object] = {}
+    if mode is KernelMode.invariant:
+        extra = {"starts": pack.starts, "longest": pack.longest, "paths": pack.paths}
     out = model.base_model(input_ids=pack.tokens[None], position_ids=pack.positions[None], use_cache=False, **extra)
-    return out.last_hidden_state[0]
+    return take_rows(out.last_hidden_state[0], pack.rows)

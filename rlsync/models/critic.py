@@ -1,4 +1,4 @@
-"""The critic: a Hugging Face backbone and a value head, as one module that returns a value for every row."""
+"""The critic: a Hugging Face backbone and a value head, as one module that returns a value for every item of a pack."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Critic(nn.Module):
             install(model, leaves=leaves, dtype=dtype)
 
     def forward(self, pack: Pack) -> torch.Tensor:
-        """[T] fp32: the value of what each row has read, before the token that it predicts."""
+        """[N] fp32: the value of what is before each item."""
         hidden, weight = hidden_states(self.model, pack, self.mode), self.model.score.weight
         if self.mode is KernelMode.invariant:
             return ops.lm_head(hidden, weight)[:, 0]

@@ -18,6 +18,7 @@ from rlsync.errors import ConfigError
 from rlsync.kernels import ops
 from rlsync.kernels.order import check_leaves_divide
 from rlsync.kernels.rope import rope_table, spec_from_config
+from rlsync.types import KeyPaths
 
 ATTENTION = "rlsync"
 _FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
@@ -108,14 +109,19 @@ def packed_attention_forward(
     *,
     starts: torch.Tensor,
     longest: int | None = None,
+    paths: KeyPaths | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface over a pack. `starts` [S + 1] and `longest` arrive as keywords of the model's
-    forward."""
+    """transformers' attention interface over a pack, whose `starts`, `longest` and `paths` arrive as keywords of the
+    model's forward; a tree needs all three."""
     if dropout:
         raise ConfigError(f"attention_dropout={dropout}: dropout in training cannot match the rollout; set it to 0")
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))
-    return ops.packed_attention(q, k, v, starts, scaling, sliding_window or 0, longest=longest)[None], None
+    window = sliding_window or 0
+    if paths is None:
+        return ops.packed_attention(q, k, v, starts, scaling, window, longest=longest)[None], None
+    assert longest is not None
+    return ops.tree_attention(q, k, v, starts, paths, scaling, window, longest=longest)[None], None
 
 
 def check_supported(config: PreTrainedConfig, supported: tuple[str, ...] = SUPPORTED) -> None:

@@ -13,8 +13,8 @@ from rlsync.models.backbone import hidden_states
 from rlsync.models.install import install
 from rlsync.types import Pack, PolicyOutput
 
-_ROWS_PER_CHUNK = 8192
-"""Rows whose [rows, vocabulary] log-probs native mode makes at a time."""
+_ITEMS_PER_CHUNK = 8192
+"""Items whose [items, vocabulary] log-probs native mode makes at a time."""
 
 
 class Policy(nn.Module):
@@ -39,20 +39,20 @@ class Policy(nn.Module):
             install(model, leaves=leaves, dtype=dtype)
 
     def forward(self, pack: Pack, *, redraw: bool = False, entropy_grad: bool = False) -> PolicyOutput:
-        """Log-prob and entropy of every row's target.
+        """Log-prob and entropy of every item's target.
 
         Args:
-            redraw: also draw the token that the row's seed gives.
+            redraw: also draw the token that the item's seed gives.
             entropy_grad: the entropy is to be differentiated.
         """
         hidden = hidden_states(self.model, pack, self.mode)
         weight = self.model.get_output_embeddings().weight
         if self.mode is KernelMode.invariant:
-            keys = {"seeds": pack.seeds, "positions": pack.positions} if redraw else {}
+            keys = {"seeds": pack.seeds, "positions": pack.item_positions} if redraw else {}
             logprobs, entropy, draws = target_scores(hidden, weight, pack.targets, self.temperature, **keys)
             return PolicyOutput(logprobs=logprobs, entropy=entropy, draws=draws)
         parts = [
-            self._native_head(hidden, weight, pack, rows, redraw, entropy_grad) for rows in _chunks(hidden.shape[0])
+            self._native_head(hidden, weight, pack, items, redraw, entropy_grad) for items in _chunks(hidden.shape[0])
         ]
         return PolicyOutput(
             logprobs=torch.cat([p.logprobs for p in parts]),
@@ -61,17 +61,17 @@ class Policy(nn.Module):
         )
 
     def _native_head(
-        self, hidden: torch.Tensor, weight: torch.Tensor, pack: Pack, rows: slice, redraw: bool, entropy_grad: bool
+        self, hidden: torch.Tensor, weight: torch.Tensor, pack: Pack, items: slice, redraw: bool, entropy_grad: bool
     ) -> PolicyOutput:
-        logits = torch.nn.functional.linear(hidden[rows], weight).float()
+        logits = torch.nn.functional.linear(hidden[items], weight).float()
         logprobs = torch.log_softmax(logits / self.temperature, dim=-1)
         with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
             entropy = -(logprobs.exp() * logprobs).sum(-1)
         with torch.no_grad():
-            draws = ops.draw(logprobs, pack.seeds[rows], pack.positions[rows]) if redraw else None
-        chosen = logprobs.gather(-1, pack.targets[rows, None])[:, 0]
+            draws = ops.draw(logprobs, pack.seeds[items], pack.item_positions[items]) if redraw else None
+        chosen = logprobs.gather(-1, pack.targets[items, None])[:, 0]
         return PolicyOutput(logprobs=chosen, entropy=entropy, draws=draws)
 
 
-def _chunks(rows: int) -> list[slice]:
-    return [slice(i, min(i + _ROWS_PER_CHUNK, rows)) for i in range(0, rows, _ROWS_PER_CHUNK)]
+def _chunks(items: int) -> list[slice]:
+    return [slice(i, min(i + _ITEMS_PER_CHUNK, items)) for i in range(0, items, _ITEMS_PER_CHUNK)]

@@ -35,12 +35,11 @@ def compare(pack: Pack, output: PolicyOutput, version: int) -> ParityCounts:
         counts.draws_compared = trainer.numel()
         counts.draws_different = int((output.draws != pack.targets)[at_version].sum())
     if counts.tokens_different:
-        row = int(at_version.nonzero()[int(different.nonzero()[0])])
-        sequence = int(torch.searchsorted(pack.starts, row, right=True)) - 1
-        counts.first_sequence = int(pack.sequence_ids[sequence])
-        counts.first_position = int(pack.positions[row]) + 1  # the token that the row predicts
-        counts.first_trainer = float(output.logprobs.detach()[row])
-        counts.first_rollout = float(pack.rollout_logprobs[row])
+        item = int(at_version.nonzero()[int(different.nonzero()[0])])
+        counts.first_sequence = int(pack.sequence_ids[pack.sequences[item]])
+        counts.first_position = int(pack.item_positions[item]) + 1  # the item's own, not its row's
+        counts.first_trainer = float(output.logprobs.detach()[item])
+        counts.first_rollout = float(pack.rollout_logprobs[item])
     return counts
 
 

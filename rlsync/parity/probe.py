@@ -104,14 +104,14 @@ def _submit(host: Connection, cell: Cell, config: TrainConfig, model: Path, resp
 
 
 def _judge(cell: Cell, config: TrainConfig, model: Path, answer: Answer) -> Outcome:
-    """Forward all rollouts through the trainer's policy, packed in an order of its own."""
+    """Forward all rollouts through the trainer's policy, in packs of its own: the first plain, the others trees."""
     policy = Sharded(config, str(model), init_device_mesh(config.cluster.device.value, (1,)), trainable=False)
     rollouts = [rollout for batch in answer.rollouts for rollout in batch]
     parts = []
     with torch.no_grad():
-        for ids in _mixed_order(len(rollouts)):
-            pack = pack_samples([TrainSample(rollout=rollouts[i], advantage=0.0) for i in ids], ids)
-            pack = pack.to(policy.device)
+        for index, ids in enumerate(_mixed_order(len(rollouts))):
+            samples = [TrainSample(rollout=rollouts[i], advantage=0.0) for i in ids]
+            pack = pack_samples(samples, ids, share_prefixes=index > 0).to(policy.device)
             parts.append(compare(pack, policy.policy(pack, redraw=True), version=0))
     outcome = Outcome(cell, merge(parts), answer)
     counts = outcome.counts

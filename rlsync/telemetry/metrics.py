@@ -80,6 +80,7 @@ def episode_metrics(episodes: list[Episode], drawn: list[Episode]) -> Metrics:
 def train_metrics(ranks: list[StepStats]) -> Metrics:
     """Ranks' sums become means over the step's tokens, and the loss a mean over its minibatches."""
     tokens = max(1, sum(rank.loss_tokens for rank in ranks))
+    rows, saved = sum(rank.tokens for rank in ranks), sum(rank.tokens_saved for rank in ranks)
     return {
         "train/loss": sum(rank.loss for rank in ranks) / max(1, ranks[0].minibatches),
         "train/entropy": sum(rank.entropy_sum for rank in ranks) / tokens,
@@ -93,7 +94,8 @@ def train_metrics(ranks: list[StepStats]) -> Metrics:
         "train/updates": ranks[0].updates,
         "train/updates_skipped": ranks[0].updates_skipped,
         "train/micro_batches": ranks[0].micro_batches,
-        "train/tokens": sum(rank.tokens for rank in ranks),
+        "train/tokens": rows,
+        "train/rows_saved": saved / max(1, rows + saved),
         "memory/trainer_gpu_gib": max(rank.peak_gpu_gib for rank in ranks),
     }
 

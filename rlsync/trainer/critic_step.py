@@ -7,7 +7,7 @@ import torch
 from rlsync.algorithms.value_loss import value_loss
 from rlsync.config.run import TrainConfig
 from rlsync.trainer.fsdp import take_update
-from rlsync.trainer.packing import unpack_rows
+from rlsync.trainer.packing import unpack_items
 from rlsync.trainer.schedule import learning_rate
 from rlsync.trainer.sharded_critic import ShardedCritic
 from rlsync.types import CriticStats, MinibatchSize, Pack
@@ -27,7 +27,7 @@ class CriticRunner:
         found: dict[int, torch.Tensor] = {}
         for pack in packs:
             pack = pack.to(self._critic.device)
-            found |= unpack_rows(pack, torch.where(pack.mask, self._critic.critic(pack), 0.0))
+            found |= unpack_items(pack, self._critic.critic(pack))
         return found
 
     def run(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize]) -> CriticStats:

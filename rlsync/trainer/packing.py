@@ -1,62 +1,85 @@
-"""Samples into packs: sequences end to end, no padding, the same number of packs on every rank."""
+"""Samples into packs: rows without padding, the tokens to score, the same number of packs on every rank."""
 
 from __future__ import annotations
 
-import heapq
 import itertools
 
 import torch
 
+from rlsync.trainer.balance import balance, balance_in_order
+from rlsync.trainer.prefix_tree import common_prefix, lay_as_tree, lay_end_to_end, trie_order
 from rlsync.types import MinibatchSize, Pack, TrainSample
 
+_WORTH_A_TREE = 1 / 16
+"""Share of a minibatch's rows that shared prefixes must spare: keys read through a table cost a little."""
 
-def pack_samples(samples: list[TrainSample], ids: list[int]) -> Pack:
-    """Lay samples end to end. `ids` [S] name them within the step; -1 makes a sample filler that trains nothing."""
+
+def pack_samples(samples: list[TrainSample], ids: list[int], *, share_prefixes: bool = False) -> Pack:
+    """Lay samples in one pack.
+
+    Args:
+        ids: [S] name them within the step; -1 makes a sample filler that trains nothing.
+        share_prefixes: rows that several samples have in common are there once.
+    """
     rollouts = [sample.rollout for sample in samples]
-    values = [sample.value for sample in samples if sample.value is not None]
-    lengths = torch.tensor([r.tokens.numel() for r in rollouts])
-    real = torch.tensor([i >= 0 for i in ids])
-    mask = torch.cat([_shift(r.sampled, False) for r in rollouts])
+    layout = (lay_as_tree if share_prefixes else lay_end_to_end)([rollout.tokens for rollout in rollouts])
+    items = [_items(sample, real=i >= 0) for sample, i in zip(samples, ids, strict=True)]
+    if not any(at.numel() for at in items):
+        items[0] = torch.tensor([0])  # outside the mask: no row predicts the first token
+    counts = torch.tensor([at.numel() for at in items])
+    picked = list(zip(samples, items, strict=True))
+    values = [(sample.value, at) for sample, at in picked if sample.value is not None]
+    mask = torch.cat(items) > 0
     return Pack(
-        tokens=torch.cat([r.tokens for r in rollouts]),
-        positions=torch.cat([torch.arange(int(n)) for n in lengths]),
-        starts=torch.cat((torch.zeros(1, dtype=torch.int64), lengths.cumsum(0))),
-        targets=torch.cat([_shift(r.tokens, 0) for r in rollouts]),
-        mask=mask & real.repeat_interleave(lengths),
-        rollout_logprobs=torch.cat([_shift(r.logprobs, 0.0) for r in rollouts]),
-        advantages=torch.cat([_advantages(s) for s in samples]),
-        seeds=torch.tensor([r.seed for r in rollouts]).repeat_interleave(lengths),
-        versions=torch.cat([_shift(r.weight_version, -1) for r in rollouts]),
+        tokens=layout.tokens,
+        positions=layout.positions,
+        starts=layout.starts,
+        longest=int(layout.starts.diff().max()),
+        paths=layout.paths,
         sequence_ids=torch.tensor(ids),
-        longest=int(lengths.max()),
-        old_values=torch.cat([_shift(v.old, 0.0) for v in values]) if values else None,
-        returns=torch.cat([_shift(v.returns, 0.0) for v in values]) if values else None,
+        lengths=torch.tensor([rollout.tokens.numel() for rollout in rollouts]),
+        rows=torch.cat([rows[at - 1] for rows, at in zip(layout.rows, items, strict=True)]),
+        sequences=torch.arange(len(samples)).repeat_interleave(counts),
+        targets=torch.cat([sample.rollout.tokens[at] for sample, at in picked]),
+        mask=mask,
+        rollout_logprobs=torch.cat([sample.rollout.logprobs[at] for sample, at in picked]),
+        advantages=torch.cat([_advantages(sample, at) for sample, at in picked]),
+        seeds=torch.tensor([rollout.seed for rollout in rollouts]).repeat_interleave(counts),
+        versions=torch.cat([sample.rollout.weight_version[at] for sample, at in picked]),
+        old_values=torch.cat([value.old[at] for value, at in values]) if values else None,
+        returns=torch.cat([value.returns[at] for value, at in values]) if values else None,
     )
 
 
-def unpack_rows(pack: Pack, rows: torch.Tensor) -> dict[int, torch.Tensor]:
-    """Row-wise [T] of a pack -> each sequence's own [T] on the CPU, by its id: token t has what row t - 1 predicts.
+def unpack_items(pack: Pack, values: torch.Tensor) -> dict[int, torch.Tensor]:
+    """Item-wise [N] of a pack -> each sequence's own [T] on the CPU, by its id; 0 at tokens that are not scored.
 
-    The first token, which no row predicts, has 0. Filler is left out.
+    Filler is left out.
     """
-    parts = rows.cpu().split(pack.starts.diff().tolist())
-    named = zip(pack.sequence_ids.tolist(), parts, strict=True)
-    return {i: torch.cat((part.new_zeros(1), part[:-1])) for i, part in named if i >= 0}
+    values, mask, sequences = (t.cpu() for t in (values, pack.mask, pack.sequences))
+    at = (pack.item_positions + 1).cpu()
+    found: dict[int, torch.Tensor] = {}
+    for index, (name, length) in enumerate(zip(pack.sequence_ids.tolist(), pack.lengths.tolist(), strict=True)):
+        if name >= 0:
+            own = mask & (sequences == index)
+            found[name] = values.new_zeros(length).index_copy(0, at[own], values[own])
+    return found
 
 
 def plan_packs(
-    samples: list[TrainSample], *, ranks: int, minibatches: int, micro_batch_tokens: int
+    samples: list[TrainSample], *, ranks: int, minibatches: int, micro_batch_tokens: int, share_prefixes: bool = False
 ) -> list[list[list[Pack]]]:
     """Packs as [minibatch][rank][micro-batch]. Every rank gets the same number in a minibatch (FSDP would hang).
 
-    Minibatches take the samples in their order; within one, samples are balanced by tokens over all packs.
+    Minibatches take the samples in their order; within one, rows are balanced over all packs. Where shared prefixes
+    spare enough, samples that share one are in one pack as far as `micro_batch_tokens`, which counts rows, allows.
     """
     bounds = [i * len(samples) // minibatches for i in range(minibatches + 1)]
     plans = []
     for begin, end in itertools.pairwise(bounds):
-        lengths = [sample.rollout.tokens.numel() for sample in samples[begin:end]]
-        bins = _balance(lengths, ranks, micro_batch_tokens)
-        packs = [_pack_bin(samples, [begin + i for i in members], filler=begin) for members in bins]
+        sequences = [sample.rollout.tokens for sample in samples[begin:end]]
+        bins, trees = _bins(sequences, ranks, micro_batch_tokens, share_prefixes)
+        packs = [_pack_bin(samples, [begin + i for i in members], filler=begin, trees=trees) for members in bins]
         plans.append([packs[rank::ranks] for rank in range(ranks)])
     return plans
 
@@ -70,39 +93,32 @@ def minibatch_size(ranks: list[list[Pack]]) -> MinibatchSize:
     )
 
 
-def _pack_bin(samples: list[TrainSample], members: list[int], filler: int) -> Pack:
+def _bins(sequences: list[torch.Tensor], ranks: int, budget: int, share_prefixes: bool) -> tuple[list[list[int]], bool]:
+    """Indices of the sequences of each pack, and whether the packs are trees."""
+    lengths = [sequence.numel() for sequence in sequences]
+    if share_prefixes:
+        order = trie_order(sequences)
+        shared = [0, *(common_prefix(sequences[a], sequences[b]) for a, b in itertools.pairwise(order))]
+        if sum(shared) >= _WORTH_A_TREE * sum(lengths):
+            ordered = balance_in_order([lengths[i] for i in order], shared, ranks, budget)
+            return [sorted(order[i] for i in members) for members in ordered], True
+    return balance(lengths, ranks, budget), False
+
+
+def _pack_bin(samples: list[TrainSample], members: list[int], *, filler: int, trees: bool) -> Pack:
     if members:
-        return pack_samples([samples[i] for i in members], members)
+        return pack_samples([samples[i] for i in members], members, share_prefixes=trees)
     return pack_samples([samples[filler]], [-1])
 
 
-def _balance(lengths: list[int], ranks: int, budget: int) -> list[list[int]]:
-    """Fewest equal multiples of `ranks` bins whose tokens stay in the budget (a longer sample is alone in its bin)."""
-    count = max(1, -(-sum(lengths) // (budget * ranks)))
-    while True:
-        bins = _longest_first(lengths, count * ranks)
-        if all(len(b) <= 1 or sum(lengths[i] for i in b) <= budget for b in bins):
-            return bins
-        count += 1
+def _items(sample: TrainSample, *, real: bool) -> torch.Tensor:
+    """[N] int64: positions of the sampled tokens; the first token, which no row predicts, is none of them."""
+    wanted = sample.rollout.sampled[1:] & real
+    return wanted.nonzero()[:, 0] + 1
 
 
-def _longest_first(lengths: list[int], bins: int) -> list[list[int]]:
-    members: list[list[int]] = [[] for _ in range(bins)]
-    heap = [(0, b) for b in range(bins)]
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        load, b = heapq.heappop(heap)
-        members[b].append(index)
-        heapq.heappush(heap, (load + lengths[index], b))
-    return [sorted(b) for b in members]
-
-
-def _advantages(sample: TrainSample) -> torch.Tensor:
-    """[T] float32, row-wise."""
+def _advantages(sample: TrainSample, at: torch.Tensor) -> torch.Tensor:
+    """[N] float32."""
     if isinstance(sample.advantage, torch.Tensor):
-        return _shift(sample.advantage, 0.0)
-    return torch.full((sample.rollout.tokens.numel(),), sample.advantage, dtype=torch.float32)
-
-
-def _shift(x: torch.Tensor, last: float | bool) -> torch.Tensor:
-    """Row t holds what belongs to the token that it predicts, t + 1."""
-    return torch.cat((x[1:], torch.full((1,), last, dtype=x.dtype)))
+        return sample.advantage[at]
+    return torch.full((at.numel(),), sample.advantage, dtype=torch.float32)

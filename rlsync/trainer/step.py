@@ -15,7 +15,7 @@ from rlsync.config.parity import Coverage
 from rlsync.config.run import TrainConfig
 from rlsync.parity.monitor import compare, merge
 from rlsync.trainer.fsdp import take_update
-from rlsync.trainer.packing import unpack_rows
+from rlsync.trainer.packing import unpack_items
 from rlsync.trainer.schedule import learning_rate
 from rlsync.trainer.sharded import Sharded
 from rlsync.types import MinibatchSize, Pack, ParityCounts, PolicyOutput, StepStats
@@ -78,7 +78,7 @@ class StepRunner:
         for pack in packs:
             pack = pack.to(self._policy.device)
             kl = token_kl(pack.rollout_logprobs, self._reference_logprobs(pack), pack.mask, self._config.algorithm.kl)
-            found |= unpack_rows(pack, kl.double())
+            found |= unpack_items(pack, kl.double())
         return found
 
     @property
@@ -116,6 +116,7 @@ class StepRunner:
             # FSDP averages gradients over ranks; the loss is a mean over the minibatch of all ranks.
             (loss * self._policy.mesh.size()).backward()
         stats.tokens += pack.tokens.numel()
+        stats.tokens_saved += pack.rows_saved
         stats.micro_batches += 1
         stats.loss_tokens += int(pack.mask.sum())
         stats.loss += float(loss.detach())

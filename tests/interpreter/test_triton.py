@@ -2,15 +2,18 @@
 
 import importlib
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from rlsync.kernels import ops
+from rlsync.kernels import cpu, ops
 from rlsync.kernels import triton as gpu
+from rlsync.kernels.cpu.attention_backward import segment_backward
 from rlsync.kernels.order import tree_sum
-from rlsync.kernels.triton import attend
+from rlsync.kernels.triton import attend, attention_backward
 from rlsync.kernels.triton.gemm import combine
+from rlsync.trainer import prefix_tree
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +98,47 @@ def test_attention(window):
         q[rows], cache, table, torch.tensor([0, *new]).cumsum(0), lengths, 1 / math.sqrt(dim), window
     )
     torch.testing.assert_close(mixed, expected[rows], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [0, 1, 25])
+def test_attention_along_a_tree(window, monkeypatch):
+    """Segments shorter and longer than a block of queries, paths over several tiles and splits, chunks of paths."""
+    monkeypatch.setattr(prefix_tree, "_CHUNK_KEYS", 200)
+    heads, kv_heads, dim = 4, 2, 16
+    first = torch.arange(90)
+    sequences = [first, torch.cat((first[:70], torch.arange(300, 337))), torch.cat((first[:33], torch.arange(5)))]
+    layout = prefix_tree.lay_as_tree([*sequences, torch.arange(400, 420)])
+    q, k, v = (_random(len(layout.tokens), h, dim, seed=s) for s, h in enumerate((heads, kv_heads, kv_heads)))
+    arguments = (layout.starts, layout.paths, 1 / math.sqrt(dim), window)
+    out, lse = gpu.tree_attention(q, k, v, *arguments)
+    expected, expected_lse = cpu.tree_attention(q, k, v, *arguments)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(lse, expected_lse, rtol=1e-4, atol=1e-5)
+    for rows in layout.rows:
+        starts = torch.tensor([0, len(rows)])
+        alone, _ = gpu.packed_attention(q[rows], k[rows], v[rows], starts, 1 / math.sqrt(dim), window)
+        torch.testing.assert_close(out[rows], alone, rtol=1e-5, atol=1e-6)
+    other = replace(layout.paths, table=(layout.paths.table - 1).clamp_min(0))
+    wrong, _ = gpu.tree_attention(q, k, v, layout.starts, other, 1 / math.sqrt(dim), window)
+    assert not torch.allclose(wrong, expected, rtol=1e-2)  # the control
+
+    def flash(grad, q, k, v, out, lse, bounds, key_bounds, most_rows, most_keys, scale, window):
+        """Segment by segment, as the library's kernel does it."""
+        assert (int(bounds.diff().max()) <= most_rows, int(key_bounds.diff().max()) <= most_keys) == (True, True)
+        parts = []
+        for s in range(len(bounds) - 1):
+            own, keys = (slice(int(b[s]), int(b[s + 1])) for b in (bounds, key_bounds))
+            parts.append(segment_backward(q[own], out[own], grad[own], lse[own], k[keys], v[keys], scale, window))
+        return tuple(torch.cat(each) for each in zip(*parts, strict=True))
+
+    monkeypatch.setattr(attention_backward, "_flash_backward", flash)
+    grad, longest = _random(*q.shape, seed=7), int(layout.starts.diff().max())
+    assert len(layout.paths.chunks) > 1
+    mine, right = (
+        side.tree_attention_backward(grad, q, k, v, expected, expected_lse, *arguments, longest) for side in (gpu, cpu)
+    )
+    for a, b in zip(mine, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_rope_strides_and_the_cache():

@@ -14,7 +14,7 @@ from rlsync.config.algorithm import AlgorithmConfig, LossKind
 from rlsync.types import Pack
 
 Loss = Callable[[torch.Tensor, torch.Tensor, Pack, AlgorithmConfig], PolicyLoss]
-"""(log-probs [T], those at the sampler's weights [T], pack, config) -> loss."""
+"""(log-probs [N], those at the sampler's weights [N], pack, config) -> loss."""
 
 LOSSES: dict[LossKind, Loss] = {LossKind.ppo_clip: ppo_clip, LossKind.gspo: gspo, LossKind.cispo: cispo}
 

@@ -10,7 +10,7 @@ import torch
 @dataclass(slots=True, kw_only=True)
 class PolicyLoss:
     per_token: torch.Tensor
-    """[T], the log-probs' dtype; 0 outside the mask. Carries the gradient; the caller weighs and adds up."""
+    """[N], the log-probs' dtype; 0 outside the mask. Carries the gradient; the caller weighs and adds up."""
     clipped: int
     """Tokens in the mask whose gradient the clip cut off or bounded."""
     ratio_min: float
@@ -18,12 +18,12 @@ class PolicyLoss:
 
 
 def log_ratio(logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """[T]; 0 outside the mask, whatever is there."""
+    """[N]; 0 outside the mask, whatever is there."""
     return torch.where(mask, logprobs - old_logprobs, 0.0)
 
 
 def make_loss(per_token: torch.Tensor, cut: torch.Tensor, ratio: torch.Tensor, mask: torch.Tensor) -> PolicyLoss:
-    """From row-wise loss, what the clip reached, and ratio, all [T]."""
+    """From item-wise loss, what the clip reached, and ratio, all [N]."""
     inside = ratio.detach()[mask]
     return PolicyLoss(
         per_token=torch.where(mask, per_token, 0.0),

@@ -6,7 +6,7 @@ import torch
 
 from rlsync.algorithms.losses.base import PolicyLoss, log_ratio, make_loss
 from rlsync.algorithms.losses.ppo_clip import clipped_surrogate
-from rlsync.algorithms.sequences import sequence_means, sequence_of_rows
+from rlsync.algorithms.sequences import sequence_means
 from rlsync.config.algorithm import AlgorithmConfig
 from rlsync.types import Pack
 
@@ -17,7 +17,7 @@ def gspo(logprobs: torch.Tensor, old_logprobs: torch.Tensor, pack: Pack, config:
     Every token of a sequence gets the sequence's loss, so that with aggregation=sequence_mean the sum is the paper's.
     The statistics are of s. Arguments as in ppo_clip.
     """
-    means = sequence_means(log_ratio(logprobs, old_logprobs, pack.mask), pack.mask, pack.starts)
-    ratio = torch.exp(means).index_select(0, sequence_of_rows(pack.starts))
+    means = sequence_means(log_ratio(logprobs, old_logprobs, pack.mask), pack)
+    ratio = torch.exp(means).index_select(0, pack.sequences)
     loss, cut = clipped_surrogate(ratio, pack.advantages, config)
     return make_loss(loss, cut, ratio, pack.mask)

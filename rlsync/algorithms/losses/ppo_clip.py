@@ -12,7 +12,7 @@ from rlsync.types import Pack
 def clipped_surrogate(
     ratio: torch.Tensor, advantages: torch.Tensor, config: AlgorithmConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)) (arXiv 1707.06347, eq. 7), and where the clip won. All [T]."""
+    """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)) (arXiv 1707.06347, eq. 7), and where the clip won. All [N]."""
     free = -advantages * ratio
     bounded = -advantages * ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
     return torch.maximum(free, bounded), bounded > free
@@ -22,7 +22,7 @@ def ppo_clip(logprobs: torch.Tensor, old_logprobs: torch.Tensor, pack: Pack, con
     """PPO with separate bounds, and with dual_clip c (arXiv 1912.09729) at most -A c where A < 0.
 
     Args:
-        logprobs, old_logprobs: [T] of the policy, and at the sampler's weights.
+        logprobs, old_logprobs: [N] of the policy, and at the sampler's weights.
     """
     ratio = torch.exp(log_ratio(logprobs, old_logprobs, pack.mask))
     loss, cut = clipped_surrogate(ratio, pack.advantages, config)

@@ -5,8 +5,14 @@ from IEEE adds and multiplies. So the bits are the same on every x86 machine, wh
 """
 
 from rlsync.kernels.cpu.activation import silu_and_mul
-from rlsync.kernels.cpu.attention import decode_attention, packed_attention, paged_attention, write_cache
-from rlsync.kernels.cpu.attention_backward import packed_attention_backward
+from rlsync.kernels.cpu.attention import (
+    decode_attention,
+    packed_attention,
+    paged_attention,
+    tree_attention,
+    write_cache,
+)
+from rlsync.kernels.cpu.attention_backward import packed_attention_backward, tree_attention_backward
 from rlsync.kernels.cpu.gemm import matmul
 from rlsync.kernels.cpu.logprobs import logprobs
 from rlsync.kernels.cpu.norm import add_rms_norm, rms_norm
@@ -28,5 +34,7 @@ __all__ = [
     "rope",
     "row_scores",
     "silu_and_mul",
+    "tree_attention",
+    "tree_attention_backward",
     "write_cache",
 ]

@@ -1,8 +1,9 @@
 """Causal attention with grouped KV heads and an optional sliding window.
 
-One inner routine serves packed training, chunked prefill and paged decode, one query row at a time: scores
-sum over d in order, the softmax sum runs in lanes of the key's logical position, P V sums over keys in
-order, all in fp32. So a row knows neither pages, chunks, nor its neighbours; skipped keys add nothing.
+One inner routine serves training on packs and trees, chunked prefill and paged decode, one query row at a time:
+scores sum over d in order, the softmax sum runs in lanes of the key's logical position, P V sums over keys in
+order, all in fp32. So a row knows neither pages, chunks, where its keys lie, nor its neighbours; skipped keys add
+nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 
 from rlsync.kernels.cpu.arrays import fp32_array
 from rlsync.kernels.cpu.scalar import LANES, exp32, fold_lanes, log64
+from rlsync.types import KeyPaths
 
 
 @numba.njit(nogil=True)
@@ -61,26 +63,29 @@ def _attend_row(q, keys_t, values, position, scale, window, p, lanes, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _packed_kernel(q, k, v, starts, scale, window, out, lse):
-    # q, out [T, Hq, D]; k, v [T, Hkv, D]; starts [S + 1]; lse [T, Hq]
+def _tree_kernel(q, k, v, starts, table, lengths, scale, window, out, lse):
+    # q, out [T, Hq, D]; k, v [T, Hkv, D]; starts [G + 1]; table [G, P]; lengths [G]; lse [T, Hq]
     heads, kv_heads, dim = q.shape[1], k.shape[1], q.shape[2]
     group = heads // kv_heads
     lanes = np.empty(LANES, np.float32)
-    for s in range(starts.shape[0] - 1):
-        begin, length = starts[s], starts[s + 1] - starts[s]
+    for s in range(lengths.shape[0]):
+        begin, count, length = starts[s], starts[s + 1] - starts[s], lengths[s]
+        oldest = max(0, length - count + 1 - window) if window > 0 else 0
         keys_t = np.empty((dim, length), np.float32)
         values = np.empty((length, dim), np.float32)
         p = np.empty(length + LANES, np.float32)
         for g in range(kv_heads):
-            for j in range(length):
+            for j in range(oldest, length):
+                row = table[s, j]
                 for d in range(dim):
-                    keys_t[d, j] = k[begin + j, g, d]
-                    values[j, d] = v[begin + j, g, d]
-            for t in range(length):
+                    keys_t[d, j] = k[row, g, d]
+                    values[j, d] = v[row, g, d]
+            for t in range(count):
                 for h in range(g * group, (g + 1) * group):
                     lse[begin + t, h] = _attend_row(
-                        q[begin + t, h], keys_t, values, t, scale, window, p, lanes, out[begin + t, h]
-                    )
+                        q[begin + t, h], keys_t, values, length - count + t, scale, window, p, lanes,
+                        out[begin + t, h],
+                    )  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True)
@@ -124,19 +129,42 @@ def packed_attention(
     Returns:
         out [T, Hq, D] in q's dtype, logsumexp [T, Hq] fp32.
     """
+    return tree_attention(q, k, v, starts, end_to_end(starts), scale, window)
+
+
+def tree_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    starts: torch.Tensor,
+    paths: KeyPaths,
+    scale: float,
+    window: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention over a tree of shared prefixes.
+
+    Args:
+        q, k, v, scale, window: as in packed_attention.
+        starts: [G + 1] integer offsets of the segments, from 0 to T.
+        paths: the keys of each segment, whose queries are their last ones.
+    Returns:
+        As packed_attention.
+    """
     out = torch.empty(q.shape, dtype=torch.float32)
     lse = torch.empty(q.shape[:2], dtype=torch.float32)
-    _packed_kernel(
-        fp32_array(q),
-        fp32_array(k),
-        fp32_array(v),
-        starts.to(torch.int64).numpy(),
-        np.float32(scale),
-        window,
-        out.numpy(),
-        lse.numpy(),
-    )
+    _tree_kernel(
+        fp32_array(q), fp32_array(k), fp32_array(v), starts.to(torch.int64).numpy(), paths.table.numpy(),
+        paths.lengths.numpy(), np.float32(scale), window, out.numpy(), lse.numpy(),
+    )  # fmt: skip
     return out.to(q.dtype), lse
+
+
+def end_to_end(starts: torch.Tensor) -> KeyPaths:
+    """The paths of sequences that lie end to end: each reads its own rows."""
+    starts = starts.to(torch.int64)
+    lengths = starts.diff()
+    table = (starts[:-1, None] + torch.arange(int(lengths.max()))).clamp_max(int(starts[-1]) - 1)
+    return KeyPaths(table=table.to(torch.int32), lengths=lengths, chunks=[])
 
 
 def paged_attention(

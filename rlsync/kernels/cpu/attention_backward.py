@@ -1,10 +1,13 @@
-"""Gradient of packed attention, sequence by sequence, from the logsumexp of the forward pass."""
+"""Gradient of attention, segment by segment in order, from the logsumexp of the forward pass."""
 
 from __future__ import annotations
 
 import itertools
 
 import torch
+
+from rlsync.kernels.cpu.attention import end_to_end
+from rlsync.types import KeyPaths
 
 
 def packed_attention_backward(
@@ -21,32 +24,55 @@ def packed_attention_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of q [T, Hq, D], k and v [T, Hkv, D] in their dtypes; other arguments as in attention.py.
 
-    `longest`, the length of the longest sequence, is of use to a GPU only.
+    `longest`, the rows of the longest segment, is of use to a GPU only.
     """
-    grads = [torch.empty(t.shape, dtype=torch.float32, device=t.device) for t in (q, k, v)]
-    for begin, end in itertools.pairwise(starts.tolist()):
-        part = slice(begin, end)
-        _attention_backward(
-            *(t[part].to(torch.float32) for t in (q, k, v, out, grad)),
-            lse[part], scale, window, *(g[part] for g in grads),
+    return tree_attention_backward(grad, q, k, v, out, lse, starts, end_to_end(starts), scale, window, longest)
+
+
+def tree_attention_backward(
+    grad: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    starts: torch.Tensor,
+    paths: KeyPaths,
+    scale: float,
+    window: int,
+    longest: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As packed_attention_backward; keys and values that several segments read get the sum of their gradients."""
+    grad_q = torch.empty(q.shape, dtype=torch.float32)
+    grad_k, grad_v = (torch.zeros(t.shape, dtype=torch.float32) for t in (k, v))
+    bounds = itertools.pairwise(starts.tolist())
+    for (begin, end), path, length in zip(bounds, paths.table, paths.lengths.tolist(), strict=True):
+        own, keys = slice(begin, end), path[:length]
+        parts = segment_backward(
+            *(t[own].to(torch.float32) for t in (q, out, grad)), lse[own],
+            *(t.index_select(0, keys).to(torch.float32) for t in (k, v)), scale, window,
         )  # fmt: skip
-    return grads[0].to(q.dtype), grads[1].to(k.dtype), grads[2].to(v.dtype)
+        grad_q[own] = parts[0]
+        grad_k.index_add_(0, keys, parts[1])
+        grad_v.index_add_(0, keys, parts[2])
+    return grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype)
 
 
-def _attention_backward(q, k, v, out, grad, lse, scale, window, grad_q, grad_k, grad_v):  # type: ignore[no-untyped-def]
-    """Gradients of one sequence, written into grad_q [T, Hq, D] and grad_k, grad_v [T, Hkv, D]; all fp32."""
-    length, heads, dim = q.shape
-    kv_heads = k.shape[1]
-    # [Hkv, G, T, D]: the query heads of a group share keys and values.
-    q, out, grad = (t.view(length, kv_heads, -1, dim).permute(1, 2, 0, 3) for t in (q, out, grad))
-    k, v = (t.permute(1, 0, 2)[:, None] for t in (k, v))  # [Hkv, 1, T, D]
-    lse = lse.t().reshape(kv_heads, -1, length, 1)
-    distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
+def segment_backward(q, out, grad, lse, k, v, scale, window):  # type: ignore[no-untyped-def]
+    """Gradients of the n queries of a segment [n, Hq, D] and of its L keys and values [L, Hkv, D]; all fp32."""
+    count, heads, dim = q.shape
+    length, kv_heads, _ = k.shape
+    # [Hkv, G, n, D]: the query heads of a group share keys and values.
+    q, out, grad = (t.view(count, kv_heads, -1, dim).permute(1, 2, 0, 3) for t in (q, out, grad))
+    k, v = (t.permute(1, 0, 2)[:, None] for t in (k, v))  # [Hkv, 1, L, D]
+    lse = lse.t().reshape(kv_heads, -1, count, 1)
+    distance = torch.arange(length - count, length)[:, None] - torch.arange(length)[None, :]
     hidden = (distance < 0) | (distance >= window) if window else distance < 0
     scores = (q @ k.transpose(-1, -2)) * scale
     p = torch.exp(scores - lse).masked_fill(hidden, 0.0)
     delta = (out * grad).sum(-1, keepdim=True)
     grad_scores = p * (grad @ v.transpose(-1, -2) - delta) * scale
-    grad_q.copy_((grad_scores @ k).permute(2, 0, 1, 3).reshape(length, heads, dim))
-    grad_k.copy_((grad_scores.transpose(-1, -2) @ q).sum(1).permute(1, 0, 2))
-    grad_v.copy_((p.transpose(-1, -2) @ grad).sum(1).permute(1, 0, 2))
+    grad_q = (grad_scores @ k).permute(2, 0, 1, 3).reshape(count, heads, dim)
+    grad_k = (grad_scores.transpose(-1, -2) @ q).sum(1).permute(1, 0, 2)
+    grad_v = (p.transpose(-1, -2) @ grad).sum(1).permute(1, 0, 2)
+    return grad_q, grad_k, grad_v

@@ -4,12 +4,8 @@ Tiles are chosen by shape from a frozen table, and every choice gives the same b
 """
 
 from rlsync.kernels.triton.activation import silu_and_mul
-from rlsync.kernels.triton.attend import (
-    decode_attention,
-    packed_attention,
-    packed_attention_backward,
-    paged_attention,
-)
+from rlsync.kernels.triton.attend import decode_attention, packed_attention, paged_attention, tree_attention
+from rlsync.kernels.triton.attention_backward import packed_attention_backward, tree_attention_backward
 from rlsync.kernels.triton.cache import write_cache
 from rlsync.kernels.triton.logprobs import logprobs
 from rlsync.kernels.triton.matmul import matmul
@@ -32,5 +28,7 @@ __all__ = [
     "rope",
     "row_scores",
     "silu_and_mul",
+    "tree_attention",
+    "tree_attention_backward",
     "write_cache",
 ]

@@ -1,4 +1,4 @@
-"""Launches of the attention kernels, and the gradient."""
+"""Launches of the attention kernels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import triton
 
 from rlsync.kernels.triton.attention import decode_merge, decode_split, prefill
+from rlsync.types import KeyPaths
 
 TILE = 64
 """Keys of a step of the online softmax."""
@@ -42,30 +43,23 @@ def paged_attention(
     return _prefill(q, k, v, starts.to(torch.int32), table, lengths, strides, cache.shape[2], scale, window)[0]
 
 
-def packed_attention_backward(
-    grad: torch.Tensor,
+def tree_attention(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
     starts: torch.Tensor,
+    paths: KeyPaths,
     scale: float,
     window: int,
-    longest: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v: PyTorch's flash-attention backward, from our logsumexp, the same in every run."""
-    bounds = starts.to(torch.int32)
-    state = torch.zeros(2, dtype=torch.uint64, device=q.device)  # of dropout, which there is none
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        return torch.ops.aten._flash_attention_backward(
-            grad.contiguous(), q, k, v, out, lse.t().contiguous(), bounds, bounds, longest, longest, 0.0, True,
-            state, state[:1], scale=scale, window_size_left=window - 1 if window else -1, window_size_right=0,
-        )  # fmt: skip
-    finally:
-        torch.use_deterministic_algorithms(before)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention over a tree of shared prefixes: paged, where each row of the pack is a page of one token.
+
+    Arguments and result as in cpu/attention.py.
+    """
+    k, v = (t if t.stride(2) == 1 else t.contiguous() for t in (k, v))
+    strides = (k.stride(0), 0, k.stride(1), v.stride(0), 0, v.stride(1))
+    lengths = paths.lengths.to(torch.int32)
+    return _prefill(q, k, v, starts.to(torch.int32), paths.table, lengths, strides, 1, scale, window)
 
 
 def _prefill(

@@ -1,6 +1,5 @@
 """Policy losses against hand-worked numbers, a second, naive implementation, and numeric gradients."""
 
-import itertools
 import math
 from dataclasses import replace
 
@@ -16,13 +15,12 @@ def _loss(logprobs, pack, kind=LossKind.ppo_clip, **settings):
 
 
 def _sequences(pack):
-    """Rows in the mask, sequence by sequence."""
-    bounds = pack.starts.tolist()
-    return [[t for t in range(a, b) if pack.mask[t]] for a, b in itertools.pairwise(bounds)]
+    """Items, sequence by sequence."""
+    return [(pack.sequences == s).nonzero()[:, 0].tolist() for s in range(len(pack.lengths))]
 
 
 def _naive(logprobs, pack, kind, low, high, dual):
-    """{row: loss}, rows that the clip reached, in plain Python."""
+    """{item: loss}, items that the clip reached, in plain Python."""
     new, old, advantages = logprobs.tolist(), pack.rollout_logprobs.tolist(), pack.advantages.tolist()
     losses, clipped = {}, 0
     for rows in _sequences(pack):
@@ -95,12 +93,12 @@ def test_gspo_by_hand(make_pack):
     """Two tokens with ratios e^0.2 and 1: the sequence's is e^0.1 for both."""
     pack = make_pack([(1, 2)])
     pack = replace(pack, advantages=torch.ones_like(pack.advantages))
-    logprobs = (pack.rollout_logprobs + torch.tensor([0.2, 0.0, 0.0])).detach().requires_grad_()
+    logprobs = (pack.rollout_logprobs + torch.tensor([0.2, 0.0])).detach().requires_grad_()
     free = _loss(logprobs, pack, LossKind.gspo, clip_high=0.2)
     free.per_token.sum().backward()
     whole = math.exp(0.1)
-    assert free.per_token.tolist() == pytest.approx([-whole, -whole, 0.0])
-    assert logprobs.grad.tolist() == pytest.approx([-whole, -whole, 0.0])  # 2 tokens, each with s / 2 of both
+    assert free.per_token.tolist() == pytest.approx([-whole, -whole])
+    assert logprobs.grad.tolist() == pytest.approx([-whole, -whole])  # 2 tokens, each with s / 2 of both
     assert (free.ratio_min, free.ratio_max, free.clipped) == (pytest.approx(whole), pytest.approx(whole), 0)
     assert _loss(logprobs, pack, LossKind.gspo, clip_high=4e-4).clipped == 2
     assert _loss(logprobs, pack, LossKind.ppo_clip, clip_high=0.2).clipped == 1  # the control: token by token
@@ -139,7 +137,8 @@ def test_on_policy_the_gradient_is_the_policy_gradient_exactly(kind, make_pack):
 
 @pytest.mark.parametrize("kind", LossKind)
 def test_garbage_outside_the_mask_is_not_read(kind, make_pack):
-    pack = make_pack([(2, 2), (1, 1)])
+    pack = make_pack([(2, 2), (1, 3)])
+    pack = replace(pack, mask=torch.tensor([True, False, True, False, False]))
     logprobs = torch.where(pack.mask, pack.rollout_logprobs, torch.nan).requires_grad_()
     loss = _loss(logprobs, pack, kind)
     loss.per_token.sum().backward()
@@ -152,5 +151,5 @@ def test_garbage_outside_the_mask_is_not_read(kind, make_pack):
 def test_filler_counts_for_nothing(kind, make_pack):
     pack = make_pack([(1, 3)])
     loss = _loss(pack.rollout_logprobs + 1, replace(pack, mask=torch.zeros_like(pack.mask)), kind)
-    assert loss.per_token.tolist() == [0.0] * 4
+    assert loss.per_token.tolist() == [0.0] * 3
     assert (loss.clipped, loss.ratio_min, loss.ratio_max) == (0, 1.0, 1.0)

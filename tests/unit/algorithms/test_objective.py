@@ -1,6 +1,5 @@
 """The whole objective: aggregation, its terms, and that packing changes nothing."""
 
-import itertools
 from dataclasses import replace
 
 import pytest
@@ -21,12 +20,14 @@ def _output(logprobs, entropy=None):
 
 
 def test_sequence_sums_and_means(make_pack):
-    pack = make_pack([(1, 2), (2, 1)])
-    values = torch.arange(6.0, dtype=torch.float64)
-    assert sequence_sums(values, pack.starts).tolist() == [3.0, 12.0]
-    assert sequence_means(values * pack.mask, pack.mask, pack.starts).tolist() == [0.5, 4.0]
-    nothing = torch.zeros_like(pack.mask)
-    assert sequence_means(values * nothing, nothing, pack.starts).tolist() == [0.0, 0.0]
+    pack = make_pack([(1, 2), (2, 3)])
+    values = torch.arange(5.0, dtype=torch.float64)
+    assert sequence_sums(values, pack).tolist() == [1.0, 9.0]
+    assert sequence_means(values, pack).tolist() == [0.5, 3.0]
+    half = replace(pack, mask=torch.tensor([True, True, False, True, True]))
+    assert sequence_means(values * half.mask, half).tolist() == [0.5, 3.5]
+    nothing = replace(pack, mask=torch.zeros_like(pack.mask))
+    assert sequence_means(values * nothing.mask, nothing).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -40,8 +41,9 @@ def test_sequence_sums_and_means(make_pack):
 def test_weights_and_denominators_by_hand(aggregation, weights, whole, make_pack):
     pack = make_pack([(1, 3), (2, 1)])
     got = token_weights(pack, aggregation, torch.float64)
-    assert got[pack.mask].tolist() == pytest.approx(weights)
-    assert got[~pack.mask].eq(0).all()
+    assert got.tolist() == pytest.approx(weights)
+    first = replace(pack, mask=torch.tensor([True, False, False, False]))
+    assert token_weights(first, aggregation, torch.float64).tolist() == [1, 0, 0, 0]
     assert denominator(minibatch_size([[pack]]), aggregation, MAX_TOKENS) == whole
 
 
@@ -52,9 +54,8 @@ def test_filler_is_no_sequence(make_pack):
 
 
 def _naive_mean(values, pack, aggregation):
-    bounds = pack.starts.tolist()
-    rows = [[v for v, m in zip(values[a:b], pack.mask[a:b], strict=True) if m] for a, b in
-            itertools.pairwise(bounds)]  # fmt: skip
+    owners = pack.sequences.tolist()
+    rows = [[v for v, owner in zip(values, owners, strict=True) if owner == s] for s in range(len(pack.lengths))]
     match aggregation:
         case Aggregation.token_mean:
             return sum(sum(r) for r in rows) / sum(len(r) for r in rows)
@@ -84,8 +85,8 @@ def test_gspo_over_sequences_is_the_papers_objective(make_pack, make_logprobs):
     logprobs = make_logprobs(pack)
     config = AlgorithmConfig(loss=LossKind.gspo, aggregation=Aggregation.sequence_mean, clip_low=0.02, clip_high=0.03)
     got = float(objective(_output(logprobs), pack, config).total) / 3
-    ratios = sequence_means((logprobs - pack.rollout_logprobs) * pack.mask, pack.mask, pack.starts).exp()
-    advantages = pack.advantages[pack.starts[:-1]]
+    ratios = sequence_means(logprobs - pack.rollout_logprobs, pack).exp()
+    advantages = pack.advantages[[0, 3, 9]]
     want = -torch.minimum(ratios * advantages, ratios.clamp(0.98, 1.03) * advantages).mean()
     assert got == pytest.approx(float(want), rel=1e-12)
 
@@ -108,12 +109,12 @@ def test_the_gradient_of_the_whole(kind, aggregation, make_pack, make_logprobs):
 def test_truncated_importance_sampling_by_hand(make_pack):
     """Trainer's over rollout's probability is 2 and 0.5; the cap makes the first 1.5."""
     pack = make_pack([(1, 2)])
-    old = pack.rollout_logprobs + torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64).log()
-    pack = replace(pack, old_logprobs=old, advantages=torch.ones(3, dtype=torch.float64))
+    old = pack.rollout_logprobs + torch.tensor([2.0, 0.5], dtype=torch.float64).log()
+    pack = replace(pack, old_logprobs=old, advantages=torch.ones(2, dtype=torch.float64))
     logprobs = old.clone().requires_grad_()
     terms = objective(_output(logprobs), pack, AlgorithmConfig(tis_cap=1.5))
     terms.total.backward()
-    assert logprobs.grad.tolist() == pytest.approx([-1.5, -0.5, 0.0])
+    assert logprobs.grad.tolist() == pytest.approx([-1.5, -0.5])
     assert (terms.truncated, terms.policy.ratio_min, terms.policy.ratio_max) == (1, 1.0, 1.0)
     plain = objective(_output(logprobs), replace(pack, old_logprobs=None), AlgorithmConfig())
     assert plain.policy.ratio_max == pytest.approx(2.0)  # the control: the rollout's own stand for the old ones

@@ -14,8 +14,10 @@ def _tensor(*values):
 
 @pytest.fixture
 def pack(make_pack):
-    """Rows of a prompt token and three sampled ones; the last row predicts nothing."""
-    return replace(make_pack([(1, 3)]), old_values=_tensor(0.0, 1.0, 1.0, 5.0), returns=_tensor(1.0, 2.0, 1.0, 9.0))
+    """Three sampled tokens, and one outside the mask."""
+    mask = torch.tensor([True, True, True, False])
+    values = {"old_values": _tensor(0.0, 1.0, 1.0, 5.0), "returns": _tensor(1.0, 2.0, 1.0, 9.0)}
+    return replace(make_pack([(1, 4)]), mask=mask, **values)
 
 
 def test_by_hand(pack):

@@ -117,3 +117,9 @@ def test_auto_leaves_take_the_rollouts_tp():
 
 def test_valid_keys_are_dotted():
     assert {"seed", "trainer.lr", "model.tiny.layers"} <= set(valid_keys())
+
+
+def test_exact_kernels_alone_share_prefixes():
+    assert compose_train([]).share_prefixes
+    assert not compose_train(["trainer.prefix_tree=false"]).share_prefixes
+    assert not compose_train(["kernels=native"]).share_prefixes

@@ -17,7 +17,7 @@ from rlsync.models.critic import Critic
 from rlsync.models.load import load_critic, load_model
 from rlsync.parity.cases import Cell, Family, build_model
 from rlsync.trainer.fsdp import MODEL_PREFIX
-from rlsync.trainer.packing import pack_samples, unpack_rows
+from rlsync.trainer.packing import pack_samples, unpack_items
 from rlsync.types import FinishReason, Rollout, TrainSample
 
 
@@ -76,13 +76,13 @@ def test_a_value_does_not_know_its_pack(path, dtype):
     samples = _samples()
     with torch.no_grad():
         pack = pack_samples(samples, [0, 1, 2])
-        together = unpack_rows(pack, critic(pack))
+        together = unpack_items(pack, critic(pack))
         for i, sample in enumerate(samples):
             alone = pack_samples([sample], [i])
-            assert torch.equal(unpack_rows(alone, critic(alone))[i], together[i])
+            assert torch.equal(unpack_items(alone, critic(alone))[i], together[i])
         assert together[0].dtype == torch.float32
         other = pack_samples([replace(samples[0], rollout=replace(samples[0].rollout, tokens=torch.arange(5)))], [0])
-        assert not torch.equal(unpack_rows(other, critic(other))[0], together[0])  # the control
+        assert not torch.equal(unpack_items(other, critic(other))[0], together[0])  # the control
 
 
 def test_a_saved_critic_is_the_same(path, tmp_path):
@@ -95,14 +95,15 @@ def test_a_saved_critic_is_the_same(path, tmp_path):
 
 
 def test_stock_transformers_loads_a_saved_critic(path, tmp_path):
-    """Its score of a sequence is the value at the last row."""
+    """Its score of a sequence is the value of what comes after."""
     critic = _with_a_head(_critic(path))
     _save(critic, path, tmp_path / "critic", torch.float32)
     stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "critic", dtype=torch.float32)
     (sample,) = _samples([12])
     value = critic(pack_samples([sample], [0]))
     stock.config.pad_token_id = None
-    torch.testing.assert_close(stock(sample.rollout.tokens[None]).logits[0, 0], value[-1], rtol=2e-3, atol=2e-3)
+    score = stock(sample.rollout.tokens[None, :-1]).logits[0, 0]
+    torch.testing.assert_close(score, value[-1], rtol=2e-3, atol=2e-3)
     assert not torch.allclose(value[-1], value[-2], rtol=2e-3, atol=2e-3)  # the control
 
 

@@ -21,12 +21,13 @@ def rollout(prompt: int, response: int, version: int = 3, seed: int = 1) -> Roll
 
 
 def _pack() -> Pack:
+    """Items 0-2 and 3-5 are of two sequences."""
     return pack_samples([TrainSample(rollout=rollout(2, 3), advantage=1.0) for _ in range(2)], [0, 1])
 
 
 def _output(pack: Pack) -> PolicyOutput:
     return PolicyOutput(
-        logprobs=pack.rollout_logprobs.clone(), entropy=torch.zeros(len(pack.tokens)), draws=pack.targets.clone()
+        logprobs=pack.rollout_logprobs.clone(), entropy=torch.zeros(len(pack.targets)), draws=pack.targets.clone()
     )
 
 
@@ -41,8 +42,7 @@ def test_equal_bits_pass():
 def test_one_ulp_is_found_and_placed():
     pack = _pack()
     output = _output(pack)
-    row = int(pack.mask.nonzero()[4])  # second token of the second sequence's response
-    output.logprobs.view(torch.int32)[row] += 1
+    output.logprobs.view(torch.int32)[4] += 1  # second token of the second sequence's response
     counts = compare(pack, output, version=3)
     assert (counts.tokens_different, counts.max_ulp) == (1, 1)
     assert (counts.first_sequence, counts.first_position) == (1, 3)
@@ -52,23 +52,24 @@ def test_one_ulp_is_found_and_placed():
 def test_minus_zero_is_another_value_one_step_away():
     pack = _pack()
     output = _output(pack)
-    row = int(pack.mask.nonzero()[0])
-    pack.rollout_logprobs[row], output.logprobs[row] = 0.0, -0.0
+    pack.rollout_logprobs[0], output.logprobs[0] = 0.0, -0.0
     counts = compare(pack, output, version=3)
     assert (counts.tokens_different, counts.max_ulp) == (1, 1)
 
 
-def test_prompt_rows_do_not_count():
+def test_filler_does_not_count():
     pack = _pack()
     output = _output(pack)
-    output.logprobs[~pack.mask] = 5.0
-    assert compare(pack, output, version=3).tokens_different == 0
+    output.logprobs[2] = 5.0
+    assert compare(pack, output, version=3).tokens_different == 1  # the control
+    pack.mask[2] = False
+    counts = compare(pack, output, version=3)
+    assert (counts.tokens_sampled, counts.tokens_different) == (5, 0)
 
 
 def test_nan_is_loud_even_on_both_sides():
     pack = _pack()
-    row = int(pack.mask.nonzero()[0])
-    pack.rollout_logprobs[row] = float("nan")
+    pack.rollout_logprobs[0] = float("nan")
     counts = compare(pack, _output(pack), version=3)
     assert counts.nonfinite == 1
     assert "NaN" in judge(counts, 1)
@@ -85,7 +86,7 @@ def test_stale_tokens_are_left_out_by_reason_and_comparing_nothing_fails():
 def test_a_wrong_draw_is_found():
     pack = _pack()
     output = _output(pack)
-    output.draws[int(pack.mask.nonzero()[2])] += 1
+    output.draws[2] += 1
     counts = compare(pack, output, version=3)
     assert counts.draws_different == 1
     assert "not the ones" in judge(counts, 1)

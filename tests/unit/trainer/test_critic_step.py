@@ -23,7 +23,7 @@ class Values(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(0)))
 
     def forward(self, pack):
-        return self.weight[pack.tokens]
+        return self.weight[pack.tokens[pack.rows]]
 
 
 class FakeCritic:

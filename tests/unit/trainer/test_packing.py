@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlsync.config.trainer import Schedule, TrainerConfig
-from rlsync.trainer.packing import pack_samples, plan_packs, unpack_rows
+from rlsync.trainer.packing import pack_samples, plan_packs, unpack_items
 from rlsync.trainer.schedule import learning_rate
 from rlsync.types import FinishReason, Rollout, TrainSample, ValueTarget
 
@@ -30,37 +31,50 @@ def _sample(length: int, prompt: int = 1, advantage: float = 1.0) -> TrainSample
 def test_rows_predict_the_next_token():
     pack = pack_samples([_sample(4, prompt=2, advantage=0.5), _sample(3)], [7, 8])
     assert pack.tokens.tolist() == [10, 11, 12, 13, 10, 11, 12]
-    assert pack.targets.tolist() == [11, 12, 13, 0, 11, 12, 0]
-    assert pack.mask.tolist() == [False, True, True, False, True, True, False]
-    assert pack.rollout_logprobs.tolist() == [0, -2, -3, 0, -1, -2, 0]
     assert pack.positions.tolist() == [0, 1, 2, 3, 0, 1, 2]
     assert pack.starts.tolist() == [0, 4, 7]
-    assert pack.advantages.tolist() == [0.5] * 4 + [1.0] * 3
-    assert pack.seeds.tolist() == [4] * 4 + [3] * 3
+    assert (pack.longest, pack.paths, pack.rows_saved) == (4, None, 0)
+    assert pack.lengths.tolist() == [4, 3]
+    assert pack.rows.tolist() == [1, 2, 4, 5]
+    assert pack.item_positions.tolist() == [1, 2, 0, 1]
+    assert pack.sequences.tolist() == [0, 0, 1, 1]
+    assert pack.targets.tolist() == [12, 13, 11, 12]
+    assert pack.mask.tolist() == [True] * 4
+    assert pack.rollout_logprobs.tolist() == [-2, -3, -1, -2]
+    assert pack.versions.tolist() == [0] * 4
+    assert pack.advantages.tolist() == [0.5] * 2 + [1.0] * 2
+    assert pack.seeds.tolist() == [4] * 2 + [3] * 2
 
 
-def test_numbers_of_tokens_go_to_the_rows_that_predict_them():
+def test_numbers_of_tokens_go_to_the_items():
     sample, other = _sample(4, prompt=2), _sample(3)
-    values = [ValueTarget(old=10 * torch.arange(n).float(), returns=100 * torch.arange(n).float()) for n in (4, 3)]
+    at = [torch.arange(s.rollout.tokens.numel()).float() * s.rollout.sampled for s in (sample, other)]
+    values = [ValueTarget(old=10 * t, returns=100 * t) for t in at]
     samples = [
         replace(s, advantage=torch.arange(s.rollout.tokens.numel()).float(), value=v)
         for s, v in zip((sample, other), values, strict=True)
     ]  # fmt: skip
     pack = pack_samples(samples, [7, 8])
-    assert pack.advantages.tolist() == [1, 2, 3, 0, 1, 2, 0]
-    assert pack.old_values.tolist() == [10, 20, 30, 0, 10, 20, 0]
-    assert pack.returns.tolist() == [100, 200, 300, 0, 100, 200, 0]
-    back = unpack_rows(pack, pack.returns)
+    assert pack.advantages.tolist() == [2, 3, 1, 2]
+    assert pack.old_values.tolist() == [20, 30, 10, 20]
+    assert pack.returns.tolist() == [200, 300, 100, 200]
+    back = unpack_items(pack, pack.returns)
     assert torch.equal(back[7], values[0].returns)
     assert torch.equal(back[8], values[1].returns)
-    assert unpack_rows(replace(pack, sequence_ids=torch.tensor([-1, 8])), pack.returns).keys() == {8}
+    assert unpack_items(replace(pack, sequence_ids=torch.tensor([-1, 8])), pack.returns).keys() == {8}
     plain = pack_samples([sample], [7])
     assert plain.old_values is None
     assert plain.returns is None
 
 
-def test_filler_trains_nothing():
-    assert not pack_samples([_sample(5)], [-1]).mask.any()
+@pytest.mark.parametrize(("prompt", "name"), [(1, -1), (5, 3)])
+def test_a_pack_without_a_token_to_train_still_scores_one(prompt, name):
+    """Filler, and a sample of which the model sampled nothing."""
+    pack = pack_samples([_sample(5, prompt)], [name])
+    assert pack.mask.tolist() == [False]
+    assert (pack.rollout_logprobs.tolist(), pack.versions.tolist()) == ([0.0], [-1])
+    found = unpack_items(pack, torch.ones(1))
+    assert {i: v.tolist() for i, v in found.items()} == ({} if name < 0 else {3: [0.0] * 5})
 
 
 @settings(deadline=None, max_examples=50)

@@ -26,7 +26,7 @@ class Table(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.randn(VOCABULARY, VOCABULARY, generator=g))
 
     def forward(self, pack, *, redraw=False, entropy_grad=False):
-        rows = torch.log_softmax(self.weight[pack.tokens], -1)
+        rows = torch.log_softmax(self.weight[pack.tokens[pack.rows]], -1)
         entropy = -(rows.exp() * rows).sum(-1)
         chosen = rows.gather(-1, pack.targets[:, None])[:, 0]
         return PolicyOutput(logprobs=chosen, entropy=entropy if entropy_grad else entropy.detach())
@@ -74,8 +74,9 @@ def _run(config, samples, *, ranks=1, reference=None):
     """Parameters after a step (mean over ranks, as equal gradients would give), and each rank's stats."""
     settings = config.trainer
     packs = plan_packs(
-        samples, ranks=ranks, minibatches=settings.minibatches, micro_batch_tokens=settings.micro_batch_tokens
-    )
+        samples, ranks=ranks, minibatches=settings.minibatches, micro_batch_tokens=settings.micro_batch_tokens,
+        share_prefixes=config.share_prefixes,
+    )  # fmt: skip
     sizes = [minibatch_size(minibatch) for minibatch in packs]
     weights, stats = [], []
     for rank in range(ranks):
@@ -101,6 +102,31 @@ def test_neither_micro_batches_nor_ranks_change_the_update(aggregation, loss, bu
     assert (whole - Table().weight).abs().max() > 1e-2  # it moved at all
     wrong, _ = _run(config, [replace(s, advantage=s.advantage * (i != 4)) for i, s in enumerate(samples)], ranks=ranks)
     assert not torch.allclose(wrong, whole, rtol=1e-5, atol=1e-6)  # the control: one sample's part
+
+
+@pytest.mark.parametrize("aggregation", Aggregation)
+@pytest.mark.parametrize("loss", LossKind)
+@pytest.mark.parametrize(("budget", "ranks"), [(400, 1), (18, 2)])
+def test_a_tree_gives_the_update_of_samples_apart(aggregation, loss, budget, ranks):
+    """Samples that follow one another's responses, and one that another one equals."""
+    settings = [f"algorithm.aggregation={aggregation}", f"algorithm.loss={loss}", "algorithm.kl_coef=0.1",
+                "algorithm.entropy_coef=0.1", f"trainer.micro_batch_tokens={budget}"]  # fmt: skip
+    samples = _samples(shift=0.3)
+    for index in (2, 3, 6):
+        tokens, other = samples[index].rollout.tokens, samples[index - 1].rollout.tokens
+        tokens[: other.numel()] = other
+    samples.append(replace(samples[8], advantage=-0.7))
+    apart, (first, *rest) = _run(
+        _config(*settings, "trainer.prefix_tree=false"), samples, ranks=ranks, reference=FakeSharded(seed=1)
+    )
+    tree, stats = _run(_config(*settings), samples, ranks=ranks, reference=FakeSharded(seed=1))
+    assert sum(s.tokens_saved for s in (first, *rest)) == 0
+    assert sum(s.tokens_saved for s in stats) > 15
+    assert sum(s.loss_tokens for s in stats) == sum(s.rollout.num_sampled for s in samples)
+    torch.testing.assert_close(tree, apart, rtol=1e-5, atol=1e-6)
+    samples[-1].advantage = 0.7
+    wrong, _ = _run(_config(*settings), samples, ranks=ranks, reference=FakeSharded(seed=1))
+    assert not torch.allclose(wrong, tree, rtol=1e-5, atol=1e-6)  # the control: one sample of two on the same rows
 
 
 @pytest.mark.parametrize("loss", LossKind)

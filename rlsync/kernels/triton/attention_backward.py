@@ -1,0 +1,91 @@
+"""Gradient of attention: PyTorch's flash-attention backward, from our logsumexp, the same in every run."""
+
+from __future__ import annotations
+
+import torch
+
+from rlsync.kernels.rows import sum_rows
+from rlsync.types import KeyPaths
+
+
+def packed_attention_backward(
+    grad: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    starts: torch.Tensor,
+    scale: float,
+    window: int,
+    longest: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q, k and v; arguments as in cpu/attention_backward.py."""
+    bounds = starts.to(torch.int32)
+    return _flash_backward(grad, q, k, v, out, lse, bounds, bounds, longest, longest, scale, window)
+
+
+def tree_attention_backward(
+    grad: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    starts: torch.Tensor,
+    paths: KeyPaths,
+    scale: float,
+    window: int,
+    longest: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As packed_attention_backward. A chunk's paths are copied end to end; queries are the last ones of their keys."""
+    grad_q = torch.empty_like(q)
+    grad_k, grad_v = (torch.zeros(t.shape, dtype=torch.float32, device=t.device) for t in (k, v))
+    for chunk in paths.chunks:
+        lengths = paths.lengths[chunk.segments]
+        keys, key_bounds = _flat(paths.table[chunk.segments], lengths, chunk.keys)
+        own = starts[chunk.segments.start : chunk.segments.stop + 1]
+        grad_q[chunk.rows], of_keys, of_values = _flash_backward(
+            *(t[chunk.rows] for t in (grad, q)), k.index_select(0, keys), v.index_select(0, keys),
+            *(t[chunk.rows] for t in (out, lse)), (own - own[0]).to(torch.int32), key_bounds,
+            longest, paths.table.shape[1], scale, window,
+        )  # fmt: skip
+        grad_k += sum_rows(of_keys, keys, k.shape[0])
+        grad_v += sum_rows(of_values, keys, v.shape[0])
+    return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
+
+
+def _flat(table: torch.Tensor, lengths: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Paths [G, P] of `lengths` [G], end to end [total], and their bounds [G + 1] int32; the host waits for nothing."""
+    ends = lengths.cumsum(0)
+    at = torch.arange(total, device=table.device)
+    segment = torch.searchsorted(ends, at, right=True)
+    keys = table[segment, at - (ends - lengths)[segment]].to(torch.int64)
+    return keys, torch.cat((ends.new_zeros(1), ends)).to(torch.int32)
+
+
+def _flash_backward(
+    grad: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    bounds: torch.Tensor,
+    key_bounds: torch.Tensor,
+    most_rows: int,
+    most_keys: int,
+    scale: float,
+    window: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sequence s has queries bounds[s] .. and keys key_bounds[s] ..; the last query sees the last key."""
+    state = torch.zeros(2, dtype=torch.uint64, device=q.device)  # of dropout, which there is none
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        return torch.ops.aten._flash_attention_backward(
+            grad.contiguous(), q, k, v, out, lse.t().contiguous(), bounds, key_bounds, most_rows, most_keys, 0.0, True,
+            state, state[:1], scale=scale, window_size_left=window - 1 if window else -1, window_size_right=0,
+        )  # fmt: skip
+    finally:
+        torch.use_deterministic_algorithms(before)
