@@ -141,7 +141,8 @@ class TrainConfig:
     @property
     def share_prefixes(self) -> bool:
         """Stock kernels cannot attend along a tree."""
-        return self.trainer.prefix_tree and self.kernels.mode is KernelMode.invariant
+        wanted, on_cpu = self.trainer.prefix_tree, self.cluster.device is Device.cpu
+        return self.kernels.mode is KernelMode.invariant and (on_cpu if wanted is None else wanted)
 
     @property
     def leaves(self) -> int:

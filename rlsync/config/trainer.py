@@ -40,9 +40,10 @@ class TrainerConfig:
     """Passes over the step's rollouts; only the first one's first minibatch is exactly on policy."""
     micro_batch_tokens: int = 4096
     """Most rows of one forward pass of a rank (a longer single sequence makes its own)."""
-    prefix_tree: bool = True
-    """Forward each prefix that samples share once in a pack, with the bits of samples apart. Only with
-    kernels=invariant; kernels=native forwards samples apart whatever this says."""
+    prefix_tree: bool | None = None
+    """Forward each prefix that samples share once in a pack, with the bits of samples apart. null: on CPUs; a GPU takes
+    `true`, once tests/gpu/test_tree.py has passed there. Only with kernels=invariant: native ones forward samples
+    apart whatever this says."""
     gradient_checkpointing: bool = True
     nonfinite: NonFinitePolicy = NonFinitePolicy.skip
     save_every: int = 0

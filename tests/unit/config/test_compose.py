@@ -123,3 +123,5 @@ def test_exact_kernels_alone_share_prefixes():
     assert compose_train([]).share_prefixes
     assert not compose_train(["trainer.prefix_tree=false"]).share_prefixes
     assert not compose_train(["kernels=native"]).share_prefixes
+    assert not compose_train(["cluster=local_gpu"]).share_prefixes
+    assert compose_train(["cluster=local_gpu", "trainer.prefix_tree=true"]).share_prefixes
