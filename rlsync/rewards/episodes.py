@@ -12,7 +12,7 @@ class Scores(Protocol):
 
 
 def score_episodes(scorer: Scores, problems: list[Problem], episodes: list[Episode]) -> list[Score]:
-    """One score per episode, in order; 0.0 with the environment's error where that failed.
+    """One score per episode, in order; no reward but the environment's error where that failed.
 
     Raises:
         RewardError: a reward function failed on every episode that it was given.
@@ -20,5 +20,5 @@ def score_episodes(scorer: Scores, problems: list[Problem], episodes: list[Episo
     whole = [index for index, episode in enumerate(episodes) if episode.error is None]
     scores = scorer.score([problems[i] for i in whole], [episodes[i].scored for i in whole])
     scored = dict(zip(whole, scores, strict=True))
-    failed = {i: Score(reward=0.0, error=episode.error) for i, episode in enumerate(episodes) if i not in scored}
+    failed = {i: Score(reward=None, error=episode.error) for i, episode in enumerate(episodes) if i not in scored}
     return [(scored | failed)[index] for index in range(len(episodes))]

@@ -35,22 +35,34 @@ class Scorer:
             self._parts = [_Part(config.function or config.kind, 1.0, config, source)]
 
     def score(self, problems: list[Problem], completions: list[str]) -> list[Score]:
-        """One score per sample; a sample on which a function fails gets 0.0 and the error.
+        """One score per sample; one on which a function fails has no reward, but the error.
 
         Raises:
-            RewardError: a function failed on every sample.
+            RewardError: no sample has a reward.
         """
         samples = list(zip(problems, completions, strict=True))
         columns = [part.score(samples) for part in self._parts]
-        return [self._sum(scores) for scores in zip(*columns, strict=True)]
+        scores = [self._sum(each) for each in zip(*columns, strict=True)]
+        if scores and all(score.reward is None for score in scores):
+            raise RewardError(
+                f"{self._parts_named} failed on all {len(scores)} samples; the first: {scores[0].error}. Call it on "
+                "this sample by itself to see the traceback; it must return a finite number"
+            )
+        return scores
 
     def _sum(self, scores: tuple[Score, ...]) -> Score:
-        errors = [score.error for score in scores if score.error is not None]
-        if errors:
-            return Score(reward=0.0, error=errors[0])
-        total = sum(part.weight * score.reward for part, score in zip(self._parts, scores, strict=True))
-        parts = {p.name: s.reward for p, s in zip(self._parts, scores, strict=True)} if self._sums else {}
-        return Score(reward=total, parts=parts)
+        total, parts = 0.0, {}
+        for part, score in zip(self._parts, scores, strict=True):
+            if score.reward is None:
+                return score
+            total += part.weight * score.reward
+            parts[part.name] = score.reward
+        return Score(reward=total, parts=parts if self._sums else {})
+
+    @property
+    def _parts_named(self) -> str:
+        names = " or ".join(part.name for part in self._parts)
+        return f"the reward function {names}"
 
 
 class _Part:
@@ -67,12 +79,6 @@ class _Part:
         else:
             with ThreadPoolExecutor(self._threads) as pool:
                 scores = list(pool.map(self._one, samples))
-        errors = [score.error for score in scores if score.error is not None]
-        if errors and len(errors) == len(scores):
-            raise RewardError(
-                f"the reward function {self.name} failed on all {len(scores)} samples; the first: {errors[0]}. "
-                "Call it on this sample by itself to see the traceback; it must return a finite number"
-            )
         return scores
 
     def _one(self, sample: tuple[Problem, str]) -> Score:
@@ -84,14 +90,16 @@ class _Part:
                 f"{type(error).__name__}: {error} (sample: problem {problem.id}, prompt {_shown(problem.prompt)}, "
                 f"completion {_shown(completion)})"
             )
-            logger.warning("the reward function %s failed, the sample gets 0.0: %s", self.name, message)
-            return Score(reward=0.0, error=message)
+            logger.warning("the reward function %s failed, the sample has no reward: %s", self.name, message)
+            return Score(reward=None, error=message)
 
 
 def shuffle_rewards(scores: list[Score], seed: int) -> list[Score]:
-    """The rewards permuted among the samples, the same way for the same seed; errors stay with their samples."""
-    order = sorted(range(len(scores)), key=lambda index: digest("shuffle_rewards", seed, index))
-    return [Score(reward=scores[other].reward, error=score.error) for score, other in zip(scores, order, strict=True)]
+    """The rewards permuted among the samples that have one, the same way for the same seed."""
+    own = [index for index, score in enumerate(scores) if score.reward is not None]
+    order = sorted(own, key=lambda index: digest("shuffle_rewards", seed, index))
+    others = dict(zip(own, order, strict=True))
+    return [Score(reward=scores[others.get(index, index)].reward, error=s.error) for index, s in enumerate(scores)]
 
 
 def _number(value: Any) -> float:

@@ -207,7 +207,7 @@ def test_a_tool_that_raises_costs_its_conversation(play: Any, caplog: pytest.Log
             return [Score(reward=1.0)]
 
     scores = score_episodes(OnlyTheWhole(), [PROBLEM] * 2, episodes)
-    assert scores == [Score(reward=0.0, error=failed.error), Score(reward=1.0)]
+    assert scores == [Score(reward=None, error=failed.error), Score(reward=1.0)]
 
 
 def test_a_failure_of_the_environment_is_no_wrong_answer(play: Any) -> None:
@@ -215,7 +215,7 @@ def test_a_failure_of_the_environment_is_no_wrong_answer(play: Any) -> None:
     turn = [*ids("a?"), EOS]
     scripts = {1: [[*ids("b?"), EOS]], 2: [turn, MODEL_2], 3: [turn, MODEL_2], 4: [turn, MODEL_2]}
     episodes, _ = play(scripts, environment=Raises)
-    error = Score(reward=0.0, error="x")
+    error = Score(reward=None, error="x")
     for rewards, stands_at in (((1.0, 0.0, 0.5), 0.5), ((0.1, 0.1, 0.1), 0.1), ((1.0, 1.0, 1.0), 1.0)):
         group = Group(problem=PROBLEM, episodes=episodes, scores=[error, *(Score(reward=r) for r in rewards)])
         assert Batch(groups=[group], drawn=[group]).rewards.tolist() == [[stands_at, *rewards]]

@@ -59,7 +59,7 @@ def test_numbers_are_taken(scorer_of: Any, value: Any, reward: float) -> None:
     assert scorer_of(lambda completion, problem: value).score(PROBLEMS[:1], ["x"]) == [Score(reward=reward)]
 
 
-def test_a_failing_sample_gets_zero_and_its_error(scorer_of: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_sample_has_no_reward_but_its_error(scorer_of: Any, caplog: pytest.LogCaptureFixture) -> None:
     def function(completion: str, problem: Problem) -> float:
         if problem.id == "id2":
             raise KeyError("gold")
@@ -67,7 +67,7 @@ def test_a_failing_sample_gets_zero_and_its_error(scorer_of: Any, caplog: pytest
 
     with caplog.at_level(logging.WARNING):
         scores = scorer_of(function).score(PROBLEMS, ["a", "b", "c" * 1000, "d"])
-    assert [score.reward for score in scores] == [1.0, 1.0, 0.0, 1.0]
+    assert [score.reward for score in scores] == [1.0, 1.0, None, 1.0]
     assert [score.error is None for score in scores] == [True, True, False, True]
     assert scores[2].error.startswith("KeyError: 'gold' (sample: problem id2, prompt 'prompt 2', completion 'ccc")
     assert len(scores[2].error) < 500
@@ -88,7 +88,7 @@ def test_bad_values(scorer_of: Any, value: Any, message: str) -> None:
     scorer = scorer_of(lambda completion, problem: value if completion == "bad" else 1.0)
     good, bad = scorer.score(PROBLEMS[:2], ["good", "bad"])
     assert good == Score(reward=1.0)
-    assert bad.reward == 0.0
+    assert bad.reward is None
     # Control: on its own the bad sample is all samples.
     with pytest.raises(RewardError, match=message):
         scorer.score(PROBLEMS[:1], ["bad"])
@@ -107,10 +107,12 @@ def test_lists_of_unequal_length() -> None:
 
 
 def test_shuffle_permutes_rewards_and_leaves_errors() -> None:
-    scores = [Score(reward=float(i), error="e" if i == 3 else None) for i in range(50)]
+    scores = [Score(reward=float(i)) for i in range(50)]
+    scores[3] = Score(reward=None, error="e")
     shuffled = shuffle_rewards(scores, seed=1)
-    rewards = [score.reward for score in shuffled]
-    assert sorted(rewards) == [score.reward for score in scores]
+    assert shuffled[3] == scores[3]
+    rewards = [score.reward for score in shuffled if score.reward is not None]
+    assert sorted(rewards) == [score.reward for score in scores if score.reward is not None]
     assert rewards != sorted(rewards)
     assert [score.error for score in shuffled] == [score.error for score in scores]
     assert shuffled == shuffle_rewards(scores, seed=1)
