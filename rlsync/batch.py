@@ -15,7 +15,6 @@ from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
 from rlsync.environments.conversation import Start
 from rlsync.environments.driver import Driver, Generator
-from rlsync.rewards.episodes import score_episodes
 from rlsync.rewards.scorer import Scorer, shuffle_rewards
 from rlsync.telemetry.metrics import Metrics, StepTimes, episode_metrics
 from rlsync.types import Episode, Problem, Rollout, Score
@@ -130,12 +129,14 @@ class Sampler:
             Start(problem=problem, seed=sample_seed(self._config.seed, step, index))
             for index, problem in enumerate(samples, start=first)
         ]
-        with times.measure("rollout"):
-            episodes = self._driver.play(starts, self._codec)
-        with times.measure("reward"):
-            scores = score_episodes(self._scorer, samples, episodes)
-            if self._config.reward.shuffle:
-                scores = shuffle_rewards(scores, sample_seed(self._config.seed, step, -1 - first))
+        with self._scorer.start(samples) as scoring:
+            with times.measure("rollout"):
+                episodes = self._driver.play(starts, self._codec, scoring.take)
+            with times.measure("reward"):
+                scores = scoring.finish()
+            times.seconds["scoring"] += scoring.seconds
+        if self._config.reward.shuffle:
+            scores = shuffle_rewards(scores, sample_seed(self._config.seed, step, -1 - first))
         parts = [slice(begin, begin + size) for begin in range(0, len(samples), size)]
         return [
             Group(problem=problem, episodes=episodes[part], scores=scores[part])

@@ -10,7 +10,6 @@ from rlsync.data.hashing import digest
 from rlsync.data.text import TextCodec
 from rlsync.environments.conversation import Start
 from rlsync.environments.driver import Driver, Generator
-from rlsync.rewards.episodes import score_episodes
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import Episode, FinishReason, Problem, Rollout, Score
 
@@ -111,8 +110,9 @@ class Evaluator:
         asked: list[tuple[Problem, int | None]] = [(problem, None) for problem in each.problems]
         asked += [(problem, sample) for problem in each.problems for sample in range(samples)]
         starts = [self._start(each, problem, sample) for problem, sample in asked]
-        episodes = self._driver.play(starts, each.codec)
-        scores = score_episodes(each.scorer, [problem for problem, _ in asked], episodes)
+        with each.scorer.start([problem for problem, _ in asked]) as scoring:
+            episodes = self._driver.play(starts, each.codec, scoring.take)
+            scores = scoring.finish()
         responses = [
             Response(problem=problem, sample=sample, episode=episode, score=score)
             for (problem, sample), episode, score in zip(asked, episodes, scores, strict=True)

@@ -15,7 +15,8 @@ import torch
 from rlsync.parity.monitor import merge
 from rlsync.types import Episode, FinishReason, ParityCounts, Rollout, Score, StepStats
 
-STAGES = ("sync", "rollout", "reward", "train", "eval", "save", "step")
+STAGES = ("sync", "rollout", "reward", "scoring", "train", "eval", "save", "step")
+"""Scoring runs beside rollout and reward; the others follow each other within step."""
 
 Metrics = dict[str, float]
 """Metric key to value, of one step."""

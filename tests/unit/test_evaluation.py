@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import types
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,10 @@ class FakeEngine:
     def __init__(self) -> None:
         self.requests: list[RolloutRequest] = []
 
-    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]:
+    def generate(self, requests: list[RolloutRequest]) -> Iterator[tuple[int, Rollout]]:
         self.requests += requests
-        return [self._rollout(request) for request in requests]
+        for index, request in reversed(list(enumerate(requests))):
+            yield index, self._rollout(request)
 
     def _rollout(self, request: RolloutRequest) -> Rollout:
         right = request.greedy or request.seed % 2 == 0

@@ -49,6 +49,13 @@ def test_math_reward() -> None:
     assert [score.reward for score in scorer.score(PROBLEMS[1:3], ["so $\\frac{3}{3}$", "3"])] == [1.0, 0.0]
 
 
+def test_an_answer_that_math_verify_cannot_parse_costs_its_sample() -> None:
+    problems = [Problem(id="bad", prompt="p", answer=""), PROBLEMS[2]]
+    bad, good = Scorer(RewardConfig(kind=RewardKind.math_verify), ExactSource()).score(problems, ["2", "2"])
+    assert (bad.reward, good.reward) == (None, 1.0)
+    assert "finds no mathematics in the problem's answer ''" in str(bad.error)
+
+
 def test_unknown_function() -> None:
     with pytest.raises(ConfigError, match=r"reward\.function"):
         Scorer(RewardConfig(kind=RewardKind.function, function="absent_module:f"), ExactSource())
