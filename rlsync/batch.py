@@ -15,7 +15,6 @@ from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
 from rlsync.environments.conversation import Start
 from rlsync.environments.driver import Driver, Generator
-from rlsync.rewards.episodes import score_episodes
 from rlsync.rewards.scorer import Scorer, shuffle_rewards
 from rlsync.telemetry.metrics import Metrics, StepTimes, episode_metrics
 from rlsync.types import Episode, Problem, Rollout, Score
@@ -34,17 +33,13 @@ class Group:
         return [episode.rollout for episode in self.episodes]
 
     @property
-    def rewards(self) -> list[float]:
-        """The scores'. Where the environment failed the mean of the others', so that its failure teaches nothing."""
-        pairs = list(zip(self.episodes, self.scores, strict=True))
-        whole = [score.reward for episode, score in pairs if episode.error is None] or [0.0]
-        # Within their bounds: a mean of equal numbers may round, and would look like a signal.
-        mean = min(max(sum(whole) / len(whole), min(whole)), max(whole))
-        return [score.reward if episode.error is None else mean for episode, score in pairs]
+    def given(self) -> list[float]:
+        """Rewards of the samples that have one."""
+        return [score.reward for score in self.scores if score.reward is not None]
 
     @property
     def has_signal(self) -> bool:
-        return len(set(self.rewards)) > 1
+        return len(set(self.given)) > 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,8 +72,14 @@ class Batch:
 
     @property
     def rewards(self) -> torch.Tensor:
-        """[P, G] float64."""
-        return torch.tensor([group.rewards for group in self.groups], dtype=torch.float64)
+        """[P, G] float64. A sample without a reward stands at the mean of the others in its group, so that a failure
+        teaches nothing; where its group has none at all, as with one sample a group, at the mean of the batch."""
+        everywhere = _mean([reward for group in self.groups for reward in group.given])
+        rows = []
+        for group in self.groups:
+            mean = _mean(group.given) if group.given else everywhere
+            rows.append([mean if score.reward is None else score.reward for score in group.scores])
+        return torch.tensor(rows, dtype=torch.float64)
 
     @property
     def tokens_drawn(self) -> int:
@@ -128,12 +129,14 @@ class Sampler:
             Start(problem=problem, seed=sample_seed(self._config.seed, step, index))
             for index, problem in enumerate(samples, start=first)
         ]
-        with times.measure("rollout"):
-            episodes = self._driver.play(starts, self._codec)
-        with times.measure("reward"):
-            scores = score_episodes(self._scorer, samples, episodes)
-            if self._config.reward.shuffle:
-                scores = shuffle_rewards(scores, sample_seed(self._config.seed, step, -1 - first))
+        with self._scorer.start(samples) as scoring:
+            with times.measure("rollout"):
+                episodes = self._driver.play(starts, self._codec, scoring.take)
+            with times.measure("reward"):
+                scores = scoring.finish()
+            times.seconds["scoring"] += scoring.seconds
+        if self._config.reward.shuffle:
+            scores = shuffle_rewards(scores, sample_seed(self._config.seed, step, -1 - first))
         parts = [slice(begin, begin + size) for begin in range(0, len(samples), size)]
         return [
             Group(problem=problem, episodes=episodes[part], scores=scores[part])
@@ -178,6 +181,11 @@ def sample_seed(seed: int, step: int, sample: int) -> int:
     """A request's seed, 0 <= seed < 2^63: a hash of the run's seed, the step and the sample."""
     digest = hashlib.blake2b(f"{seed}/{step}/{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def _mean(values: list[float]) -> float:
+    """Within their bounds: a mean of equal numbers may round, and would look like a signal."""
+    return min(max(sum(values) / len(values), min(values)), max(values))
 
 
 def _with_signal(groups: list[Group]) -> list[Group]:

@@ -10,7 +10,6 @@ from rlsync.data.hashing import digest
 from rlsync.data.text import TextCodec
 from rlsync.environments.conversation import Start
 from rlsync.environments.driver import Driver, Generator
-from rlsync.rewards.episodes import score_episodes
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import Episode, FinishReason, Problem, Rollout, Score
 
@@ -42,7 +41,7 @@ class Response:
 
     @property
     def right(self) -> bool:
-        return self.score.reward >= FULL_REWARD
+        return self.score.reward is not None and self.score.reward >= FULL_REWARD
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,10 +51,11 @@ class Stats:
     right: float
     """Share of responses with the full reward: accuracy of the greedy ones, mean@k of k drawn to each problem."""
     reward_mean: float
+    """Of the responses that have a reward; 0 if none has."""
     length_mean: float
     truncated_share: float
     errors: int
-    """Responses on which the scorer or the environment failed; they count as wrong."""
+    """Responses without a reward: the scorer or the environment failed. They count as wrong, so `right` is a bound."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,9 +70,14 @@ class SetResult:
     """k -> pass@k of the drawn responses."""
     responses: list[Response] = field(default_factory=list)
 
+    @property
+    def errors(self) -> int:
+        """Of all its responses."""
+        return self.greedy.errors + (self.drawn.errors if self.drawn is not None else 0)
+
     def metrics(self) -> dict[str, float]:
         """What one set adds to a step's metrics."""
-        values = {f"eval/{self.name}/accuracy": self.greedy.right}
+        values = {f"eval/{self.name}/accuracy": self.greedy.right, f"eval/{self.name}/errors": self.errors}
         if self.drawn is not None:
             values[f"eval/{self.name}/mean@{self.samples}"] = self.drawn.right
             values |= {f"eval/{self.name}/pass@{k}": value for k, value in self.pass_at.items()}
@@ -105,8 +110,9 @@ class Evaluator:
         asked: list[tuple[Problem, int | None]] = [(problem, None) for problem in each.problems]
         asked += [(problem, sample) for problem in each.problems for sample in range(samples)]
         starts = [self._start(each, problem, sample) for problem, sample in asked]
-        episodes = self._driver.play(starts, each.codec)
-        scores = score_episodes(each.scorer, [problem for problem, _ in asked], episodes)
+        with each.scorer.start([problem for problem, _ in asked]) as scoring:
+            episodes = self._driver.play(starts, each.codec, scoring.take)
+            scores = scoring.finish()
         responses = [
             Response(problem=problem, sample=sample, episode=episode, score=score)
             for (problem, sample), episode, score in zip(asked, episodes, scores, strict=True)
@@ -146,12 +152,13 @@ def draw_seed(seed: int, name: str, problem: Problem, sample: int) -> int:
 
 
 def _stats(responses: list[Response]) -> Stats:
+    given = [response.score.reward for response in responses if response.score.reward is not None]
     return Stats(
         right=_mean([response.right for response in responses]),
-        reward_mean=_mean([response.score.reward for response in responses]),
+        reward_mean=_mean(given) if given else 0.0,
         length_mean=_mean([response.rollout.num_sampled for response in responses]),
         truncated_share=_mean([response.rollout.finish_reason is FinishReason.length for response in responses]),
-        errors=sum(response.score.error is not None for response in responses),
+        errors=len(responses) - len(given),
     )
 
 

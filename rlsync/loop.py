@@ -6,6 +6,7 @@ A step: sync weights -> rollouts -> rewards -> credit -> train (compares every t
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,7 +40,7 @@ class Trainer(Protocol):
 
 
 class Rollouts(Protocol):
-    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]: ...
+    def generate(self, requests: list[RolloutRequest]) -> Iterable[tuple[int, Rollout]]: ...
     def sync(self, version: int, fault: Fault) -> list[str]: ...
     def peak_memory_gib(self) -> float: ...
 

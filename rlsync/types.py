@@ -112,9 +112,10 @@ class Episode:
 class Score:
     """What a reward function said of one rollout."""
 
-    reward: float
+    reward: float | None
+    """None where there is none: the reward function or the environment failed."""
     error: str | None = None
-    """The message of the exception that the reward function raised on this sample."""
+    """Why there is no reward."""
     parts: dict[str, float] = field(default_factory=dict)
     """Of a weighted sum: each function's own number, by name."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import psutil
@@ -111,9 +112,10 @@ class RolloutActor(_Actor):
     def connect(self, plan: SyncPlan, addresses: list[Address], first_rank: int, world: int) -> None:
         self._engine.connect(plan, addresses, first_rank, world)
 
-    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]:
+    def generate(self, requests: list[RolloutRequest]) -> Iterator[list[tuple[int, Rollout]]]:
+        """A stream of what each step of the engine finishes: indices of requests, and rollouts."""
         try:
-            return self._engine.generate(requests)
+            yield from self._engine.stream(requests)
         except Exception as error:
             raise self._explained(error) from error
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,25 +39,68 @@ def gather(calls: Sequence[tuple[Member, Any]], *, stage: str, timeout_s: float)
         WorkerDiedError: an actor's process is gone, or the stage took longer than `timeout_s`.
         RlsyncError: whatever the actor raised, as itself.
     """
-    pending = {ref: member for member, ref in calls}
-    deadline = time.monotonic() + timeout_s
-    failure: _OwnError | None = None
-    while pending:
-        done, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_S)
-        for ref in done:
-            try:
-                _result(ref, pending.pop(ref), stage)
-            except _OwnError as error:
-                failure = failure or error
-                deadline = min(deadline, time.monotonic() + _BLAME_S)
-        if time.monotonic() > deadline:
-            break
-    if failure:
-        raise failure
-    if pending:
-        names = ", ".join(member.name for member in pending.values())
-        raise WorkerDiedError(f"{stage}: no answer from {names} within {timeout_s:.0f} s (cluster.stage_timeout_s)")
+    waiting = _Waiting({ref: member for member, ref in calls}, stage, timeout_s)
+    for ref, member in waiting:
+        with waiting.blame():
+            waiting.ended(ref)
+            _result(ref, member, stage)
     return [_result(ref, member, stage) for member, ref in calls]
+
+
+def stream(calls: Sequence[tuple[Member, Any]], *, stage: str, timeout_s: float) -> Iterator[tuple[int, Any]]:
+    """What streaming calls yield as it comes, each with its call's number.
+
+    Raises:
+        As `gather`.
+    """
+    numbers = {generator: number for number, (_, generator) in enumerate(calls)}
+    waiting = _Waiting({generator: member for member, generator in calls}, stage, timeout_s)
+    for generator, member in waiting:
+        with waiting.blame():
+            try:
+                ref = next(generator)
+            except StopIteration:
+                waiting.ended(generator)
+                continue
+            value = _result(ref, member, stage)
+            yield numbers[generator], value
+
+
+class _Waiting:
+    """Iterates over what is ready, until all of it has ended.
+
+    Raises, at the end of the iteration, as `gather`.
+    """
+
+    def __init__(self, pending: dict[Any, Member], stage: str, timeout_s: float) -> None:
+        self._pending, self._stage, self._timeout_s = pending, stage, timeout_s
+        self._deadline = time.monotonic() + timeout_s
+        self._failure: _OwnError | None = None
+
+    def __iter__(self) -> Iterator[tuple[Any, Member]]:
+        while self._pending and time.monotonic() <= self._deadline:
+            done, _ = ray.wait(list(self._pending), num_returns=1, timeout=_POLL_S)
+            yield from [(each, self._pending[each]) for each in done]
+        if self._failure:
+            raise self._failure
+        if self._pending:
+            names = ", ".join(member.name for member in self._pending.values())
+            raise WorkerDiedError(
+                f"{self._stage}: no answer from {names} within {self._timeout_s:.0f} s (cluster.stage_timeout_s)"
+            )
+
+    def ended(self, each: Any) -> None:
+        """No more is wanted of it."""
+        del self._pending[each]
+
+    @contextmanager
+    def blame(self) -> Iterator[None]:
+        """An actor's own failure is raised later, unless a death that explains it comes first."""
+        try:
+            yield
+        except _OwnError as error:
+            self._failure = self._failure or error
+            self._deadline = min(self._deadline, time.monotonic() + _BLAME_S)
 
 
 def _result(ref: Any, member: Member, stage: str) -> Any:

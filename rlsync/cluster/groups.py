@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -11,7 +11,7 @@ import ray
 import torch
 
 from rlsync.cluster.actors import RolloutActor, TrainerActor
-from rlsync.cluster.calls import Member, gather
+from rlsync.cluster.calls import Member, gather, stream
 from rlsync.cluster.children import end_processes, remove
 from rlsync.cluster.env import rollout_variables, trainer_variables
 from rlsync.config.kernels import KernelMode
@@ -198,15 +198,13 @@ class RolloutGroup:
     def __init__(self, cluster: Cluster, config: TrainConfig) -> None:
         self._cluster, self._config = cluster, config
 
-    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]:
-        """Engine i answers every n-th request; the result is in the requests' order."""
+    def generate(self, requests: list[RolloutRequest]) -> Iterator[tuple[int, Rollout]]:
+        """Engine i answers every n-th request; each one's index and rollout come as they are finished."""
         engines = self._cluster.engines
         calls = [(m, m.handle.generate.remote(requests[i :: len(engines)])) for i, m in enumerate(engines)]
-        parts = gather(calls, stage="rollout", timeout_s=self._config.cluster.stage_timeout_s)
-        rollouts: list[Rollout] = [None] * len(requests)  # type: ignore[list-item]
-        for index, part in enumerate(parts):
-            rollouts[index :: len(engines)] = part
-        return rollouts
+        for engine, finished in stream(calls, stage="rollout", timeout_s=self._config.cluster.stage_timeout_s):
+            for index, rollout in finished:
+                yield engine + index * len(engines), rollout
 
     def sync(self, version: int, fault: Fault) -> list[str]:
         """Send the trainer's weights to every worker; returns the names whose digests differ."""

@@ -32,7 +32,16 @@ class RewardFunctionConfig:
 
     kind: RewardKind = RewardKind.task
     function: str = ""
-    """`package.module:name` of f(completion: str, problem: Problem) -> float (reward.kind=function)."""
+    """`package.module:name` of f(completion: str, problem: Problem) -> float, `async def` or not
+    (reward.kind=function)."""
+    batched: bool = False
+    """reward.function is f(completions: list[str], problems: list[Problem]) -> list[float], one number each."""
+    batch_size: int = 32
+    """Samples of a call with reward.batched: consecutive ones, so whole groups if group_size divides it."""
+    timeout_s: float = 0.0
+    """Longest call of reward.function, after which its samples have no reward; 0: no bound."""
+    parallel: int = 16
+    """Calls at a time of a judge or an async function; of others there is one."""
     pattern: str = ""
     """Regular expression, searched in the whole response; the last match counts (reward.kind=regex)."""
     judge_url: str = ""
@@ -41,8 +50,6 @@ class RewardFunctionConfig:
     """Of one request."""
     judge_retries: int = 3
     """Further requests after a failure, with growing pauses."""
-    judge_parallel: int = 16
-    """Requests at a time."""
     code_timeout_s: float = 5.0
     """Longest run of a program on one test."""
     code_memory_mib: int = 512
@@ -63,16 +70,30 @@ class RewardFunctionConfig:
             re.compile(self.pattern)
         except re.error as error:
             raise ConfigError(f"reward.pattern={self.pattern!r} is no regular expression: {error}") from error
-        if self.judge_timeout_s <= 0 or self.judge_retries < 0 or self.judge_parallel < 1:
+        self._check_function()
+        if self.judge_timeout_s <= 0 or self.judge_retries < 0:
             raise ConfigError(
-                f"reward.judge_timeout_s={self.judge_timeout_s}, reward.judge_retries={self.judge_retries}, "
-                f"reward.judge_parallel={self.judge_parallel}: want a positive time, no negative number of retries and "
-                "at least one request at a time"
+                f"reward.judge_timeout_s={self.judge_timeout_s}, reward.judge_retries={self.judge_retries}: want a "
+                "positive time and no negative number of retries"
             )
         if self.code_timeout_s <= 0 or self.code_memory_mib < 64:
             raise ConfigError(
                 f"reward.code_timeout_s={self.code_timeout_s}, reward.code_memory_mib={self.code_memory_mib}: want a "
                 "positive time and at least 64 MiB, which Python itself needs"
+            )
+
+    def _check_function(self) -> None:
+        if self.batch_size < 1 or self.parallel < 1 or self.timeout_s < 0:
+            raise ConfigError(
+                f"reward.batch_size={self.batch_size}, reward.parallel={self.parallel}, "
+                f"reward.timeout_s={self.timeout_s}: want at least one sample a call, at least one call at a time, and "
+                "no negative time"
+            )
+        if self.kind is not RewardKind.function and (self.batched or self.timeout_s):
+            raise ConfigError(
+                f"reward.batched={str(self.batched).lower()}, reward.timeout_s={self.timeout_s}: they are of "
+                f"reward.kind=function, and reward.kind={self.kind}. Leave them out; a judge has "
+                "reward.judge_timeout_s, code reward.code_timeout_s"
             )
 
 

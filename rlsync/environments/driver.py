@@ -8,15 +8,15 @@ them share, so the trainer draws the whole sequence again as if it had been samp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
+from rlsync.bounded import call_each
 from rlsync.config.run import TrainConfig
 from rlsync.data.text import TextCodec
 from rlsync.environments.base import Environment, Observation
-from rlsync.environments.bounded import call_each
 from rlsync.environments.build import environment_maker
 from rlsync.environments.conversation import Conversation, Start
 from rlsync.errors import EnvironmentFailedError
@@ -25,8 +25,17 @@ from rlsync.types import Episode, FinishReason, Problem, Rollout, RolloutRequest
 T = TypeVar("T")
 
 
+OnFinished = Callable[[int, Episode], None]
+"""Is told of each episode, with its start's index, while others go on."""
+
+
 class Generator(Protocol):
-    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]: ...
+    def generate(self, requests: list[RolloutRequest]) -> Iterable[tuple[int, Rollout]]:
+        """Each request's index and rollout, as they are finished."""
+
+
+def _nobody(index: int, episode: Episode) -> None:
+    """Whom nothing interests before all are finished."""
 
 
 class Driver:
@@ -41,33 +50,45 @@ class Driver:
         self._generator = generator
         self._make = environment_maker(config.environment)
 
-    def play(self, starts: list[Start], codec: TextCodec) -> list[Episode]:
+    def play(self, starts: list[Start], codec: TextCodec, on_finished: OnFinished = _nobody) -> list[Episode]:
         """One episode per start, in order.
+
+        Args:
+            on_finished: told of single turns as the engines finish them, of conversations after the round they end in.
 
         Raises:
             EnvironmentFailedError: the environment failed in all of them.
         """
         if self._make is None:
-            return self._single_turns(starts, codec)
+            return self._single_turns(starts, codec, on_finished)
         talks = [Conversation(start=start) for start in starts]
         self._open(talks, codec, self._make)
-        going = talks
+        episodes: dict[int, Episode] = {}
+        going = list(enumerate(talks))
         while going:
-            self._round(going, codec)
-            going = [talk for talk in going if talk.finish_reason is None]
+            self._round([talk for _, talk in going], codec)
+            for index, talk in going:
+                if talk.finish_reason is not None:
+                    episodes[index] = talk.episode(codec, self._environment.scored)
+                    on_finished(index, episodes[index])
+            going = [(index, talk) for index, talk in going if talk.finish_reason is None]
         errors = [talk.error for talk in talks if talk.error is not None]
         if errors and len(errors) == len(talks):
             raise EnvironmentFailedError(
                 f"the environment failed in all {len(talks)} conversations; the first: {errors[0]}. Call its reset and "
                 "step on this problem by themselves to see the traceback; environment.timeout_s bounds each"
             )
-        return [talk.episode(codec, self._environment.scored) for talk in talks]
+        return [episodes[index] for index in range(len(talks))]
 
-    def _single_turns(self, starts: list[Start], codec: TextCodec) -> list[Episode]:
+    def _single_turns(self, starts: list[Start], codec: TextCodec, on_finished: OnFinished) -> list[Episode]:
         limit = self._limits.max_tokens
-        rollouts = self._generator.generate([s.request(codec.encode(s.problem), limit, codec) for s in starts])
-        texts = [codec.decode(rollout.response) for rollout in rollouts]
-        return [Episode(rollout=r, turns=[text], scored=text) for r, text in zip(rollouts, texts, strict=True)]
+        episodes: dict[int, Episode] = {}
+        requests = [s.request(codec.encode(s.problem), limit, codec) for s in starts]
+        for index, rollout in self._generator.generate(requests):
+            text = codec.decode(rollout.response)
+            episodes[index] = Episode(rollout=rollout, turns=[text], scored=text)
+            on_finished(index, episodes[index])
+        return [episodes[index] for index in range(len(starts))]
 
     def _open(self, talks: list[Conversation], codec: TextCodec, make: Callable[[], Environment]) -> None:
         """Give each an environment and its opening.
@@ -92,8 +113,8 @@ class Driver:
     def _round(self, going: list[Conversation], codec: TextCodec) -> None:
         """A turn of the model in each, and the environment's answers."""
         requests = [talk.start.request(talk.ids, self._room(talk), codec) for talk in going]
-        for talk, turn in zip(going, self._generator.generate(requests), strict=True):
-            talk.add_turn(turn, codec)
+        for index, turn in self._generator.generate(requests):
+            going[index].add_turn(turn, codec)
         asked = [talk for talk in going if talk.finish_reason is None]
         answers = self._bounded([talk.step for talk in asked])
         for talk, answer in zip(asked, answers, strict=True):
@@ -124,7 +145,10 @@ class Driver:
         return min(self._limits.max_tokens - talk.num_sampled, self._limits.max_model_len - len(talk.ids))
 
     def _bounded(self, calls: Sequence[Callable[[], T]]) -> list[T | BaseException]:
-        return call_each(calls, timeout_s=self._environment.timeout_s, parallel=self._environment.parallel)
+        environment = self._environment
+        return call_each(
+            calls, timeout_s=environment.timeout_s, parallel=environment.parallel, field="environment.timeout_s"
+        )
 
 
 def _reset(make: Callable[[], Environment], problem: Problem) -> tuple[Environment, str]:

@@ -7,16 +7,22 @@ import re
 
 from rlsync.config.reward import RewardFunctionConfig, RewardKind
 from rlsync.data.source import ProblemSource
-from rlsync.rewards.functions import RewardFunction, load_function
+from rlsync.rewards.functions import BatchFunction, RewardFunction, is_async, load_function, one_by_one
 from rlsync.types import Problem
 
 
-def reward_function(config: RewardFunctionConfig, source: ProblemSource) -> RewardFunction:
-    """f(completion, problem) -> float. Modules that take long to import are left to those who want them.
+def batch_function(config: RewardFunctionConfig, source: ProblemSource) -> BatchFunction:
+    """f(completions, problems) -> numbers. Modules that take long to import are left to those who want them.
 
     Raises:
         ConfigError: the user's function cannot be loaded, or programs cannot be confined here.
     """
+    if config.batched:
+        return load_function(config)
+    return one_by_one(_single_function(config, source))
+
+
+def _single_function(config: RewardFunctionConfig, source: ProblemSource) -> RewardFunction:
     match config.kind:
         case RewardKind.task:
             return lambda completion, problem: source.score(problem, completion)
@@ -35,20 +41,28 @@ def reward_function(config: RewardFunctionConfig, source: ProblemSource) -> Rewa
 
             return Judge(config)
         case RewardKind.function:
-            return load_function(config.function)
+            return load_function(config)
         case RewardKind.math_verify:
             from rlsync.rewards.math_reward import MathReward
 
             return MathReward()
 
 
-def samples_at_a_time(config: RewardFunctionConfig) -> int:
-    """Programs are processes, one a core; requests wait for others; what else there is may not bear threads."""
+def batch_size(config: RewardFunctionConfig) -> int:
+    """Samples of a call."""
+    return config.batch_size if config.batched else 1
+
+
+def threads(config: RewardFunctionConfig) -> int:
+    """Calls at a time: programs are processes, one a core; requests and what is async wait for others; what else there
+    is may not bear threads."""
     match config.kind:
         case RewardKind.code:
             return os.cpu_count() or 1
         case RewardKind.judge:
-            return config.judge_parallel
+            return config.parallel
+        case RewardKind.function:
+            return config.parallel if is_async(config) else 1
         case _:
             return 1
 

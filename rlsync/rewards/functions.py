@@ -2,19 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from threading import Thread
+from typing import Any
 
+from rlsync.bounded import call_bounded, too_late
+from rlsync.config.reward import RewardFunctionConfig
 from rlsync.types import Problem
 from rlsync.user_code import load_callable
 
 RewardFunction = Callable[[str, Problem], float]
 """f(completion, problem)."""
+BatchFunction = Callable[[list[str], list[Problem]], Sequence[float]]
+"""f(completions, problems), one number each."""
+
+_FIELD = "reward.timeout_s"
 
 
-def load_function(path: str) -> RewardFunction:
-    """Import what reward.function names.
+def load_function(config: RewardFunctionConfig) -> Callable[..., Any]:
+    """What reward.function names, as a plain function that takes at most reward.timeout_s.
 
     Raises:
         ConfigError: as `load_callable`.
     """
-    return load_callable(path, field="reward.function", signature="f(completion: str, problem: Problem) -> float")
+    function = _find(config)
+    if _is_async(function):
+        return _Awaited(function, config.timeout_s)
+    return _bounded(function, config.timeout_s) if config.timeout_s else function
+
+
+def is_async(config: RewardFunctionConfig) -> bool:
+    """Whether reward.function is `async def`, or an object whose call is."""
+    return _is_async(_find(config))
+
+
+def one_by_one(function: RewardFunction) -> BatchFunction:
+    return lambda completions, problems: [function(c, p) for c, p in zip(completions, problems, strict=True)]
+
+
+def _find(config: RewardFunctionConfig) -> Callable[..., Any]:
+    one, several = "completion: str, problem: Problem", "completions: list[str], problems: list[Problem]"
+    signature = f"f({several}) -> list[float] (reward.batched=true)" if config.batched else f"f({one}) -> float"
+    return load_callable(config.function, field="reward.function", signature=signature)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _bounded(function: Callable[..., Any], timeout_s: float) -> Callable[..., Any]:
+    return lambda *texts: call_bounded(partial(function, *texts), timeout_s=timeout_s, field=_FIELD)
+
+
+class _Awaited:
+    """An async function as a plain one; concurrent calls share one event loop, and so may share clients."""
+
+    def __init__(self, function: Callable[..., Coroutine[Any, Any, Any]], timeout_s: float) -> None:
+        self._function, self._timeout_s = function, timeout_s
+        self._loop = asyncio.new_event_loop()
+        Thread(target=self._loop.run_forever, daemon=True, name="async-reward").start()
+
+    def __call__(self, *texts: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(self._call(*texts), self._loop).result()
+
+    async def _call(self, *texts: Any) -> Any:
+        if not self._timeout_s:
+            return await self._function(*texts)
+        timer = asyncio.timeout(self._timeout_s)
+        try:
+            async with timer:
+                return await self._function(*texts)
+        except TimeoutError:
+            if timer.expired():
+                raise too_late(_FIELD, self._timeout_s) from None
+            raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -137,19 +137,21 @@ class RolloutEngine:
 
     def generate(self, requests: list[RolloutRequest]) -> list[Rollout]:
         """Answer all requests; the result has their order."""
+        rollouts = {index: rollout for finished in self.stream(requests) for index, rollout in finished}
+        return [rollouts[index] for index in range(len(requests))]
+
+    def stream(self, requests: list[RolloutRequest]) -> Iterator[list[tuple[int, Rollout]]]:
+        """Answer all requests: after a step of the engine that finished some, their indices and rollouts."""
         order = {}
         for index, request in enumerate(requests):
             request_id = str(next(self._ids))
             order[request_id] = index
             self._chunked += len(request.prompt) > self._config.rollout.max_num_batched_tokens
             self._engine.add_request(request_id, {"prompt_token_ids": request.prompt}, self._params(request))
-        rollouts: list[Rollout | None] = [None] * len(requests)
         while self._engine.has_unfinished_requests():
-            for output in self._engine.step():
-                if output.finished:
-                    index = order[output.request_id]
-                    rollouts[index] = self._rollout(requests[index], output)
-        return [rollout for rollout in rollouts if rollout is not None]
+            finished = [(order[out.request_id], out) for out in self._engine.step() if out.finished]
+            if finished:
+                yield [(index, self._rollout(requests[index], output)) for index, output in finished]
 
     def connect(self, plan: SyncPlan, addresses: list[Address], first_rank: int, world: int) -> None:
         self._engine.collective_rpc("rlsync_connect", args=(plan, addresses, first_rank, world))

@@ -15,7 +15,8 @@ import torch
 from rlsync.parity.monitor import merge
 from rlsync.types import Episode, FinishReason, ParityCounts, Rollout, Score, StepStats
 
-STAGES = ("sync", "rollout", "reward", "train", "eval", "save", "step")
+STAGES = ("sync", "rollout", "reward", "scoring", "train", "eval", "save", "step")
+"""Scoring runs beside rollout and reward; the others follow each other within step."""
 
 Metrics = dict[str, float]
 """Metric key to value, of one step."""
@@ -38,16 +39,17 @@ class StepTimes:
 
 
 def reward_metrics(scores: list[Score], rewards: torch.Tensor, silent_groups: int) -> Metrics:
-    """`rewards` [P, G] of the scores, before anything is added to them."""
+    """Of the samples that have a reward; what is of groups from `rewards` [P, G], before anything is added to them."""
+    given = torch.tensor([score.reward for score in scores if score.reward is not None], dtype=torch.float64)
     return {
-        "reward/mean": float(rewards.mean()),
-        "reward/std": float(rewards.std(correction=0)),
-        "reward/min": float(rewards.min()),
-        "reward/max": float(rewards.max()),
+        "reward/mean": float(given.mean()),
+        "reward/std": float(given.std(correction=0)),
+        "reward/min": float(given.min()),
+        "reward/max": float(given.max()),
         "reward/group_std_mean": float(rewards.std(dim=1, correction=0).mean()),
         "reward/groups_without_signal": silent_groups,
         "reward/groups": rewards.shape[0],
-        "reward/errors": sum(score.error is not None for score in scores),
+        "reward/errors": sum(score.reward is None for score in scores),
     } | _part_means(scores)
 
 

@@ -83,4 +83,7 @@ def test_a_reward_that_fails_on_some_samples_is_reported(launcher, reference):
     assert run.code == 0, run.out + run.err
     assert run.metrics[0]["reward/errors"] > 0
     rows = [json.loads(line) for line in (run.folder / "rollouts.jsonl").read_text().splitlines()]
-    assert any("no threes" in (row["reward_error"] or "") for row in rows)
+    failed = [row for row in rows if row["reward_error"]]
+    assert all("no threes" in row["reward_error"] and row["reward"] is None for row in failed)
+    assert len(failed) == run.metrics[0]["reward/errors"]
+    assert all(row["reward"] is not None for row in rows if not row["reward_error"])  # the control

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import types
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,10 @@ class FakeEngine:
     def __init__(self) -> None:
         self.requests: list[RolloutRequest] = []
 
-    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]:
+    def generate(self, requests: list[RolloutRequest]) -> Iterator[tuple[int, Rollout]]:
         self.requests += requests
-        return [self._rollout(request) for request in requests]
+        for index, request in reversed(list(enumerate(requests))):
+            yield index, self._rollout(request)
 
     def _rollout(self, request: RolloutRequest) -> Rollout:
         right = request.greedy or request.seed % 2 == 0
@@ -98,9 +100,11 @@ def test_metrics_keep_their_keys(build: Any) -> None:
     assert build()[0].metrics("_initial") == {
         "eval/accuracy_initial": 0.25,
         "eval/held_out/accuracy_initial": 0.25,
+        "eval/held_out/errors_initial": 0,
         "eval/problems": 4,
     }
-    assert build()[0].metrics() == {"eval/accuracy": 0.25, "eval/held_out/accuracy": 0.25, "eval/problems": 4}
+    values = {"eval/accuracy": 0.25, "eval/held_out/accuracy": 0.25, "eval/held_out/errors": 0, "eval/problems": 4}
+    assert build()[0].metrics() == values
     assert build(names=())[0].metrics() == {}
 
 
@@ -118,7 +122,9 @@ def test_drawn_responses(build: Any) -> None:
     assert result.drawn.truncated_share == sum(r.rollout.finish_reason is FinishReason.length for r in drawn) / 16
     values = evaluator.metrics()
     keys = {
-        f"eval/{name}/{key}" for name in ("held_out", "other") for key in ("accuracy", "mean@4", "pass@1", "pass@3")
+        f"eval/{name}/{key}"
+        for name in ("held_out", "other")
+        for key in ("accuracy", "errors", "mean@4", "pass@1", "pass@3")
     }
     assert values.keys() == keys | {"eval/accuracy", "eval/problems"}
     assert values["eval/problems"] == 8
@@ -149,7 +155,10 @@ def test_errors_of_the_scorer_are_counted(build: Any, monkeypatch: pytest.Monkey
     assert result.greedy.errors == 4  # "1" has one character, "22222" more
     assert result.greedy.right == 0.0
     assert 0 < result.drawn.errors < 16
-    assert result.drawn.reward_mean == pytest.approx((16 - result.drawn.errors) / 16 / 4)
+    assert result.metrics()["eval/held_out/errors"] == 4 + result.drawn.errors
+    assert result.drawn.reward_mean == pytest.approx(1 / 4)  # of those that have one
+    assert result.greedy.reward_mean == 0.0
+    assert {r.score.reward for r in result.responses if r.score.error} == {None}
 
 
 class Calls(FakeEngine):

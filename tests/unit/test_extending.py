@@ -22,19 +22,34 @@ from rlsync.trainer.packing import pack_samples
 from rlsync.types import FinishReason, Problem, Rollout, Split, TrainSample
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
-REWARD, ENVIRONMENT, LOSS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+REWARD, ASYNC_REWARD, BATCHED_REWARD, ENVIRONMENT, LOSS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (ROW,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 
 
-def test_a_reward(tmp_path, monkeypatch):
-    (tmp_path / "my_rewards.py").write_text(REWARD)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
-    config = RewardConfig(kind=RewardKind.function, function="my_rewards:right_and_short")
-    scorer = Scorer(config, open_source(DataConfig()))
-    problem = Problem(id="0", prompt="6*7=", answer="42")
-    rewards = [score.reward for score in scorer.score([problem] * 3, ["42", "42   ", "41"])]
-    assert rewards == pytest.approx([1.0, 0.97, 0.0])
+@pytest.fixture
+def rewards_of(tmp_path, monkeypatch):
+    def rewards(code, name, completions, **settings):
+        (tmp_path / "my_rewards.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
+        config = RewardConfig(kind=RewardKind.function, function=f"my_rewards:{name}", **settings)
+        problem = Problem(id="0", prompt="6*7=", answer="42")
+        scorer = Scorer(config, open_source(DataConfig()))
+        return [score.reward for score in scorer.score([problem] * len(completions), completions)]
+
+    return rewards
+
+
+def test_a_reward(rewards_of):
+    assert rewards_of(REWARD, "right_and_short", ["42", "42   ", "41"]) == pytest.approx([1.0, 0.97, 0.0])
+
+
+def test_an_async_reward(rewards_of):
+    assert rewards_of(ASYNC_REWARD, "asked", ["42", "41"], timeout_s=30.0) == [1.0, 0.0]
+
+
+def test_a_batched_reward(rewards_of):
+    assert rewards_of(BATCHED_REWARD, "rare", ["42", "41", "42"], batched=True) == pytest.approx([0.5, 0.0, 0.5])
 
 
 def test_an_environment(tmp_path):
@@ -50,7 +65,7 @@ def test_an_environment(tmp_path):
 
     class Halves:
         def generate(self, requests):
-            return [self.answer(request) for request in requests]
+            return [(index, self.answer(request)) for index, request in enumerate(requests)]
 
         def answer(self, request):
             low, high, said = 0, 128, codec.decode(request.prompt)

@@ -16,6 +16,7 @@ from rlsync.errors import DivergenceError
 from rlsync.evaluation import EvalSet, Evaluator
 from rlsync.loop import Sinks, TrainingLoop
 from rlsync.rewards.scorer import Scorer
+from rlsync.rewards.scoring import Scoring
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import RunFolder, hex_bits
 from rlsync.telemetry.wandb_sink import WandbSink
@@ -32,7 +33,7 @@ class FakeRollouts:
 
     def generate(self, requests):
         self.log.append(("generate", [r.seed for r in requests], requests[0].greedy))
-        return [self._rollout(r) for r in requests]
+        return [(index, self._rollout(r)) for index, r in reversed(list(enumerate(requests)))]
 
     def _rollout(self, request) -> Rollout:
         n = len(request.prompt)
@@ -78,11 +79,16 @@ class FakeTrainer:
 class FakeScorer:
     """The responses to problems in `mixed` get 0 and 1 in turns, all others 1."""
 
+    name, weight, threads, batch_size = "fake", 1.0, 2, 1
+
     def __init__(self, mixed) -> None:
         self.mixed = mixed
 
-    def score(self, problems, completions):
-        return [Score(reward=float(n % 2 or p.id not in self.mixed)) for n, p in enumerate(problems)]
+    def start(self, problems):
+        return Scoring([self], problems, sums=False)
+
+    def score(self, samples):
+        return [Score(reward=float(s.index % 2 or s.problem.id not in self.mixed)) for s in samples]
 
 
 GOOD = ParityCounts(tokens_sampled=4, tokens_compared=4)

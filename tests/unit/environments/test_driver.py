@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from rlsync.environments.base import Environment, Observation
 from rlsync.environments.conversation import Start
 from rlsync.environments.driver import Driver
 from rlsync.errors import ConfigError, EnvironmentFailedError
-from rlsync.rewards.episodes import score_episodes
+from rlsync.rewards.part import Sample
+from rlsync.rewards.scoring import Scoring
 from rlsync.telemetry.metrics import episode_metrics
 from rlsync.telemetry.run_folder import RunFolder, hex_bits
 from rlsync.types import Episode, FinishReason, Problem, Rollout, RolloutRequest, Score, TrainSample
@@ -51,9 +53,10 @@ class FakeEngine:
         self.scripts = {seed: list(turns) for seed, turns in scripts.items()}
         self.rounds: list[list[RolloutRequest]] = []
 
-    def generate(self, requests: list[RolloutRequest]) -> list[Rollout]:
+    def generate(self, requests: list[RolloutRequest]) -> Iterator[tuple[int, Rollout]]:
         self.rounds.append(requests)
-        return [self._rollout(request) for request in requests]
+        for index, request in reversed(list(enumerate(requests))):
+            yield index, self._rollout(request)
 
     def _rollout(self, request: RolloutRequest) -> Rollout:
         whole = self.scripts[request.seed].pop(0)
@@ -202,12 +205,17 @@ def test_a_tool_that_raises_costs_its_conversation(play: Any, caplog: pytest.Log
     assert episode_metrics(episodes, episodes)["environment/errors"] == 1
 
     class OnlyTheWhole:
-        def score(self, problems: list[Problem], completions: list[str]) -> list[Score]:
-            assert completions == ["12!"]
+        name, weight, threads, batch_size = "fake", 1.0, 1, 2
+
+        def score(self, samples: list[Sample]) -> list[Score]:
+            assert [sample.completion for sample in samples] == ["12!"]
             return [Score(reward=1.0)]
 
-    scores = score_episodes(OnlyTheWhole(), [PROBLEM] * 2, episodes)
-    assert scores == [Score(reward=0.0, error=failed.error), Score(reward=1.0)]
+    with Scoring([OnlyTheWhole()], [PROBLEM] * 2, sums=False) as scoring:
+        for index, episode in enumerate(episodes):
+            scoring.take(index, episode)
+        scores = scoring.finish()
+    assert scores == [Score(reward=None, error=failed.error), Score(reward=1.0)]
 
 
 def test_a_failure_of_the_environment_is_no_wrong_answer(play: Any) -> None:
@@ -215,7 +223,7 @@ def test_a_failure_of_the_environment_is_no_wrong_answer(play: Any) -> None:
     turn = [*ids("a?"), EOS]
     scripts = {1: [[*ids("b?"), EOS]], 2: [turn, MODEL_2], 3: [turn, MODEL_2], 4: [turn, MODEL_2]}
     episodes, _ = play(scripts, environment=Raises)
-    error = Score(reward=0.0, error="x")
+    error = Score(reward=None, error="x")
     for rewards, stands_at in (((1.0, 0.0, 0.5), 0.5), ((0.1, 0.1, 0.1), 0.1), ((1.0, 1.0, 1.0), 1.0)):
         group = Group(problem=PROBLEM, episodes=episodes, scores=[error, *(Score(reward=r) for r in rewards)])
         assert Batch(groups=[group], drawn=[group]).rewards.tolist() == [[stands_at, *rewards]]

@@ -85,7 +85,7 @@ def test_a_judge_is_asked_again_after_a_failure(service):
 
 def test_a_bad_reply_costs_one_sample_and_a_judge_that_is_down_ends_the_run(service):
     scores = _scorer(kind=RewardKind.judge, judge_url=service).score(_problems("a", "b"), ["", "xyz"])
-    assert [s.reward for s in scores] == [0.0, 3.0]
+    assert [s.reward for s in scores] == [None, 3.0]
     assert "NaN" in scores[0].error
     _Service.failures = 100
     with pytest.raises(RewardError, match=r"failed on all 1 samples.*503"):
@@ -108,6 +108,15 @@ def test_wrong_values_are_named(values, message):
 
 
 def test_parts_are_reported():
-    scores = [Score(reward=1.25, parts={"right": 1.0, "form": 1.0}), Score(reward=0.0, error="x")]
-    rows = reward_metrics(scores, torch.tensor([[1.25, 0.0]]), 0)
+    scores = [Score(reward=1.25, parts={"right": 1.0, "form": 1.0}), Score(reward=None, error="x")]
+    rows = reward_metrics(scores, torch.tensor([[1.25, 1.25]]), 0)
     assert (rows["reward/part/right"], rows["reward/part/form"], rows["reward/errors"]) == (1.0, 1.0, 1)
+
+
+def test_a_part_that_fails_costs_the_sum_and_parts_that_fail_in_turn_end_the_run():
+    """Neither part fails everywhere; together they leave no sample a reward."""
+    whole = WeightedReward(kind=RewardKind.exact)
+    odd = WeightedReward(kind=RewardKind.function, function="operator:getitem")  # completion[problem]: a TypeError
+    with pytest.raises(RewardError, match=r"the reward function whole or odd failed on all 1 samples.*TypeError"):
+        _scorer(parts={"whole": whole, "odd": odd}).score(_problems("4"), ["4"])
+    assert _scorer(parts={"whole": whole}).score(_problems("4"), ["4"])[0].reward == 1.0  # the control

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rlsync.config.reward import RewardFunctionConfig
 from rlsync.errors import ConfigError
 from rlsync.rewards.functions import load_function
 from rlsync.types import Problem
 
 PROBLEM = Problem(id="1", prompt="p", answer="a")
+
+
+def _load(path: str) -> Callable[..., Any]:
+    return load_function(RewardFunctionConfig(function=path))
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +32,7 @@ def test_from_the_current_directory(here: Path, path: str) -> None:
     (here / "mine_a" / "inner.py").write_text(
         "def reward(completion, problem): return float(completion == problem.answer)"
     )
-    function = load_function(path)
+    function = _load(path)
     assert function("a", PROBLEM) == 1.0
     assert function("b", PROBLEM) == 0.0
     for name in ("mine_a", "mine_a.inner"):
@@ -34,32 +41,32 @@ def test_from_the_current_directory(here: Path, path: str) -> None:
 
 def test_current_directory_hides_no_installed_module(here: Path) -> None:
     (here / "fractions.py").write_text("raise RuntimeError")
-    assert load_function("fractions:Fraction") is not None
+    assert _load("fractions:Fraction") is not None
     assert sys.path[-1] == str(here)
 
 
 @pytest.mark.parametrize("path", ["", "name", ":name", "module:", "a b:c", "a..b", "a:b:c", "module:a.b"])
 def test_malformed(path: str) -> None:
     with pytest.raises(ConfigError, match=r"reward\.function=.*malformed; want package\.module:name"):
-        load_function(path)
+        _load(path)
 
 
 def test_module_is_absent() -> None:
     with pytest.raises(ConfigError, match=r"absent_module.*ModuleNotFoundError: No module named"):
-        load_function("absent_module:f")
+        _load("absent_module:f")
 
 
 def test_module_fails(here: Path) -> None:
     (here / "mine_b.py").write_text("1 / 0")
     with pytest.raises(ConfigError, match="mine_b failed: ZeroDivisionError: division by zero"):
-        load_function("mine_b:f")
+        _load("mine_b:f")
 
 
 def test_name_is_absent() -> None:
     with pytest.raises(ConfigError, match=r"math has no 'sqr'. Nearest: sqrt"):
-        load_function("math:sqr")
+        _load("math:sqr")
 
 
 def test_not_callable() -> None:
     with pytest.raises(ConfigError, match="is float, not callable"):
-        load_function("math:pi")
+        _load("math:pi")

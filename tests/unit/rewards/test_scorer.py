@@ -49,6 +49,13 @@ def test_math_reward() -> None:
     assert [score.reward for score in scorer.score(PROBLEMS[1:3], ["so $\\frac{3}{3}$", "3"])] == [1.0, 0.0]
 
 
+def test_an_answer_that_math_verify_cannot_parse_costs_its_sample() -> None:
+    problems = [Problem(id="bad", prompt="p", answer=""), PROBLEMS[2]]
+    bad, good = Scorer(RewardConfig(kind=RewardKind.math_verify), ExactSource()).score(problems, ["2", "2"])
+    assert (bad.reward, good.reward) == (None, 1.0)
+    assert "finds no mathematics in the problem's answer ''" in str(bad.error)
+
+
 def test_unknown_function() -> None:
     with pytest.raises(ConfigError, match=r"reward\.function"):
         Scorer(RewardConfig(kind=RewardKind.function, function="absent_module:f"), ExactSource())
@@ -59,7 +66,7 @@ def test_numbers_are_taken(scorer_of: Any, value: Any, reward: float) -> None:
     assert scorer_of(lambda completion, problem: value).score(PROBLEMS[:1], ["x"]) == [Score(reward=reward)]
 
 
-def test_a_failing_sample_gets_zero_and_its_error(scorer_of: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_sample_has_no_reward_but_its_error(scorer_of: Any, caplog: pytest.LogCaptureFixture) -> None:
     def function(completion: str, problem: Problem) -> float:
         if problem.id == "id2":
             raise KeyError("gold")
@@ -67,7 +74,7 @@ def test_a_failing_sample_gets_zero_and_its_error(scorer_of: Any, caplog: pytest
 
     with caplog.at_level(logging.WARNING):
         scores = scorer_of(function).score(PROBLEMS, ["a", "b", "c" * 1000, "d"])
-    assert [score.reward for score in scores] == [1.0, 1.0, 0.0, 1.0]
+    assert [score.reward for score in scores] == [1.0, 1.0, None, 1.0]
     assert [score.error is None for score in scores] == [True, True, False, True]
     assert scores[2].error.startswith("KeyError: 'gold' (sample: problem id2, prompt 'prompt 2', completion 'ccc")
     assert len(scores[2].error) < 500
@@ -88,7 +95,7 @@ def test_bad_values(scorer_of: Any, value: Any, message: str) -> None:
     scorer = scorer_of(lambda completion, problem: value if completion == "bad" else 1.0)
     good, bad = scorer.score(PROBLEMS[:2], ["good", "bad"])
     assert good == Score(reward=1.0)
-    assert bad.reward == 0.0
+    assert bad.reward is None
     # Control: on its own the bad sample is all samples.
     with pytest.raises(RewardError, match=message):
         scorer.score(PROBLEMS[:1], ["bad"])
@@ -107,10 +114,12 @@ def test_lists_of_unequal_length() -> None:
 
 
 def test_shuffle_permutes_rewards_and_leaves_errors() -> None:
-    scores = [Score(reward=float(i), error="e" if i == 3 else None) for i in range(50)]
+    scores = [Score(reward=float(i)) for i in range(50)]
+    scores[3] = Score(reward=None, error="e")
     shuffled = shuffle_rewards(scores, seed=1)
-    rewards = [score.reward for score in shuffled]
-    assert sorted(rewards) == [score.reward for score in scores]
+    assert shuffled[3] == scores[3]
+    rewards = [score.reward for score in shuffled if score.reward is not None]
+    assert sorted(rewards) == [score.reward for score in scores if score.reward is not None]
     assert rewards != sorted(rewards)
     assert [score.error for score in shuffled] == [score.error for score in scores]
     assert shuffled == shuffle_rewards(scores, seed=1)

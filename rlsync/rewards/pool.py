@@ -1,0 +1,43 @@
+"""Threads that scoring runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import Thread
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Pool(Generic[T]):
+    """Runs calls in the order they came, `threads` at a time.
+
+    Unlike concurrent.futures' threads these do not keep the process from ending, whatever hangs in them.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._calls: SimpleQueue[tuple[Callable[[], T], Future[T]] | None] = SimpleQueue()
+        self._threads, self._closed = threads, False
+        for _ in range(threads):
+            Thread(target=self._work, daemon=True, name="scoring").start()
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._calls.put((call, future))
+        return future
+
+    def close(self) -> None:
+        """End the threads after what they do now; calls that still wait are dropped."""
+        self._closed = True
+        for _ in range(self._threads):
+            self._calls.put(None)
+
+    def _work(self) -> None:
+        while (waiting := self._calls.get()) is not None and not self._closed:
+            call, future = waiting
+            try:
+                future.set_result(call())
+            except BaseException as error:  # the one who waits for the result is told
+                future.set_exception(error)

@@ -1,0 +1,128 @@
+"""The scores of one batch of samples, each computed as soon as its sample is finished.
+
+Batches of samples hold the same ones whatever finishes first, so the scores do not depend on the timing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Protocol
+
+from rlsync.errors import RewardError
+from rlsync.rewards.part import Sample
+from rlsync.rewards.pool import Pool
+from rlsync.types import Episode, Problem, Score
+
+
+class ScoringPart(Protocol):
+    """What scoring needs of a part."""
+
+    name: str
+    weight: float
+    threads: int
+    batch_size: int
+
+    def score(self, samples: list[Sample]) -> list[Score]: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class _Scored:
+    samples: list[Sample]
+    scores: list[Score]
+    seconds: float
+
+
+class Scoring:
+    """Takes samples in any order, scores them beside the caller, and tells the scores in the problems' order.
+
+    Args:
+        parts: reward functions; several make a weighted sum.
+        sums: report the parts of the sum.
+    """
+
+    def __init__(self, parts: Sequence[ScoringPart], problems: list[Problem], *, sums: bool) -> None:
+        self._parts, self._problems, self._sums = parts, problems, sums
+        self._samples: dict[int, Sample] = {}
+        self._errors: dict[int, str] = {}
+        self._pools: list[Pool[_Scored]] = [Pool(part.threads) for part in parts]
+        self._futures: list[list[Future[_Scored]]] = [[] for _ in parts]
+        self.seconds = 0.0
+        """That the functions took, summed over calls; known when the scores are."""
+
+    def __enter__(self) -> Scoring:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for pool in self._pools:
+            pool.close()
+
+    def add(self, index: int, completion: str) -> None:
+        """Sample `index` is finished."""
+        self._samples[index] = Sample(index=index, problem=self._problems[index], completion=completion)
+        self._start_batches(index)
+
+    def take(self, index: int, episode: Episode) -> None:
+        """As `add`; an episode that its environment failed is not scored."""
+        if episode.error is None:
+            self.add(index, episode.scored)
+        else:
+            self._errors[index] = episode.error
+            self._start_batches(index)
+
+    def finish(self) -> list[Score]:
+        """Wait for the scores, one per problem.
+
+        Raises:
+            RewardError: no sample that was scored has a reward.
+            WorkerDiedError: a reward model's process is gone.
+        """
+        columns = [self._column(futures) for futures in self._futures]
+        scores = [self._score(index, columns) for index in range(len(self._problems))]
+        if self._samples and all(score.reward is None for score in scores):
+            names = " or ".join(part.name for part in self._parts)
+            first = scores[min(self._samples)]
+            raise RewardError(
+                f"the reward function {names} failed on all {len(self._samples)} samples; the first: {first.error}. "
+                "Call it on this sample by itself to see the traceback; it must return a finite number"
+            )
+        return scores
+
+    def _start_batches(self, index: int) -> None:
+        """Hand over the batch of `index` if all its samples are finished."""
+        for part, pool, futures in zip(self._parts, self._pools, self._futures, strict=True):
+            begin = index - index % part.batch_size
+            batch = range(begin, min(begin + part.batch_size, len(self._problems)))
+            samples = [self._samples[i] for i in batch if i in self._samples]
+            if samples and all(i in self._samples or i in self._errors for i in batch):
+                futures.append(pool.submit(partial(_timed, part, samples)))
+
+    def _column(self, futures: list[Future[_Scored]]) -> dict[int, Score]:
+        """One part's scores."""
+        column: dict[int, Score] = {}
+        for done in [future.result() for future in futures]:
+            self.seconds += done.seconds
+            column |= {s.index: score for s, score in zip(done.samples, done.scores, strict=True)}
+        return column
+
+    def _score(self, index: int, columns: list[dict[int, Score]]) -> Score:
+        if index in self._errors:
+            return Score(reward=None, error=self._errors[index])
+        total, parts = 0.0, {}
+        for part, column in zip(self._parts, columns, strict=True):
+            score = column[index]
+            if score.reward is None:
+                return score
+            total += part.weight * score.reward
+            parts[part.name] = score.reward
+        return Score(reward=total, parts=parts if self._sums else {})
+
+
+def _timed(part: ScoringPart, samples: list[Sample]) -> _Scored:
+    started = time.perf_counter()
+    scores = part.score(samples)
+    return _Scored(samples=samples, scores=scores, seconds=time.perf_counter() - started)
