@@ -120,5 +120,5 @@ def test_the_scorer_runs_programs_side_by_side_and_survives_bad_ones():
     good, bad = _problem("assert f(1) == 2"), _problem('[{"in": 1}]')
     texts = ["def f(x): return x + 1", "while True: pass", "def f(x): return x", "x"]
     scores = scorer.score([good, good, good, bad], texts)
-    assert [score.reward for score in scores] == [1.0, 0.0, 0.0, 0.0]
+    assert [score.reward for score in scores] == [1.0, 0.0, 0.0, None]
     assert [score.error is None for score in scores] == [True, True, True, False]
