@@ -27,7 +27,7 @@ def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
     console.say(placement(config, trainers=False))
     console.say(f"model: {prepared.model_path}")
     with ray_session(config, trainers=False), terminate_as_interrupt():
-        cluster = Cluster(config, prepared.model_path, trainers=False)
+        cluster = Cluster(config, prepared.model_path, trainers=False, reward_models=prepared.reward_models)
         try:
             results = Evaluator(config, RolloutGroup(cluster, config), prepared.sets).run()
         finally:

@@ -33,6 +33,7 @@ from rlsync.kernels.order import check_leaves_divide
 from rlsync.models.install import head_dim
 from rlsync.models.load import load_config, load_critic_config
 from rlsync.models.tiny import Example, build_tiny, rewarded_style, warm_start
+from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import Problem, Split
 
@@ -53,6 +54,8 @@ class Prepared:
     training: list[Problem]
     """Empty where nothing is trained."""
     sets: list[EvalSet]
+    reward_models: list[ModelReward]
+    """Of all scorers: they wait for a process."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,18 +92,22 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     if trains:
         training = _select(codec, training, "training", say)
     kinds = {part.kind for part in config.reward.parts.values()} or {config.reward.kind}
-    sets = []
+    sets, scorers = [], [scorer]
     for each in drawn:
         with told_of(f"evaluation set {each.name}"):
             own = TextCodec(tokenizer, each.data, environment=config.environment)
             kept = _select(own, each.problems, each.name, say)
         # Only the data's own scorer depends on the set; others may hold a process each.
-        scored = (
-            Scorer(config.reward, each.source) if RewardKind.task in kinds and each.source is not source else scorer
-        )
-        sets.append(EvalSet(name=each.name, problems=kept, codec=own, scorer=scored))
+        if RewardKind.task in kinds and each.source is not source:
+            scorers.append(Scorer(config.reward, each.source))
+            sets.append(EvalSet(name=each.name, problems=kept, codec=own, scorer=scorers[-1]))
+        else:
+            sets.append(EvalSet(name=each.name, problems=kept, codec=own, scorer=scorer))
     training = _without(training, sets, say)
-    return Prepared(model_path=model_path, scorer=scorer, codec=codec, training=training, sets=sets)
+    models = [model for each in scorers for model in each.models]
+    return Prepared(
+        model_path=model_path, scorer=scorer, codec=codec, training=training, sets=sets, reward_models=models
+    )
 
 
 def _draw(config: TrainConfig, name: str, source: ProblemSource) -> _Drawn:

@@ -38,7 +38,7 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
         console.say(placement(config))
         with ray_session(config), terminate_as_interrupt():
             started = time.perf_counter()
-            cluster = Cluster(config, prepared.model_path)
+            cluster = Cluster(config, prepared.model_path, reward_models=prepared.reward_models)
             console.say(f"all actors are ready after {time.perf_counter() - started:.0f} s")
             try:
                 rollouts = RolloutGroup(cluster, config)

@@ -12,6 +12,7 @@ import psutil
 
 from rlsync.cluster.children import Children, remove
 from rlsync.config.parity import Fault
+from rlsync.config.reward import RewardFunctionConfig
 from rlsync.config.run import TrainConfig
 from rlsync.errors import WorkerDiedError
 from rlsync.types import MinibatchSize, Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TensorDigest
@@ -21,6 +22,7 @@ from rlsync.weight_sync.transport import Address, own_host
 if TYPE_CHECKING:
     import torch
 
+    from rlsync.rewards.reward_model import ModelScores, RewardModel
     from rlsync.rollout.engine import RolloutEngine
     from rlsync.trainer.worker import TrainerWorker
 
@@ -92,6 +94,22 @@ class TrainerActor(_Actor):
 
     def save(self, folder: str) -> None:
         self._worker.save(folder)
+
+
+class RewardModelActor(_Actor):
+    _model: RewardModel
+
+    def __init__(self, config: RewardFunctionConfig) -> None:
+        super().__init__()
+        self._config = config
+
+    def load(self) -> None:
+        from rlsync.rewards.reward_model import RewardModel
+
+        self._model = RewardModel(self._config, "cuda" if self._config.model_gpus else "cpu")
+
+    def score(self, prompts: list[str], completions: list[str]) -> ModelScores:
+        return self._model.score(prompts, completions)
 
 
 class RolloutActor(_Actor):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import psutil
 import ray
 import torch
 
-from rlsync.cluster.actors import RolloutActor, TrainerActor
+from rlsync.cluster.actors import RewardModelActor, RolloutActor, TrainerActor
 from rlsync.cluster.calls import Member, gather, stream
 from rlsync.cluster.children import end_processes, remove
 from rlsync.cluster.env import rollout_variables, trainer_variables
@@ -18,6 +19,8 @@ from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
 from rlsync.config.run import TrainConfig
 from rlsync.errors import DivergenceError
+from rlsync.rewards.model_reward import ModelReward
+from rlsync.rewards.reward_model import ModelScores
 from rlsync.trainer.packing import minibatch_size, plan_packs
 from rlsync.types import Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TrainSample
 from rlsync.weight_sync.digest import combine, differing
@@ -32,21 +35,30 @@ class Cluster:
 
     Args:
         trainers: start trainer ranks too; without them the engines keep the weights of `model_path`.
+        reward_models: each model gets a process, with which its rewards are connected.
     """
 
-    def __init__(self, config: TrainConfig, model_path: str, *, trainers: bool = True) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        model_path: str,
+        *,
+        trainers: bool = True,
+        reward_models: Sequence[ModelReward] = (),
+    ) -> None:
         self._config = config
         self._processes: dict[int, psutil.Process] = {}
         self._segments: list[str] = []
         self.trainers: list[Member] = []
         self.engines: list[Member] = []
+        self.reward_models: list[Member] = []
         try:
-            self._start(model_path, config.trainer.ranks if trainers else 0)
+            self._start(model_path, config.trainer.ranks if trainers else 0, reward_models)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, model_path: str, ranks: int) -> None:
+    def _start(self, model_path: str, ranks: int, rewards: Sequence[ModelReward]) -> None:
         config = self._config
         cluster = config.cluster
         trainer_class = ray.remote(TrainerActor).options(
@@ -63,12 +75,14 @@ class Cluster:
         )
         self.trainers = [Member(f"trainer rank {i}", trainer_class.remote()) for i in range(ranks)]
         self.engines = [Member(f"rollout engine {i}", engine_class.remote()) for i in range(config.rollout.engines)]
+        self.reward_models = self._make_reward_models(rewards)
         self._remember_pids()
         starts, host = [], ""
         if self.trainers:
             host, store = self._meeting_point()
             starts = [(m, m.handle.start.remote(config, model_path, r, store)) for r, m in enumerate(self.trainers)]
         starts += [(m, m.handle.start.remote(config, model_path, index)) for index, m in enumerate(self.engines)]
+        starts += [(member, member.handle.load.remote()) for member in self.reward_models]
         started = gather(starts, stage="start-up", timeout_s=cluster.startup_timeout_s)
         self._remember_pids()
         if cluster.address is None:
@@ -86,8 +100,28 @@ class Cluster:
         (port,) = gather([(first, first.handle.free_port.remote())], stage="start-up", timeout_s=60)
         return host, Address(host=host, port=port)
 
+    def _make_reward_models(self, rewards: Sequence[ModelReward]) -> list[Member]:
+        actor = ray.remote(RewardModelActor)
+        members: dict[str, Member] = {}
+        for reward in rewards:
+            config = reward.config
+            if config.model_path not in members:
+                options = actor.options(
+                    num_cpus=0,
+                    num_gpus=config.model_gpus,
+                    max_restarts=0,
+                    runtime_env={"env_vars": trainer_variables(self._config)},
+                )
+                members[config.model_path] = Member(f"reward model {config.model_path}", options.remote(config))
+            reward.connect(partial(self._score, members[config.model_path]))
+        return list(members.values())
+
+    def _score(self, member: Member, prompts: list[str], completions: list[str]) -> ModelScores:
+        call = (member, member.handle.score.remote(prompts, completions))
+        return gather([call], stage="scoring", timeout_s=self._timeout)[0]
+
     def everyone(self) -> list[Member]:
-        return [*self.trainers, *self.engines]
+        return [*self.trainers, *self.engines, *self.reward_models]
 
     def on_trainers(self, stage: str, call: Callable[[Any], Any]) -> list[Any]:
         """Call a collective on every rank; `call` gets the actor's handle."""
@@ -137,7 +171,7 @@ class Cluster:
         for member in self.everyone():
             with contextlib.suppress(Exception):
                 ray.kill(member.handle)
-        self.trainers, self.engines = [], []
+        self.trainers, self.engines, self.reward_models = [], [], []
         end_processes(list(self._processes.values()), _GRACE_S)
         remove(self._segments)
 

@@ -62,13 +62,13 @@ def _check_gpus(config: TrainConfig, trainers: bool) -> None:
         return
     cluster, rollout = config.cluster, config.rollout
     ranks = config.trainer.ranks if trainers else 0
-    wanted = ranks * cluster.trainer_gpus + rollout.engines * rollout.tp * cluster.rollout_gpus
+    wanted = ranks * cluster.trainer_gpus + rollout.engines * rollout.tp * cluster.rollout_gpus + config.reward.gpus
     there = ray.cluster_resources().get("GPU", 0.0)
     if there < wanted:
         raise ConfigError(
             f"cluster.device=cuda: the run needs {wanted:g} GPUs (trainer.ranks * cluster.trainer_gpus + "
-            f"rollout.engines * rollout.tp * cluster.rollout_gpus), and Ray finds {there:g}. Lower one of these, or "
-            "use cluster=local_cpu."
+            f"rollout.engines * rollout.tp * cluster.rollout_gpus + reward.model_gpus), and Ray finds {there:g}. Lower "
+            "one of these, or use cluster=local_cpu."
         )
 
 

@@ -22,6 +22,8 @@ class RewardKind(StrEnum):
     """Generated Python against the tests in the problem's answer, run in a sandbox (rewards/code_reward.py)."""
     judge = "judge"
     """An HTTP service that returns a reward (rewards/judge.py)."""
+    model = "model"
+    """A Hugging Face sequence classifier with one label (rewards/reward_model.py)."""
     function = "function"
     """A Python function, reward.function=package.module:name."""
 
@@ -50,6 +52,12 @@ class RewardFunctionConfig:
     """Of one request."""
     judge_retries: int = 3
     """Further requests after a failure, with growing pauses."""
+    model_path: str = ""
+    """Folder or hub id of a sequence classifier with one label, whose logit is the reward (reward.kind=model)."""
+    model_max_tokens: int = 4096
+    """Of a prompt with its completion; longer ones lose their beginning."""
+    model_gpus: float = 0.0
+    """GPUs that Ray reserves for it; 0 = it runs on CPUs."""
     code_timeout_s: float = 5.0
     """Longest run of a program on one test."""
     code_memory_mib: int = 512
@@ -62,6 +70,7 @@ class RewardFunctionConfig:
             RewardKind.function: ("function", self.function, "package.module:name"),
             RewardKind.regex: ("pattern", self.pattern, r"for example '####\s*(-?\d+)'"),
             RewardKind.judge: ("judge_url", self.judge_url, "the address of a service"),
+            RewardKind.model: ("model_path", self.model_path, "the folder or hub id of a sequence classifier"),
         }
         if self.kind in needed and not needed[self.kind][1]:
             name, _, want = needed[self.kind]
@@ -75,6 +84,11 @@ class RewardFunctionConfig:
             raise ConfigError(
                 f"reward.judge_timeout_s={self.judge_timeout_s}, reward.judge_retries={self.judge_retries}: want a "
                 "positive time and no negative number of retries"
+            )
+        if self.model_max_tokens < 1 or self.model_gpus < 0:
+            raise ConfigError(
+                f"reward.model_max_tokens={self.model_max_tokens}, reward.model_gpus={self.model_gpus}: want at least "
+                "one token, and no negative share of a GPU"
             )
         if self.code_timeout_s <= 0 or self.code_memory_mib < 64:
             raise ConfigError(
@@ -111,3 +125,9 @@ class RewardConfig(RewardFunctionConfig):
     reward.parts.NAME.weight=0.5 and so on."""
     shuffle: bool = False
     """Control: permute the rewards of a step among its samples, so that they say nothing."""
+
+    @property
+    def gpus(self) -> float:
+        """Of all reward models; one that several parts name is there once."""
+        functions = list(self.parts.values()) or [self]
+        return sum({f.model_path: f.model_gpus for f in functions if f.kind is RewardKind.model}.values())

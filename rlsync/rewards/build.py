@@ -19,6 +19,10 @@ def batch_function(config: RewardFunctionConfig, source: ProblemSource) -> Batch
     """
     if config.batched:
         return load_function(config)
+    if config.kind is RewardKind.model:
+        from rlsync.rewards.model_reward import ModelReward
+
+        return ModelReward(config)
     return one_by_one(_single_function(config, source))
 
 
@@ -46,11 +50,13 @@ def _single_function(config: RewardFunctionConfig, source: ProblemSource) -> Rew
             from rlsync.rewards.math_reward import MathReward
 
             return MathReward()
+        case RewardKind.model:
+            raise AssertionError("a reward model takes many samples a call")
 
 
 def batch_size(config: RewardFunctionConfig) -> int:
     """Samples of a call."""
-    return config.batch_size if config.batched else 1
+    return config.batch_size if config.batched or config.kind is RewardKind.model else 1
 
 
 def threads(config: RewardFunctionConfig) -> int:

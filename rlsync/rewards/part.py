@@ -38,7 +38,7 @@ class Part:
     def __init__(self, name: str, weight: float, config: RewardFunctionConfig, source: ProblemSource) -> None:
         self.name, self.weight = name, weight
         self.threads, self.batch_size = threads(config), batch_size(config)
-        self._function = batch_function(config, source)
+        self.function = batch_function(config, source)
 
     def score(self, samples: list[Sample]) -> list[Score]:
         """One score per sample, without a reward where the function failed.
@@ -47,7 +47,7 @@ class Part:
             WorkerDiedError: the process that was to score them is gone.
         """
         try:
-            values = list(self._function([s.completion for s in samples], [s.problem for s in samples]))
+            values = list(self.function([s.completion for s in samples], [s.problem for s in samples]))
             if len(values) != len(samples):
                 raise ValueError(f"it returned {len(values)} numbers for {len(samples)} samples; want one each")
         except WorkerDiedError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rlsync.config.reward import RewardConfig
 from rlsync.data.hashing import digest
 from rlsync.data.source import ProblemSource
+from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.part import Part
 from rlsync.rewards.scoring import Scoring
 from rlsync.types import Problem, Score
@@ -22,6 +23,11 @@ class Scorer:
         self._sums = bool(self._parts)
         if not self._sums:
             self._parts = [Part(config.function or config.kind, 1.0, config, source)]
+
+    @property
+    def models(self) -> list[ModelReward]:
+        """Those of its functions that wait for a process."""
+        return [part.function for part in self._parts if isinstance(part.function, ModelReward)]
 
     def start(self, problems: list[Problem]) -> Scoring:
         """Scoring of one sample of each problem, as they are finished."""

@@ -1,0 +1,42 @@
+"""The driver's side of a reward model, which lives in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from rlsync.config.reward import RewardFunctionConfig
+from rlsync.rewards.reward_model import ModelScores, check_reward_model
+from rlsync.types import Problem
+
+logger = logging.getLogger(__name__)
+
+
+class ScoreTexts(Protocol):
+    def __call__(self, prompts: list[str], completions: list[str]) -> ModelScores: ...
+
+
+class ModelReward:
+    """f(completions, problems) -> rewards, once the run has started the model's process and said how to reach it.
+
+    Raises:
+        ConfigError: as `check_reward_model`.
+    """
+
+    def __init__(self, config: RewardFunctionConfig) -> None:
+        check_reward_model(config)
+        self.config = config
+        self._score: ScoreTexts | None = None
+
+    def connect(self, score: ScoreTexts) -> None:
+        self._score = score
+
+    def __call__(self, completions: list[str], problems: list[Problem]) -> list[float]:
+        assert self._score is not None, "a reward model was asked before its process had started"
+        scores = self._score([problem.prompt for problem in problems], completions)
+        if scores.truncated:
+            logger.warning(
+                "the reward model read only the last %d tokens of %d of %d samples (reward.model_max_tokens)",
+                self.config.model_max_tokens, scores.truncated, len(completions),
+            )  # fmt: skip
+        return scores.rewards

@@ -1,0 +1,82 @@
+"""A Hugging Face sequence classifier with one label as the judge of responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+
+from rlsync.config.reward import RewardFunctionConfig
+from rlsync.errors import ConfigError
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelScores:
+    rewards: list[float]
+    truncated: int
+    """Texts that were longer than reward.model_max_tokens."""
+
+
+class RewardModel:
+    """Scores prompts with completions, in evaluation mode and the model's own dtype.
+
+    Args:
+        device: `cpu` or `cuda`.
+    Raises:
+        ConfigError: as `check_reward_model`.
+    """
+
+    def __init__(self, config: RewardFunctionConfig, device: str) -> None:
+        check_reward_model(config)
+        self._device, self._most = torch.device(device), config.model_max_tokens
+        self._tokenizer = AutoTokenizer.from_pretrained(config.model_path, truncation_side="left", padding_side="right")
+        model = AutoModelForSequenceClassification.from_pretrained(config.model_path)
+        if self._tokenizer.pad_token_id is not None:
+            model.config.pad_token_id = self._tokenizer.pad_token_id
+        self._model = model.eval().to(self._device)
+
+    def score(self, prompts: list[str], completions: list[str]) -> ModelScores:
+        texts = [self._text(p, c) for p, c in zip(prompts, completions, strict=True)]
+        lengths = [len(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        # Without a padding token the classifier could not tell where a shorter text ends.
+        size = len(texts) if self._tokenizer.pad_token_id is not None else 1
+        rewards = [r for begin in range(0, len(texts), size) for r in self._forward(texts[begin : begin + size])]
+        return ModelScores(rewards=rewards, truncated=sum(length > self._most for length in lengths))
+
+    @torch.no_grad()
+    def _forward(self, texts: list[str]) -> list[float]:
+        batch = self._tokenizer(
+            texts, return_tensors="pt", padding=len(texts) > 1, truncation=True, max_length=self._most,
+            add_special_tokens=False,
+        )  # fmt: skip
+        tensors = {name: batch[name].to(self._device) for name in ("input_ids", "attention_mask")}
+        return self._model(**tensors).logits[:, 0].float().tolist()
+
+    def _text(self, prompt: str, completion: str) -> str:
+        if self._tokenizer.chat_template is None:
+            return prompt + completion
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+        return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+
+
+def check_reward_model(config: RewardFunctionConfig) -> None:
+    """Before anything starts.
+
+    Raises:
+        ConfigError: no model or tokenizer is there, or the classifier has several labels.
+    """
+    path = config.model_path
+    try:
+        labels = AutoConfig.from_pretrained(path).num_labels
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"reward.model_path={path}: no model with a tokenizer can be read there ({error}). Name the folder or the "
+            "hub id of a sequence classifier."
+        ) from error
+    if labels != 1 or not len(tokenizer):
+        raise ConfigError(
+            f"reward.model_path={path}: a classifier with {labels} labels. A reward model has one, whose logit is the "
+            "reward (num_labels=1)."
+        )
