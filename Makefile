@@ -14,11 +14,11 @@ TORCH_INDEX ?=
 train: $(VENV)/.installed
 	$(BIN)/rlsync train recipe=$(RECIPE) $(ARGS)
 
-test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest tests $(ARGS)
+test: lint unit
+	$(BIN)/python -m pytest tests/integration tests/gpu tests/peers $(ARGS)
 
 unit: $(VENV)/.installed-test
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -41,7 +41,7 @@ def test_a_killed_process_ends_the_run_and_is_named(launcher, reference, leaves_
 
 
 def test_ctrl_c_ends_the_run(launcher, reference, leaves_nothing):
-    process, folder = launcher.start(*LONG)
+    process, folder = launcher.start(*LONG, "rollout.tp=1")
     wait_for_step(folder, process, 2)
     os.kill(process.pid, signal.SIGINT)
     run = launcher.finish(process, folder, limit_s=60)

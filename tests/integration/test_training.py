@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, Qwen3Config
+
+from rlsync.config.reward import RewardConfig, RewardKind
+from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.rewards.reward_model import RewardModel
 
 HERE = Path(__file__).parent
 VARYING = ("time/", "perf/", "memory/")
@@ -58,9 +63,24 @@ def test_another_tp_gives_the_same_run(launcher, reference):
     assert (again.folder / "rollouts.jsonl").read_bytes() == (reference.folder / "rollouts.jsonl").read_bytes()
 
 
-def test_control_another_seed_gives_another_run(launcher, reference):
-    """Also covers minibatches, the KL to a reference, three FSDP ranks and gradient checkpointing."""
+@pytest.fixture
+def classifier(tmp_path):
+    """A reward model: tiny, of random weights."""
+    folder = tmp_path / "classifier"
+    config = Qwen3Config(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+        intermediate_size=32, num_labels=1, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    build_char_tokenizer(folder, "0123456789+-=~ ")
+    return str(folder)
+
+
+def test_control_another_seed_gives_another_run(launcher, reference, classifier, leaves_nothing):
+    """Also covers minibatches, the KL to a reference, three FSDP ranks, gradient checkpointing and a reward model."""
     other = launcher.run(
+        "reward=model", f"reward.model_path={classifier}",
         "seed=1", "trainer.ranks=3", "trainer.minibatches=2", "parity.coverage=all", "algorithm.kl_coef=0.01",
         "trainer.gradient_checkpointing=true", "trainer.steps=2", "trainer.micro_batch_tokens=128", "rollout.tp=1",
     )  # fmt: skip
@@ -70,7 +90,14 @@ def test_control_another_seed_gives_another_run(launcher, reference):
         assert row["parity/tokens_different"] == 0
         assert row["parity/tokens_compared"] == row["parity/tokens_sampled"] > 0
         assert row["train/updates"] == 2
+        assert row["reward/errors"] == 0 < row["reward/std"]
     assert other.metrics[1]["train/kl_reference"] > 0
+    rows = [json.loads(line) for line in (other.folder / "rollouts.jsonl").read_text().splitlines()]
+    model = RewardModel(RewardConfig(kind=RewardKind.model, model_path=classifier), "cpu")
+    prompts, rewards = [row["prompt"] for row in rows], [row["reward"] for row in rows]
+    assert rewards == pytest.approx(model.score(prompts, [row["response"] for row in rows]).rewards, abs=1e-5)
+    wrong = model.score(prompts, ["7" + row["response"] for row in rows])  # the control
+    assert rewards != pytest.approx(wrong.rewards, abs=1e-5)
 
 
 @pytest.mark.parametrize("step", [2, 3])
