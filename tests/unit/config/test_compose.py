@@ -27,6 +27,7 @@ def test_every_group_option_composes(group, option):
         "reward=function": ["reward.function=a:b"],
         "environment=custom": ["environment.path=a:B"],
         "reward=judge": ["reward.judge_url=http://x"],
+        "reward=model": ["reward.model_path=x"],
         "reward=regex": ["reward.pattern=a"],
     }
     compose_train([f"{group}={option}", *needed.get(f"{group}={option}", [])])
