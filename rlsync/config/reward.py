@@ -129,5 +129,5 @@ class RewardConfig(RewardFunctionConfig):
     @property
     def gpus(self) -> float:
         """Of all reward models; one that several parts name is there once."""
-        functions = list(self.parts.values()) or [self]
+        functions: list[RewardFunctionConfig] = [*self.parts.values()] or [self]
         return sum({f.model_path: f.model_gpus for f in functions if f.kind is RewardKind.model}.values())
