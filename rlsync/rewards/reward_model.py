@@ -22,15 +22,13 @@ class RewardModel:
     """Scores prompts with completions, in evaluation mode and the model's own dtype.
 
     Args:
+        config: one that `check_reward_model` lets pass.
         device: `cpu` or `cuda`.
-    Raises:
-        ConfigError: as `check_reward_model`.
     """
 
     def __init__(self, config: RewardFunctionConfig, device: str) -> None:
-        check_reward_model(config)
         self._device, self._most = torch.device(device), config.model_max_tokens
-        self._tokenizer = AutoTokenizer.from_pretrained(config.model_path, truncation_side="left", padding_side="right")
+        self._tokenizer = AutoTokenizer.from_pretrained(config.model_path, padding_side="right")
         model = AutoModelForSequenceClassification.from_pretrained(config.model_path)
         if self._tokenizer.pad_token_id is not None:
             model.config.pad_token_id = self._tokenizer.pad_token_id
@@ -38,18 +36,16 @@ class RewardModel:
 
     def score(self, prompts: list[str], completions: list[str]) -> ModelScores:
         texts = [self._text(p, c) for p, c in zip(prompts, completions, strict=True)]
-        lengths = [len(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        ids = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        kept = [each[-self._most :] for each in ids]
         # Without a padding token the classifier could not tell where a shorter text ends.
-        size = len(texts) if self._tokenizer.pad_token_id is not None else 1
-        rewards = [r for begin in range(0, len(texts), size) for r in self._forward(texts[begin : begin + size])]
-        return ModelScores(rewards=rewards, truncated=sum(length > self._most for length in lengths))
+        size = len(kept) if self._tokenizer.pad_token_id is not None else 1
+        rewards = [r for begin in range(0, len(kept), size) for r in self._forward(kept[begin : begin + size])]
+        return ModelScores(rewards=rewards, truncated=sum(len(each) > self._most for each in ids))
 
     @torch.no_grad()
-    def _forward(self, texts: list[str]) -> list[float]:
-        batch = self._tokenizer(
-            texts, return_tensors="pt", padding=len(texts) > 1, truncation=True, max_length=self._most,
-            add_special_tokens=False,
-        )  # fmt: skip
+    def _forward(self, ids: list[list[int]]) -> list[float]:
+        batch = self._tokenizer.pad({"input_ids": ids}, padding=len(ids) > 1, return_tensors="pt")
         tensors = {name: batch[name].to(self._device) for name in ("input_ids", "attention_mask")}
         return self._model(**tensors).logits[:, 0].float().tolist()
 
