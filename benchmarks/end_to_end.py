@@ -1,10 +1,11 @@
 """Rollouts of real model shapes: bits against the trainer's packed forward, and tokens/s against stock vLLM.
 
     python benchmarks/end_to_end.py --shapes qwen3_0_6b --json benchmarks/results/NAME.json
+    python benchmarks/end_to_end.py --shapes qwen3_1_7b --tp 1 2 --ranks 2 --json benchmarks/results/NAME.json
 
 Weights are random, groups of 8 requests share a prompt (prefix caching is on), prompts are prefilled in chunks. Exact
-rollouts are compared with rlsync's trainer, stock ones with stock transformers; each engine and each trainer runs in a
-process of its own.
+rollouts are compared with rlsync's trainer under FSDP, stock ones with stock transformers; each engine and each trainer
+rank runs in a process of its own. Exact rollouts have one digest, whatever the TP.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -55,6 +57,8 @@ class Outcome:
     order_differs: int = -1
     """Requests whose tokens or bits depended on the order of arrival; -1: not tried."""
     start_s: float = 0.0
+    digest: str = ""
+    """Of all tokens and log-probs."""
 
 
 def config_for(args: argparse.Namespace, requests: int) -> TrainConfig:
@@ -62,12 +66,13 @@ def config_for(args: argparse.Namespace, requests: int) -> TrainConfig:
     cuda = device is Device.cuda
     share = 0.5 if cuda else 0.0
     return TrainConfig(
-        cluster=ClusterConfig(device=device, trainer_gpus=share, rollout_gpus=share),
+        cluster=ClusterConfig(device=device, trainer_gpus=share, rollout_gpus=1.0 if args.tp > 1 else share),
         model=ModelConfig(source=ModelSource.huggingface, path=str(args.model), dtype=ComputeDtype.bfloat16),
         kernels=KernelsConfig(mode=KernelMode.invariant if args.mode == "exact" else KernelMode.native),
         data=DataConfig(max_prompt_tokens=PROMPT // 4),
         rollout=RolloutConfig(
-            max_tokens=context // 4, max_model_len=context, max_num_seqs=requests, max_num_batched_tokens=2048,
+            tp=args.tp, max_tokens=context // 4, max_model_len=context, max_num_seqs=requests,
+            max_num_batched_tokens=2048,
             kv_cache_mib=args.kv_mib if cuda else 64, gpu_memory_utilization=args.memory, block_size=16 if cuda else 32,
         ),
     )  # fmt: skip
@@ -117,12 +122,20 @@ def run_engine(args: argparse.Namespace) -> None:
         kept += rollouts
     if args.mode == "exact" and args.orders:
         outcome.order_differs = _order_differs(engine, requests_for(args.orders, None, vocab, 3))
+    outcome.digest = _digest(kept)
     torch.save({"outcome": asdict(outcome), "rollouts": kept}, args.save)
     Path(args.save).with_suffix(".json").write_text(json.dumps(asdict(outcome)))
     if args.profile:
         print(_profile(lambda: engine.generate(requests_for(args.profile, 64, vocab, 4))))
         print("start-up\n" + _functions(start_profile, "cumtime", 60))
     engine.shutdown()
+
+
+def _digest(rollouts: list[Rollout]) -> str:
+    digest = hashlib.sha256()
+    for rollout in rollouts:
+        digest.update(rollout.tokens.numpy().tobytes() + rollout.logprobs.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _profile(call: Callable[[], object]) -> str:
@@ -163,7 +176,7 @@ def _order_differs(engine, batch: list[RolloutRequest]) -> int:  # type: ignore[
 
 
 def run_trainer(args: argparse.Namespace) -> None:
-    """Forward the saved rollouts through the trainer's policy and compare every sampled token."""
+    """One rank: forward the saved rollouts through the trainer's policy and compare every sampled token."""
     import torch
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
@@ -173,64 +186,80 @@ def run_trainer(args: argparse.Namespace) -> None:
     from rlsync.trainer.sharded import Sharded
     from rlsync.types import TrainSample
 
+    cuda = args.device == "cuda"
+    store = dist.FileStore(f"{args.save}.store", args.ranks)
+    dist.init_process_group(
+        "cuda:nccl,cpu:gloo" if cuda else "gloo", store=store, rank=args.rank, world_size=args.ranks
+    )
     saved = torch.load(args.save, weights_only=False)
-    with tempfile.TemporaryDirectory() as scratch:
-        backend = "nccl" if args.device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.FileStore(f"{scratch}/store", 1), rank=0, world_size=1)
-        config = config_for(args, 1)
-        policy = Sharded(config, str(args.model), init_device_mesh(args.device, (1,)), trainable=False)
-        samples = [TrainSample(rollout=r, advantage=0.0) for r in saved["rollouts"]]
-        budget = 8192 if args.mode == "exact" else 2048  # stock masks are [T, T]
-        ((packs,),) = plan_packs(samples, ranks=1, minibatches=1, micro_batch_tokens=budget)
-        with torch.no_grad():
-            parts = []
-            for cpu_pack in packs:
-                pack = cpu_pack.to(policy.device)
-                parts.append(compare(pack, policy.policy(pack, redraw=args.mode == "exact"), version=0))
-        counts = merge(parts)
-        dist.destroy_process_group()
-    outcome = Outcome(**saved["outcome"])
+    policy = Sharded(
+        config_for(args, 1), str(args.model), init_device_mesh(args.device, (args.ranks,)), trainable=False
+    )
+    samples = [TrainSample(rollout=r, advantage=0.0) for r in saved["rollouts"]]
+    budget = 8192 if args.mode == "exact" else 2048  # stock masks are [T, T]
+    (packs,) = plan_packs(samples, ranks=args.ranks, minibatches=1, micro_batch_tokens=budget)
+    parts = []
+    with torch.no_grad():
+        for cpu_pack in packs[args.rank]:
+            pack = cpu_pack.to(policy.device)
+            parts.append(compare(pack, policy.policy(pack, redraw=args.mode == "exact"), version=0))
+    gathered = [merge(parts)] * args.ranks
+    dist.all_gather_object(gathered, merge(parts))
+    dist.destroy_process_group()
+    if args.rank:
+        return
+    outcome, counts = Outcome(**saved["outcome"]), merge(gathered)
     outcome.compared, outcome.different = counts.tokens_compared, counts.tokens_different
     outcome.draws_different, outcome.max_abs_diff = counts.draws_different, counts.max_abs_diff
     Path(args.save).with_suffix(".json").write_text(json.dumps(asdict(outcome)))
 
 
 def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[str, Outcome]:
+    """By mode and TP."""
     model = build(shape, (args.models or scratch) / shape, args.device, args.layers)
-    saves = {mode: scratch / f"{shape}_{mode}.pt" for mode in args.modes}
     turns = scratch / f"{shape}_turns"
     turns.mkdir()
+    kinds = [(mode, tp) for mode in args.modes for tp in args.tp]
 
-    def start(mode: str, role: str) -> subprocess.Popen[str]:
-        command = [sys.executable, __file__, "--role", role, "--mode", mode, "--model", str(model)]
-        for name in ("device", "tokens", "context", "memory", "kv_mib", "profile", "orders"):
+    def start(kind: tuple[str, int], role: str, rank: str = "") -> subprocess.Popen[str]:
+        mode, tp = kind
+        command = [sys.executable, __file__, "--role", role, "--rank", rank or "0", "--mode", mode, "--tp", str(tp)]
+        command += ["--model", str(model), "--save", str(scratch / f"{shape}_{mode}_{tp}.pt")]
+        for name in ("device", "tokens", "context", "memory", "kv_mib", "profile", "orders", "ranks"):
             command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-        command += ["--save", str(saves[mode]), "--requests", *map(str, args.requests)]
+        command += ["--requests", *map(str, args.requests)]
         if args.together:
-            command += ["--turns", str(turns), "--among", str(len(args.modes))]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            command += ["--turns", str(turns), "--among", str(len(kinds))]
+        variables = os.environ | ({"CUDA_VISIBLE_DEVICES": rank} if rank and args.ranks > 1 else {})
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
 
-    engines = {mode: start(mode, "engine") for mode in args.modes} if args.together else {}
+    engines = {kind: start(kind, "engine") for kind in kinds} if args.together else {}
     results = {}
-    for mode, save in saves.items():
-        ended = _ended(f"{shape} {mode} engine", engines.get(mode) or start(mode, "engine"), args)
+    for kind in kinds:
+        name = f"{kind[0]}_tp{kind[1]}" if args.tp != [1] else kind[0]
+        ended = _ended(f"{shape} {name} engine", [engines.get(kind) or start(kind, "engine")], args)
         if ended and not args.speed_only:
-            ended = _ended(f"{shape} {mode} trainer", start(mode, "trainer"), args)
+            ranks = [start(kind, "trainer", str(rank)) for rank in range(args.ranks)]
+            ended = _ended(f"{shape} {name} trainer", ranks, args)
+        save = scratch / f"{shape}_{kind[0]}_{kind[1]}.pt"
         if ended:
-            results[mode] = Outcome(**json.loads(save.with_suffix(".json").read_text()))
-            show(shape, mode, results[mode])
+            results[name] = Outcome(**json.loads(save.with_suffix(".json").read_text()))
+            show(shape, name, results[name])
         save.unlink(missing_ok=True)
     return results
 
 
-def _ended(title: str, process: subprocess.Popen[str], args: argparse.Namespace) -> bool:
+def _ended(title: str, processes: list[subprocess.Popen[str]], args: argparse.Namespace) -> bool:
     """Wait for a role's end; shows its profile or its failure."""
-    said, _ = process.communicate()
-    if process.returncode:
-        print(f"{title} FAILED\n{said[-args.trace :]}", flush=True)
-    elif args.profile and "wall " in said:
-        print(f"{title} profile\n{said[said.rfind('wall ') :]}", flush=True)
-    return not process.returncode
+    ended = True
+    for process in processes:
+        said, _ = process.communicate()
+        if process.returncode:
+            print(f"{title} FAILED\n{said[-args.trace :]}", flush=True)
+        elif args.profile and "wall " in said:
+            print(f"{title} profile\n{said[said.rfind('wall ') :]}", flush=True)
+        ended = ended and not process.returncode
+    return ended
 
 
 def _take_turn(turns: Path, among: int) -> None:
@@ -249,7 +278,7 @@ def show(shape: str, mode: str, outcome: Outcome) -> None:
     o = outcome
     print(
         f"{shape:14} {mode:22} {o.different:7} of {o.compared} differ (max {o.max_abs_diff:.2g}), "
-        f"draws {o.draws_different}, order {o.order_differs}; tokens/s {speeds}; start {o.start_s:.0f} s",
+        f"draws {o.draws_different}, order {o.order_differs}; tokens/s {speeds}; start {o.start_s:.0f} s; {o.digest}",
         flush=True,
     )
 
@@ -259,6 +288,8 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["qwen3_0_6b"])
     parser.add_argument("--modes", nargs="+", default=list(MODES))
     parser.add_argument("--requests", nargs="+", type=int, default=[1, 64, 256])
+    parser.add_argument("--tp", nargs="+", type=int, default=[1])
+    parser.add_argument("--ranks", type=int, default=1, help="FSDP ranks of the trainer, a GPU each")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--context", type=int, default=CONTEXT)
     parser.add_argument("--orders", type=int, default=2000, help="random requests, sent in two orders")
@@ -275,17 +306,19 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder to keep the models in")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--role", help=argparse.SUPPRESS)
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--mode", help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--save", help=argparse.SUPPRESS)
     parser.add_argument("--turns", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--among", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.role == "engine":
-        return run_engine(args)
-    if args.role == "trainer":
-        return run_trainer(args)
-    results: dict[str, object] = {"arguments": {k: v for k, v in vars(args).items() if k in ("requests", "tokens")}}
+    if args.role:
+        (args.tp,) = args.tp
+        return run_engine(args) if args.role == "engine" else run_trainer(args)
+    results: dict[str, object] = {
+        "arguments": {k: v for k, v in vars(args).items() if k in ("requests", "tokens", "ranks")}
+    }
     with tempfile.TemporaryDirectory(prefix="rlsync-bench-") as scratch:
         for shape in args.shapes:
             results[shape] = {mode: asdict(o) for mode, o in measure(shape, args, Path(scratch)).items()}

@@ -33,11 +33,12 @@ def _same(a, b):
 def _forms(leaves, leaf_k, dtype):
     """Every entry of the tile table, and a few more, as calls of (x, w, bias)."""
     from rlsync.kernels.triton.matmul import blockwise, persistent
-    from rlsync.kernels.triton.tiles import BlockTile, PersistentTile, block_tile, persistent_tile
+    from rlsync.kernels.triton.tiles import BlockTile, Form, PersistentTile, block_tile, persistent_tile
 
     rows, columns = (1, 16, 64, 128, 512, 8192), (512, 4096, 32768)
     few = {block_tile(m, n, leaves, leaf_k) for m in rows for n in columns}
-    few |= {BlockTile(16, 64, 64, 4, 3, False), BlockTile(128, 128, 64, 8, 3, False)}
+    few |= {BlockTile(16, 64, 64, 4, 3, Form.programs), BlockTile(128, 128, 64, 8, 3, Form.programs)}
+    few |= {BlockTile(64, 32, 64, 4, 3, form) for form in Form}
     many = {persistent_tile(m, n, leaves, leaf_k, dtype == torch.float32) for m in rows for n in columns} - {None}
     if leaves > 1:
         many.add(PersistentTile(64, 32, 4))

@@ -1,7 +1,7 @@
 """GEMM with the reduction tree for few rows, odd shapes and any stride.
 
-Either all leaves lie side by side in one program, or each has a program of its own and a combine follows. What varies
-from batch to batch is not specialised: one compiled kernel serves every number of rows.
+All leaves lie side by side in one program, or follow each other there, or each has a program of its own and a combine
+follows. What varies from batch to batch is not specialised: one compiled kernel serves every number of rows.
 """
 
 from __future__ import annotations
@@ -86,6 +86,56 @@ def side_by_side(
         root += tl.load(bias + columns, mask=columns < n, other=0.0).to(tl.float32)[None, :]
     at = out + rows[:, None].to(tl.int64) * n + columns[None, :]
     tl.store(at, root.to(out.dtype.element_ty), mask=(rows[:, None] < m) & (columns[None, :] < n))
+
+
+@triton.jit(do_not_specialize=["m"])
+def in_turn(
+    x, w, bias, out, m, n, leaf_steps, stride_xm, stride_xk, stride_wn, stride_wk,
+    LEAVES: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, HAS_BIAS: tl.constexpr,
+):  # fmt: skip
+    """out [M, N] = round(tree(x w^T) + bias) with one leaf after another in one uninterrupted loop over K.
+
+    A leaf has leaf_steps tiles of BK. one, two, four, eight: the subtrees of so many leaves that wait for their sibling.
+    """
+    column, row = tl.program_id(0), tl.program_id(1)
+    rows = row * BM + tl.arange(0, BM)
+    columns = column * BN + tl.arange(0, BN)
+    ks = tl.arange(0, BK)
+    row_ok, column_ok = rows[:, None] < m, columns[None, :] < n
+    x_at = x + rows[:, None].to(tl.int64) * stride_xm + ks[None, :] * stride_xk
+    w_at = w + columns[None, :].to(tl.int64) * stride_wn + ks[:, None] * stride_wk
+    acc = tl.zeros([BM, BN], tl.float32)
+    root, one, two, four, eight = acc, acc, acc, acc, acc
+    for step in range(LEAVES * leaf_steps):
+        x_tile = tl.load(x_at, mask=row_ok, other=0.0)
+        w_tile = tl.load(w_at, mask=column_ok, other=0.0)
+        acc = tl.dot(x_tile, w_tile, acc, input_precision="ieee")
+        x_at += BK * stride_xk
+        w_at += BK * stride_wk
+        if step % leaf_steps == leaf_steps - 1:
+            leaf = step // leaf_steps
+            root = acc
+            acc = tl.zeros([BM, BN], tl.float32)
+            if leaf % 2 == 0:
+                one = root
+            else:
+                root = one + root
+                if leaf % 4 == 1:
+                    two = root
+                else:
+                    root = two + root
+                    if leaf % 8 == 3:
+                        four = root
+                    else:
+                        root = four + root
+                        if leaf == 7:
+                            eight = root
+                        else:
+                            root = eight + root
+    if HAS_BIAS:
+        root += tl.load(bias + columns, mask=columns < n, other=0.0).to(tl.float32)[None, :]
+    at = out + rows[:, None].to(tl.int64) * n + columns[None, :]
+    tl.store(at, root.to(out.dtype.element_ty), mask=row_ok & column_ok)
 
 
 @triton.jit

@@ -9,9 +9,9 @@ import triton
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from rlsync.kernels.triton.gemm import combine, leaf_gemm, side_by_side
+from rlsync.kernels.triton.gemm import combine, in_turn, leaf_gemm, side_by_side
 from rlsync.kernels.triton.gemm_hopper import tree_gemm
-from rlsync.kernels.triton.tiles import BlockTile, PersistentTile, block_tile, is_hopper, persistent_tile
+from rlsync.kernels.triton.tiles import BlockTile, Form, PersistentTile, block_tile, is_hopper, persistent_tile
 
 _PERSISTENT_ROWS = 128
 """Fewer rows leave the persistent kernel's tile empty."""
@@ -60,9 +60,10 @@ def blockwise(
     shared = {"BM": tile.rows, "BN": tile.columns, "BK": tile.depth, "num_warps": tile.warps,
               "num_stages": tile.stages, "enable_fp_fusion": False}  # fmt: skip
     added = out if bias is None else bias
-    if tile.side_by_side:
-        side_by_side[(columns, rows)](
-            x, w, added, out, m, n, leaf_k, *x.stride(), *w.stride(),
+    if tile.form is not Form.programs:
+        kernel, leaf_size = (side_by_side, leaf_k) if tile.form is Form.side_by_side else (in_turn, leaf_k // tile.depth)
+        kernel[(columns, rows)](
+            x, w, added, out, m, n, leaf_size, *x.stride(), *w.stride(),
             LEAVES=leaves, HAS_BIAS=bias is not None, **shared,
         )  # fmt: skip
         return out

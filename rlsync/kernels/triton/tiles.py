@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import torch
 
@@ -28,16 +29,27 @@ class PersistentTile:
     stages: int
 
 
+class Form(Enum):
+    """How gemm.py lays the leaves out."""
+
+    programs = auto()
+    """A program per leaf, and a combine."""
+    side_by_side = auto()
+    """All in one program, at once; depth must divide a leaf."""
+    in_turn = auto()
+    """All in one program, one after another; depth must divide a leaf."""
+
+
 @dataclass(frozen=True, slots=True)
 class BlockTile:
-    """For gemm.py: all leaves side by side in a program, or a program per leaf."""
+    """For gemm.py."""
 
     rows: int
     columns: int
     depth: int
     warps: int
     stages: int
-    side_by_side: bool
+    form: Form
 
 
 @functools.cache
@@ -78,11 +90,11 @@ def block_tile(m: int, n: int, leaves: int, leaf_k: int) -> BlockTile:
     """Tile for few rows, odd shapes or another GPU."""
     rows = 16 if m <= 16 else 64
     if leaves <= 2 and n >= 16384:
-        return BlockTile(rows, 64, 128, 4, 4, False)
+        return BlockTile(rows, 64, 128, 4, 4, Form.programs)
     if leaves <= 2:
         if rows == 16 and leaf_k % 256 == 0:
-            return BlockTile(16, 32, 256, 4, 4, False)
-        return BlockTile(rows, 32 if n > 2048 else 16, 128, 4, 6 if n > 2048 else 5, False)
+            return BlockTile(16, 32, 256, 4, 4, Form.programs)
+        return BlockTile(rows, 32 if n > 2048 else 16, 128, 4, 6 if n > 2048 else 5, Form.programs)
     if m <= 16 and leaf_k % 64 == 0:
-        return BlockTile(rows, 16, 64, 8, 3, True)
-    return BlockTile(rows, 128 if n >= 2048 else 64, 64, 4, 4, False)
+        return BlockTile(rows, 16, 64, 8, 3, Form.side_by_side)
+    return BlockTile(rows, 128 if n >= 2048 else 64, 64, 4, 4, Form.programs)
