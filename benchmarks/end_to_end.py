@@ -31,7 +31,7 @@ from pathlib import Path
 from shapes import build
 
 from rlsync.cluster.env import apply_to_engine_host
-from rlsync.config.cluster import ClusterConfig, Device
+from rlsync.config.cluster import ClusterConfig, Device, Placement
 from rlsync.config.data import DataConfig
 from rlsync.config.kernels import KernelMode, KernelsConfig
 from rlsync.config.model import ComputeDtype, ModelConfig, ModelSource
@@ -64,9 +64,8 @@ class Outcome:
 def config_for(args: argparse.Namespace, requests: int) -> TrainConfig:
     device, context = Device(args.device), args.context
     cuda = device is Device.cuda
-    share = 0.5 if cuda else 0.0
     return TrainConfig(
-        cluster=ClusterConfig(device=device, trainer_gpus=share, rollout_gpus=1.0 if args.tp > 1 else share),
+        cluster=ClusterConfig(device=device, placement=Placement.separate),
         model=ModelConfig(source=ModelSource.huggingface, path=str(args.model), dtype=ComputeDtype.bfloat16),
         kernels=KernelsConfig(mode=KernelMode.invariant if args.mode == "exact" else KernelMode.native),
         data=DataConfig(max_prompt_tokens=PROMPT // 4),

@@ -53,7 +53,7 @@ class Outcome:
 
 def exact(model: Path, tokens: int, length: int, checkpointing: bool, redraw: bool) -> Outcome:
     config = TrainConfig(
-        cluster=ClusterConfig(device=Device.cuda, trainer_gpus=0.5, rollout_gpus=0.5),
+        cluster=ClusterConfig(device=Device.cuda),
         model=ModelConfig(source=ModelSource.huggingface, path=str(model)),
         data=DataConfig(max_prompt_tokens=8),
         rollout=RolloutConfig(max_tokens=length - 8, max_model_len=length),

@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import psutil
+import ray
 
 from rlsync.cluster.children import Children, remove
+from rlsync.cluster.gpus import Place, take_gpus, visible_gpus
 from rlsync.config.parity import Fault
 from rlsync.config.reward import RewardFunctionConfig
 from rlsync.config.run import TrainConfig
 from rlsync.errors import WorkerDiedError
 from rlsync.types import MinibatchSize, Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
-from rlsync.weight_sync.transport import Address, own_host
+from rlsync.weight_sync.transport import Address, Seat, own_host
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +38,9 @@ class _Actor:
     def pids(self) -> list[int]:
         """This process and its children."""
         return [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
+
+    def place(self) -> Place:
+        return Place(node=ray.get_runtime_context().get_node_id(), gpus=visible_gpus())
 
     def host(self) -> str:
         return own_host()
@@ -74,8 +79,8 @@ class TrainerActor(_Actor):
             device=config.cluster.device.value,
         )
 
-    def open_channel(self, host: str, receivers: int) -> Address:
-        return self._worker.open_channel(host, receivers)
+    def open_channel(self, receivers: int) -> Address:
+        return self._worker.open_channel(receivers)
 
     def connect(self, plan: SyncPlan) -> None:
         self._worker.connect(plan)
@@ -116,7 +121,9 @@ class RolloutActor(_Actor):
     _engine: RolloutEngine
     _workers: Children
 
-    def start(self, config: TrainConfig, model_path: str, index: int) -> None:
+    def start(self, config: TrainConfig, model_path: str, index: int, gpus: tuple[str, ...]) -> None:
+        """`gpus` are a colocated engine's; () leaves it those that Ray gave it."""
+        take_gpus(gpus)
         from rlsync.rollout.engine import RolloutEngine
 
         self._engine = RolloutEngine(config, model_path)
@@ -127,8 +134,8 @@ class RolloutActor(_Actor):
     def fingerprints(self) -> list[str]:
         return self._engine.fingerprints()
 
-    def connect(self, plan: SyncPlan, addresses: list[Address], first_rank: int, world: int) -> None:
-        self._engine.connect(plan, addresses, first_rank, world)
+    def connect(self, plan: SyncPlan, seats: list[Seat]) -> None:
+        self._engine.connect(plan, seats)
 
     def generate(self, requests: list[RolloutRequest]) -> Iterator[list[tuple[int, Rollout]]]:
         """A stream of what each step of the engine finishes: indices of requests, and rollouts."""

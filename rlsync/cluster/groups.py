@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import psutil
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlsync.cluster.actors import RewardModelActor, RolloutActor, TrainerActor
 from rlsync.cluster.calls import Member, gather, stream
 from rlsync.cluster.children import end_processes, remove
 from rlsync.cluster.env import rollout_variables, trainer_variables
+from rlsync.cluster.gpus import Place, colocated, engine_places, feeders, gpus_of_a_rank, gpus_of_an_engine
+from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
 from rlsync.config.run import TrainConfig
@@ -24,8 +28,8 @@ from rlsync.rewards.reward_model import ModelScores
 from rlsync.trainer.packing import minibatch_size, plan_packs
 from rlsync.types import Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TrainSample
 from rlsync.weight_sync.digest import combine, differing
-from rlsync.weight_sync.plan import make_plan
-from rlsync.weight_sync.transport import Address
+from rlsync.weight_sync.plan import BUCKET_BYTES, GPU_BUCKET_BYTES, make_plan
+from rlsync.weight_sync.transport import Address, Seat
 
 _GRACE_S = 10.0
 
@@ -61,27 +65,16 @@ class Cluster:
     def _start(self, model_path: str, ranks: int, rewards: Sequence[ModelReward]) -> None:
         config = self._config
         cluster = config.cluster
-        trainer_class = ray.remote(TrainerActor).options(
-            num_cpus=cluster.trainer_cpus,
-            num_gpus=cluster.trainer_gpus,
-            max_restarts=0,
-            runtime_env={"env_vars": trainer_variables(config)},
-        )
-        engine_class = ray.remote(RolloutActor).options(
-            num_cpus=cluster.rollout_cpus * config.rollout.tp,
-            num_gpus=cluster.rollout_gpus * config.rollout.tp,
-            max_restarts=0,
-            runtime_env={"env_vars": rollout_variables(config)},
-        )
-        self.trainers = [Member(f"trainer rank {i}", trainer_class.remote()) for i in range(ranks)]
-        self.engines = [Member(f"rollout engine {i}", engine_class.remote()) for i in range(config.rollout.engines)]
+        self.trainers, places = self._make_trainers(ranks)
+        self.engines = self._make_engines(places)
         self.reward_models = self._make_reward_models(rewards)
         self._remember_pids()
-        starts, host = [], ""
+        starts = []
         if self.trainers:
-            host, store = self._meeting_point()
+            store = self._meeting_point()
             starts = [(m, m.handle.start.remote(config, model_path, r, store)) for r, m in enumerate(self.trainers)]
-        starts += [(m, m.handle.start.remote(config, model_path, index)) for index, m in enumerate(self.engines)]
+        gpus = [place.gpus for place in places] or [()] * len(self.engines)
+        starts += [(m, m.handle.start.remote(config, model_path, i, gpus[i])) for i, m in enumerate(self.engines)]
         starts += [(member, member.handle.load.remote()) for member in self.reward_models]
         started = gather(starts, stage="start-up", timeout_s=cluster.startup_timeout_s)
         self._remember_pids()
@@ -90,15 +83,49 @@ class Cluster:
             self._segments = [path for engine in held for path in engine]
         self._check_fingerprints()
         if self.trainers:
-            self._connect(started[0], host)
+            self._connect(started[0])
 
-    def _meeting_point(self) -> tuple[str, Address]:
-        """Host of the first trainer rank, and a free port there."""
+    def _meeting_point(self) -> Address:
+        """A free port at the first trainer rank."""
         first, timeout_s = self.trainers[0], self._config.cluster.startup_timeout_s
         (host,) = gather([(first, first.handle.host.remote())], stage="start-up", timeout_s=timeout_s)
         host = "127.0.0.1" if self._config.cluster.address is None else host
         (port,) = gather([(first, first.handle.free_port.remote())], stage="start-up", timeout_s=60)
-        return host, Address(host=host, port=port)
+        return Address(host=host, port=port)
+
+    def _make_trainers(self, ranks: int) -> tuple[list[Member], list[Place]]:
+        """The trainer actors, by node and GPU, and the places of engines on their GPUs, if they share them."""
+        config = self._config
+        options = ray.remote(TrainerActor).options(
+            num_cpus=config.cluster.trainer_cpus,
+            num_gpus=gpus_of_a_rank(config),
+            max_restarts=0,
+            runtime_env={"env_vars": trainer_variables(config)},
+        )
+        actors = [options.remote() for _ in range(ranks)]
+        if not colocated(config, trainers=ranks > 0):
+            return [Member(f"trainer rank {i}", actor) for i, actor in enumerate(actors)], []
+        asked = [(Member("trainer", actor), actor.place.remote()) for actor in actors]
+        found = gather(asked, stage="start-up", timeout_s=config.cluster.startup_timeout_s)
+        order = sorted(range(ranks), key=lambda i: found[i].order)
+        places = engine_places([found[i] for i in order], config.rollout.engines, config.rollout.tp)
+        return [Member(f"trainer rank {rank}", actors[i]) for rank, i in enumerate(order)], places
+
+    def _make_engines(self, places: list[Place]) -> list[Member]:
+        """`places`: of engines that share GPUs with trainer ranks."""
+        config = self._config
+        options = ray.remote(RolloutActor).options(
+            num_cpus=config.cluster.rollout_cpus * config.rollout.tp,
+            num_gpus=gpus_of_an_engine(config, trainers=bool(self.trainers)),
+            max_restarts=0,
+            runtime_env={"env_vars": rollout_variables(config)},
+        )
+        strategies = [NodeAffinitySchedulingStrategy(place.node, soft=False) for place in places]
+        made = []
+        for i in range(config.rollout.engines):
+            actor = options.options(scheduling_strategy=strategies[i]) if strategies else options
+            made.append(Member(f"rollout engine {i}", actor.remote()))
+        return made
 
     def _make_reward_models(self, rewards: Sequence[ModelReward]) -> list[Member]:
         actor = ray.remote(RewardModelActor)
@@ -152,15 +179,19 @@ class Cluster:
                 "versions, settings or processors; install the same packages on every node."
             )
 
-    def _connect(self, specs: list[ParamSpec], host: str) -> None:
-        ranks, tp = len(self.trainers), self._config.rollout.tp
-        receivers = tp * len(self.engines)
-        plan = make_plan(specs, ranks)
-        addresses = self.on_trainers("weight channels", lambda h: h.open_channel.remote(host, receivers))
-        calls = [(m, m.handle.connect.remote(plan)) for m in self.trainers] + [
-            (m, m.handle.connect.remote(plan, addresses, 1 + index * tp, 1 + receivers))
-            for index, m in enumerate(self.engines)
+    def _connect(self, specs: list[ParamSpec]) -> None:
+        tp, sources = self._config.rollout.tp, feeders(self._config)
+        on_gpus = self._config.cluster.device is Device.cuda
+        plan = make_plan(specs, len(self.trainers), GPU_BUCKET_BYTES if on_gpus else BUCKET_BYTES)
+        receivers = Counter(sources)
+        opened = [(m := self.trainers[rank], m.handle.open_channel.remote(n)) for rank, n in receivers.items()]
+        addresses = dict(zip(receivers, gather(opened, stage="weight channels", timeout_s=self._timeout), strict=True))
+        seats = [
+            Seat(address=addresses[rank], rank=1 + sources[:worker].count(rank), world=1 + receivers[rank])
+            for worker, rank in enumerate(sources)
         ]
+        calls = [(m, m.handle.connect.remote(plan)) for m in self.trainers]
+        calls += [(m, m.handle.connect.remote(plan, seats[i * tp : (i + 1) * tp])) for i, m in enumerate(self.engines)]
         gather(calls, stage="weight channels", timeout_s=self._timeout)
 
     def close(self) -> None:

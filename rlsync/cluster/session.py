@@ -12,6 +12,7 @@ from types import FrameType
 import ray
 
 from rlsync.cluster.env import apply_to_driver
+from rlsync.cluster.gpus import gpus_of_engines, gpus_of_trainers
 from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError
@@ -60,15 +61,14 @@ def _check_gpus(config: TrainConfig, trainers: bool) -> None:
     """Raises ConfigError where Ray would wait for ever for GPUs that the cluster does not have."""
     if config.cluster.device is not Device.cuda:
         return
-    cluster, rollout = config.cluster, config.rollout
-    ranks = config.trainer.ranks if trainers else 0
-    wanted = ranks * cluster.trainer_gpus + rollout.engines * rollout.tp * cluster.rollout_gpus + config.reward.gpus
+    wanted = gpus_of_trainers(config, trainers) + gpus_of_engines(config, trainers) + config.reward.gpus
     there = ray.cluster_resources().get("GPU", 0.0)
     if there < wanted:
         raise ConfigError(
-            f"cluster.device=cuda: the run needs {wanted:g} GPUs (trainer.ranks * cluster.trainer_gpus + "
-            f"rollout.engines * rollout.tp * cluster.rollout_gpus + reward.model_gpus), and Ray finds {there:g}. Lower "
-            "one of these, or use cluster=local_cpu."
+            f"cluster.device=cuda: the run needs {wanted:g} GPUs (trainer.ranks={config.trainer.ranks}, "
+            f"rollout.engines={config.rollout.engines}, rollout.tp={config.rollout.tp}, "
+            f"cluster.placement={config.cluster.placement}, reward.model_gpus), and Ray finds {there:g}. Lower one of "
+            "these, or use cluster=local_cpu."
         )
 
 

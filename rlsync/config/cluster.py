@@ -11,6 +11,15 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Placement(StrEnum):
+    """Where rollout engines live when there are GPUs."""
+
+    colocated = "colocated"
+    """On the trainer's: TP worker w, counted over all engines, shares the GPU of FSDP rank w."""
+    separate = "separate"
+    """On GPUs of their own, one for each TP worker."""
+
+
 @dataclass(kw_only=True, slots=True)
 class ClusterConfig:
     address: str | None = None
@@ -20,10 +29,8 @@ class ClusterConfig:
     """CPUs that Ray reserves for a trainer rank."""
     rollout_cpus: float = 0.5
     """CPUs that Ray reserves for each TP worker of a rollout engine."""
-    trainer_gpus: float = 0.0
-    """GPUs that Ray reserves for a trainer rank; a fraction shares one GPU with a rollout engine."""
-    rollout_gpus: float = 0.0
-    """GPUs that Ray reserves for each TP worker of a rollout engine."""
+    placement: Placement = Placement.colocated
+    """Of rollout engines, with device=cuda; every FSDP rank has a GPU in any case."""
     startup_timeout_s: float = 600.0
     """Longest wait for actors and engines to be ready."""
     stage_timeout_s: float = 3600.0

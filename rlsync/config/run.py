@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlsync.config.algorithm import AlgorithmConfig
-from rlsync.config.cluster import ClusterConfig, Device
+from rlsync.config.cluster import ClusterConfig, Device, Placement
 from rlsync.config.critic import CriticConfig
 from rlsync.config.data import DataConfig
 from rlsync.config.environment import EnvironmentConfig
@@ -122,20 +122,12 @@ class TrainConfig:
             if rollout.kv_cache_mib < 1:
                 raise ConfigError(f"rollout.kv_cache_mib={rollout.kv_cache_mib}: on CPUs it must be at least 1")
             return
-        if cluster.trainer_gpus <= 0 or cluster.rollout_gpus <= 0:
+        workers = rollout.engines * rollout.tp
+        if cluster.placement is Placement.colocated and workers > self.trainer.ranks:
             raise ConfigError(
-                f"cluster.trainer_gpus={cluster.trainer_gpus}, cluster.rollout_gpus={cluster.rollout_gpus}: with "
-                "cluster.device=cuda both need a share of a GPU, for example 0.5 each to live on one GPU together"
-            )
-        if self.trainer.ranks > 1 and cluster.trainer_gpus <= 0.5:
-            raise ConfigError(
-                f"cluster.trainer_gpus={cluster.trainer_gpus} would let two of trainer.ranks={self.trainer.ranks} "
-                "FSDP ranks share a GPU, which NCCL refuses: use more than 0.5"
-            )
-        if rollout.tp > 1 and cluster.rollout_gpus != 1:
-            raise ConfigError(
-                f"cluster.rollout_gpus={cluster.rollout_gpus} with rollout.tp={rollout.tp}: each TP worker needs a "
-                "whole GPU; use cluster.rollout_gpus=1"
+                f"cluster.placement=colocated: rollout.engines={rollout.engines} * rollout.tp={rollout.tp} workers are "
+                f"more than the GPUs of trainer.ranks={self.trainer.ranks}. Use more ranks, fewer workers, or "
+                "cluster.placement=separate."
             )
 
     @property

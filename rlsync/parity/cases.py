@@ -13,7 +13,7 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Conf
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from rlsync.config.algorithm import AlgorithmConfig
-from rlsync.config.cluster import ClusterConfig, Device
+from rlsync.config.cluster import ClusterConfig, Device, Placement
 from rlsync.config.data import DataConfig
 from rlsync.config.kernels import KernelsConfig, RowParallel
 from rlsync.config.model import ComputeDtype, ModelConfig, ModelSource
@@ -139,9 +139,8 @@ def _model_config(family: Family, gathers: bool) -> PreTrainedConfig:
 
 
 def run_config(cell: Cell, model: Path, device: Device) -> TrainConfig:
-    share = 0.5 if device is Device.cuda else 0.0
     return TrainConfig(
-        cluster=ClusterConfig(device=device, trainer_gpus=share, rollout_gpus=share),
+        cluster=ClusterConfig(device=device, placement=Placement.separate),
         model=ModelConfig(source=ModelSource.huggingface, path=str(model), dtype=cell.dtype),
         data=DataConfig(max_prompt_tokens=1024),
         algorithm=AlgorithmConfig(),

@@ -19,7 +19,7 @@ from rlsync.types import FinishReason, Rollout, RolloutRequest, TensorDigest
 from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY
 from rlsync.vllm_plugin.settings import PluginSettings
 from rlsync.weight_sync.plan import SyncPlan
-from rlsync.weight_sync.transport import Address
+from rlsync.weight_sync.transport import Seat
 
 _EXTENSION = "rlsync.vllm_plugin.weights.WeightReceiver"
 _CPU_SAMPLER = "rlsync.vllm_plugin.sampling:StatelessSampler"
@@ -153,8 +153,9 @@ class RolloutEngine:
             if finished:
                 yield [(index, self._rollout(requests[index], output)) for index, output in finished]
 
-    def connect(self, plan: SyncPlan, addresses: list[Address], first_rank: int, world: int) -> None:
-        self._engine.collective_rpc("rlsync_connect", args=(plan, addresses, first_rank, world))
+    def connect(self, plan: SyncPlan, seats: list[Seat]) -> None:
+        """Join the weight channels; one seat for each TP worker."""
+        self._engine.collective_rpc("rlsync_connect", args=(plan, seats))
 
     def receive_weights(self, version: int, fault: Fault) -> list[TensorDigest]:
         """Load the weights that the trainer ranks send, and forget every cached key and value.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch.distributed.device_mesh import init_device_mesh
 
 from rlsync.checkpoint.export import export_adapters, export_model
@@ -17,7 +18,7 @@ from rlsync.trainer.sharded_critic import ShardedCritic
 from rlsync.trainer.step import StepRunner
 from rlsync.types import MinibatchSize, Pack, ParamSpec, StepStats, TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
-from rlsync.weight_sync.transport import Address, Channel
+from rlsync.weight_sync.transport import Address, Channel, own_host
 
 
 class TrainerWorker:
@@ -52,24 +53,33 @@ class TrainerWorker:
     def specs(self) -> list[ParamSpec]:
         return self._policy.specs()
 
-    def open_channel(self, host: str, receivers: int) -> Address:
+    def open_channel(self, receivers: int) -> Address:
         """Open this rank's weight channel; the receivers connect to the returned address."""
+        host = "127.0.0.1" if self._config.cluster.address is None else own_host()
         self._channel = Channel(rank=0, world=1 + receivers, host=host, device=self._policy.device)
         return self._channel.address
 
     def connect(self, plan: SyncPlan) -> None:
-        """Wait until every receiver has joined the channel."""
-        assert self._channel is not None
+        """Wait until every receiver has joined this rank's channel, if it has one."""
         self._plan = plan
-        self._channel.connect()
+        if self._channel is not None:
+            self._channel.connect()
 
     def send_weights(self) -> list[TensorDigest]:
-        """Send this rank's rows of every tensor; returns their digests."""
-        assert self._channel is not None
+        """Gather one bucket of tensors after the other and send it, from ranks that have a channel (collective).
+
+        Returns:
+            digests of this rank's rows.
+        """
         assert self._plan is not None
         images = {name: local for name, local, _, _ in self._policy.local_images()}
         for bucket in self._plan.buckets:
-            self._channel.send(torch.cat([images[spec.name].reshape(-1) for spec in bucket]))
+            own = torch.cat([images[spec.name].reshape(-1) for spec in bucket])
+            own = F.pad(own, (0, self._plan.message_elements(bucket) - own.numel()))
+            everyone = own.new_empty(self._plan.ranks * own.numel())
+            dist.all_gather_into_tensor(everyone, own)
+            if self._channel is not None:
+                self._channel.send(everyone)
         return self._policy.digests()
 
     def reference_kl(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
@@ -105,7 +115,7 @@ class TrainerWorker:
 
 def _make_deterministic() -> None:
     """Equal runs give equal gradients: no atomic adds, and one workspace for cuBLAS (cluster/env.py)."""
-    torch.cuda.set_device(0)  # Ray shows an actor its own GPU alone
+    torch.cuda.set_device(0)  # an actor sees its own GPU alone
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -15,7 +15,7 @@ from rlsync.types import TensorDigest
 from rlsync.vllm_plugin.settings import settings_of
 from rlsync.weight_sync.digest import digest_part
 from rlsync.weight_sync.plan import SyncPlan, torch_dtype
-from rlsync.weight_sync.transport import Address, Channel
+from rlsync.weight_sync.transport import Channel, Seat
 
 
 class WeightReceiver:
@@ -24,7 +24,7 @@ class WeightReceiver:
     model_runner: Any
     vllm_config: Any
     device: torch.device
-    rlsync_channels: list[Channel]
+    rlsync_channel: Channel
     rlsync_plan: SyncPlan
     rlsync_received: list[TensorDigest]
 
@@ -50,13 +50,12 @@ class WeightReceiver:
             device=self.vllm_config.device_config.device_type,
         )
 
-    def rlsync_connect(self, plan: SyncPlan, addresses: list[Address], first_rank: int, world: int) -> None:
-        """Join the channel of every trainer rank; this engine's workers have ranks first_rank + TP rank."""
+    def rlsync_connect(self, plan: SyncPlan, seats: list[Seat]) -> None:
+        """Join the channel of the trainer rank that feeds this worker; seats are in the order of TP ranks."""
         self.rlsync_plan = plan
-        rank = first_rank + get_tp_group().rank_in_group
-        self.rlsync_channels = [Channel(rank=rank, world=world, device=self.device, address=a) for a in addresses]
-        for channel in self.rlsync_channels:
-            channel.connect()
+        seat = seats[get_tp_group().rank_in_group]
+        self.rlsync_channel = Channel(rank=seat.rank, world=seat.world, device=self.device, address=seat.address)
+        self.rlsync_channel.connect()
 
     def rlsync_receive(self, native: bool, fault: Fault) -> list[TensorDigest]:
         """Receive and load all weights; return digests of what the kernels now read.
@@ -83,11 +82,9 @@ class WeightReceiver:
         plan = self.rlsync_plan
         for bucket in plan.buckets:
             dtype = torch_dtype(bucket[0].dtype)
-            messages = [
-                channel.receive(plan.message_elements(bucket, rank), dtype)
-                for rank, channel in enumerate(self.rlsync_channels)
-            ]
-            for name, tensor in plan.assemble(bucket, messages):
+            size = plan.message_elements(bucket)
+            messages = self.rlsync_channel.receive(plan.ranks * size, dtype)
+            for name, tensor in plan.assemble(bucket, list(messages.split(size))):
                 if native:
                     columns = 1 if tensor.ndim == 1 else tensor.shape[1]
                     self.rlsync_received.append(digest_part(name, tensor, row=0, column=0, columns=columns))

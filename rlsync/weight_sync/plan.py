@@ -9,11 +9,14 @@ import torch
 from rlsync.types import ParamSpec
 
 BUCKET_BYTES = 64 << 20
+GPU_BUCKET_BYTES = 256 << 20
+"""Few messages, as each costs a handshake."""
 
 
 @dataclass(slots=True, kw_only=True)
 class SyncPlan:
-    """Buckets of tensors; every trainer rank sends its rows of a bucket as one flat message."""
+    """Buckets of tensors. Every trainer rank's rows of a bucket are a flat message; messages of a bucket are padded to
+    one length."""
 
     buckets: list[list[ParamSpec]]
     ranks: int
@@ -23,11 +26,12 @@ class SyncPlan:
         size = -(-spec.shape[0] // self.ranks)
         return min(rank * size, spec.shape[0]), min((rank + 1) * size, spec.shape[0])
 
-    def message_elements(self, bucket: list[ParamSpec], rank: int) -> int:
-        return sum(_rows_numel(spec, *self.rows(spec, rank)) for spec in bucket)
+    def message_elements(self, bucket: list[ParamSpec]) -> int:
+        """Of a padded message: rank 0 has the most rows."""
+        return sum(_rows_numel(spec, *self.rows(spec, 0)) for spec in bucket)
 
     def assemble(self, bucket: list[ParamSpec], messages: list[torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
-        """Whole tensors from the ranks' flat messages (of the bucket's dtype)."""
+        """Whole tensors from all ranks' messages (of the bucket's dtype)."""
         offsets = [0] * self.ranks
         tensors: list[tuple[str, torch.Tensor]] = []
         for spec in bucket:

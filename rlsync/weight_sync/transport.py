@@ -1,7 +1,7 @@
-"""A private process group from one trainer rank to every rollout worker; nothing touches the disk.
+"""A private process group from a trainer rank to the rollout workers that it feeds; nothing touches the disk.
 
-Where all members share one GPU, a message stays there: the group passes a CUDA IPC handle, and receivers copy.
-Elsewhere the bytes go through the hosts.
+Where all members share one GPU, a message stays there: the group passes a CUDA IPC handle, and receivers copy. Where
+each has a GPU of its own, NCCL carries it. Elsewhere the bytes go through the hosts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,23 @@ import torch.distributed as dist
 from torch.multiprocessing.reductions import reduce_tensor
 
 _TIMEOUT = timedelta(minutes=10)
+_DEVICE_ARGUMENT = 6
+"""Of torch.multiprocessing.reductions.rebuild_cuda_tensor."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Address:
     host: str
     port: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Seat:
+    """A receiver's place in a channel."""
+
+    address: Address
+    rank: int
+    world: int
 
 
 class Channel:
@@ -47,6 +58,7 @@ class Channel:
         self._rank, self._world, self._device = rank, world, device
         self._shares_gpu = False
         self._group: dist.ProcessGroup | None = None
+        self._nccl: dist.ProcessGroup | None = None
         if address is None:
             self._store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=_TIMEOUT)
             self.address = Address(host=host, port=self._store.port)
@@ -59,7 +71,12 @@ class Channel:
         store = dist.PrefixStore("weights", self._store)
         store.set(f"place{self._rank}", _place(self._device))
         places = {store.get(f"place{rank}") for rank in range(self._world)}
-        self._shares_gpu = self._device.type == "cuda" and len(places) == 1
+        if self._device.type == "cuda":
+            self._shares_gpu = len(places) == 1
+            if len(places) == self._world:
+                options = dist.ProcessGroupNCCL.Options()
+                nccl = dist.ProcessGroupNCCL(dist.PrefixStore("nccl", store), self._rank, self._world, options)
+                self._nccl = cast(dist.ProcessGroup, nccl)
         self._group = cast(dist.ProcessGroup, dist.ProcessGroupGloo(store, self._rank, self._world, timeout=_TIMEOUT))
 
     def send(self, tensor: torch.Tensor) -> None:
@@ -68,6 +85,8 @@ class Channel:
             return
         if self._shares_gpu:
             self._send_handle(tensor)
+        elif self._nccl is not None:
+            self._nccl.broadcast([tensor]).wait()
         else:
             self._broadcast(tensor.cpu())
 
@@ -75,6 +94,10 @@ class Channel:
         """[numel] of `dtype`, on this member's device."""
         if self._shares_gpu and numel:
             return self._copy_from_handle()
+        if self._nccl is not None and numel:
+            tensor = torch.empty(numel, dtype=dtype, device=self._device)
+            self._nccl.broadcast([tensor]).wait()
+            return tensor
         tensor = torch.empty(numel, dtype=dtype)
         if numel:
             self._broadcast(tensor)
@@ -93,6 +116,8 @@ class Channel:
         handle = torch.empty(int(size), dtype=torch.uint8)
         self._broadcast(handle)
         rebuild, arguments = pickle.loads(handle.numpy().tobytes())
+        # The GPU has another number here than at the sender.
+        arguments = (*arguments[:_DEVICE_ARGUMENT], self._device.index, *arguments[_DEVICE_ARGUMENT + 1 :])
         copy = rebuild(*arguments).clone()
         torch.cuda.synchronize()
         self._barrier()

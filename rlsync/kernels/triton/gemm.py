@@ -95,7 +95,7 @@ def in_turn(
 ):  # fmt: skip
     """out [M, N] = round(tree(x w^T) + bias) with one leaf after another in one uninterrupted loop over K.
 
-    A leaf has leaf_steps tiles of BK. one, two, four, eight: the subtrees of so many leaves that wait for their sibling.
+    A leaf has leaf_steps tiles of BK. one, two, four, eight: subtrees of so many leaves that wait for their sibling.
     """
     column, row = tl.program_id(0), tl.program_id(1)
     rows = row * BM + tl.arange(0, BM)

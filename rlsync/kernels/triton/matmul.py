@@ -61,7 +61,8 @@ def blockwise(
               "num_stages": tile.stages, "enable_fp_fusion": False}  # fmt: skip
     added = out if bias is None else bias
     if tile.form is not Form.programs:
-        kernel, leaf_size = (side_by_side, leaf_k) if tile.form is Form.side_by_side else (in_turn, leaf_k // tile.depth)
+        at_once = tile.form is Form.side_by_side
+        kernel, leaf_size = (side_by_side, leaf_k) if at_once else (in_turn, leaf_k // tile.depth)
         kernel[(columns, rows)](
             x, w, added, out, m, n, leaf_size, *x.stride(), *w.stride(),
             LEAVES=leaves, HAS_BIAS=bias is not None, **shared,

@@ -1,0 +1,88 @@
+"""Which GPUs a run's actors get, and which trainer rank feeds which rollout worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlsync.config.cluster import Device, Placement
+from rlsync.config.run import TrainConfig
+from rlsync.errors import ConfigError
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_TRAINER_SHARE = 0.6
+"""Of a GPU, for Ray: two ranks never share one, and a small reward model still fits beside a rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A node and the GPUs that a process sees there, as CUDA_VISIBLE_DEVICES names them."""
+
+    node: str
+    gpus: tuple[str, ...]
+
+    @property
+    def order(self) -> tuple[str, list[tuple[int, str]]]:
+        """Sorts places by node and number of the GPU."""
+        return self.node, [(len(gpu), gpu) for gpu in self.gpus]
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Of this process."""
+    return tuple(filter(None, os.environ.get(_VISIBLE, "").split(",")))
+
+
+def take_gpus(gpus: Sequence[str]) -> None:
+    """Let this process see these GPUs alone; before it touches CUDA. Nothing given: it keeps what Ray gave it."""
+    if gpus:
+        os.environ[_VISIBLE] = ",".join(gpus)
+
+
+def colocated(config: TrainConfig, trainers: bool) -> bool:
+    """Whether engines live on the GPUs of trainer ranks."""
+    cluster = config.cluster
+    return trainers and cluster.device is Device.cuda and cluster.placement is Placement.colocated
+
+
+def gpus_of_trainers(config: TrainConfig, trainers: bool) -> float:
+    """GPUs that Ray reserves for all trainer ranks."""
+    return config.trainer.ranks * gpus_of_a_rank(config) if trainers else 0.0
+
+
+def gpus_of_a_rank(config: TrainConfig) -> float:
+    return _TRAINER_SHARE if config.cluster.device is Device.cuda else 0.0
+
+
+def gpus_of_engines(config: TrainConfig, trainers: bool) -> float:
+    """GPUs that Ray reserves for all engines."""
+    return config.rollout.engines * gpus_of_an_engine(config, trainers)
+
+
+def gpus_of_an_engine(config: TrainConfig, trainers: bool) -> float:
+    owns = config.cluster.device is Device.cuda and not colocated(config, trainers)
+    return float(config.rollout.tp) if owns else 0.0
+
+
+def engine_places(ranks: Sequence[Place], engines: int, tp: int) -> list[Place]:
+    """Where colocated engines go: engine e takes the GPUs of ranks e tp .. (e + 1) tp - 1.
+
+    Raises:
+        ConfigError: an engine's GPUs lie on several nodes.
+    """
+    places = []
+    for engine in range(engines):
+        shared = ranks[engine * tp : (engine + 1) * tp]
+        if len({place.node for place in shared}) > 1:
+            raise ConfigError(
+                f"cluster.placement=colocated: the rollout.tp={tp} workers of engine {engine} would lie on several "
+                "nodes. Use a rollout.tp that divides the GPUs of a node."
+            )
+        places.append(Place(node=shared[0].node, gpus=tuple(gpu for place in shared for gpu in place.gpus)))
+    return places
+
+
+def feeders(config: TrainConfig) -> list[int]:
+    """The trainer rank that sends its weights to each rollout worker, engine by engine."""
+    workers = range(config.rollout.engines * config.rollout.tp)
+    return [worker if colocated(config, trainers=True) else 0 for worker in workers]
