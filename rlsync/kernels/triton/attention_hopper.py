@@ -95,14 +95,14 @@ def _score(q, ring, full, load):
 @gluon.jit
 def _weigh(p, values, ones, total, acc):
     """Starts p v and the row sum."""
-    acc = warpgroup_mma(gl.convert_layout(p, gl.DotOperandLayout(0, acc.type.layout, 2)), values, acc, is_async=True)
+    acc = warpgroup_mma(p, values, acc, is_async=True)
     a = gl.convert_layout(p, gl.DotOperandLayout(0, total.type.layout, 2))
     return warpgroup_mma(a, ones, total, is_async=True), acc
 
 
 @gluon.jit
-def _soften(scores, highest, rows, tile, window, scale_log2, HIDES: gl.constexpr):
-    """Highest score so far, by how much older sums fade, and weights."""
+def _soften(scores, highest, rows, tile, window, scale_log2, A: gl.constexpr, HIDES: gl.constexpr):
+    """Highest score so far, by how much older sums fade, and weights in layout A."""
     scores = scores * scale_log2
     if HIDES:
         keys = tile * ROWS + gl.arange(0, ROWS, gl.SliceLayout(0, scores.type.layout))
@@ -110,7 +110,8 @@ def _soften(scores, highest, rows, tile, window, scale_log2, HIDES: gl.constexpr
         scores = gl.where((distance >= 0) & (distance < window), scores, float("-inf"))
     top = gl.maximum(highest, gl.max(scores, 1))
     base = gl.where(top == float("-inf"), 0.0, top)
-    return top, gl.exp2(highest - base), gl.exp2(scores - base[:, None]).to(gl.bfloat16)
+    p = gl.exp2(scores - base[:, None]).to(gl.bfloat16)
+    return top, gl.exp2(highest - base), gl.convert_layout(p, A)
 
 
 @gluon.jit
@@ -124,18 +125,19 @@ def _step(
     HIDES: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """Scores and weights of a tile, whose keys are `load`, while the tile before, of weights p, joins the sums."""
+    A: gl.constexpr = p.type.layout
     scores = _score(q, ring, full, load)
-    slot = _await(full, load - 1)
-    total, acc = _weigh(p, ring.index(slot), ones, total, acc)
+    total, acc = _weigh(p, ring.index((load - 1) % full.shape[0]), ones, total, acc)
     if OVERLAP:
         scores = warpgroup_mma_wait(2, deps=[scores])
     else:
         scores, total, acc = warpgroup_mma_wait(0, deps=[scores, total, acc])
     mbarrier.arrive(empty.index(load % full.shape[0]))
-    highest, fade, next_p = _soften(scores, highest, rows, tile, window, scale_log2, HIDES)
+    highest, fade, next_p = _soften(scores, highest, rows, tile, window, scale_log2, A, HIDES)
+    _await(full, load + 1)  # here, as the compiler moves none of the softmax behind the loop of a barrier
     if OVERLAP:
-        total, acc = warpgroup_mma_wait(0, deps=[total, acc])
-    mbarrier.arrive(empty.index(slot))
+        total, acc, p, next_p, fade = warpgroup_mma_wait(0, deps=[total, acc, p, next_p, fade])
+    mbarrier.arrive(empty.index((load - 1) % full.shape[0]))
     return highest, next_p, _faded(total, fade), _faded(acc, fade)
 
 
@@ -149,12 +151,15 @@ def _split(
     The keys of tile t are load 2t + `load`; every row sees all of the tiles open_from .. open_until - 1.
     """
     D: gl.constexpr = ring.shape[2]
+    ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    A: gl.constexpr = gl.DotOperandLayout(0, ACC, 2)
     total = gl.zeros([ROWS, 16], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 16, 16]))
-    acc = gl.zeros([ROWS, D], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16]))
+    acc = gl.zeros([ROWS, D], gl.float32, ACC)
     highest = gl.full([ROWS], float("-inf"), gl.float32, rows.type.layout)
     scores = warpgroup_mma_wait(0, deps=[_score(q, ring, full, load + 2 * first)])
     mbarrier.arrive(empty.index((load + 2 * first) % full.shape[0]))
-    highest, fade, p = _soften(scores, highest, rows, first, window, scale_log2, True)
+    highest, fade, p = _soften(scores, highest, rows, first, window, scale_log2, A, True)
+    _await(full, load + 2 * first + 1)
     for tile in range(first + 1, gl.minimum(open_from, until)):
         highest, p, total, acc = _step(
             q, ring, ones, full, empty, load + 2 * tile, rows, tile, window, scale_log2, highest, p, total, acc,
@@ -170,7 +175,7 @@ def _split(
             q, ring, ones, full, empty, load + 2 * tile, rows, tile, window, scale_log2, highest, p, total, acc,
             True, OVERLAP,
         )  # fmt: skip
-    slot = _await(full, load + 2 * until - 1)
+    slot = (load + 2 * until - 1) % full.shape[0]
     if until * ROWS > count:
         _clear(ring.index(slot), count - (until - 1) * ROWS)
     total, acc = _weigh(p, ring.index(slot), ones, total, acc)
