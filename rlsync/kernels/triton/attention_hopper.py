@@ -93,11 +93,16 @@ def _score(q, ring, full, load):
 
 
 @gluon.jit
-def _weigh(p, values, ones, total, acc):
-    """Starts p v and the row sum."""
-    acc = warpgroup_mma(p, values, acc, is_async=True)
+def _faded(sums, fade):
+    return sums * gl.convert_layout(fade, gl.SliceLayout(1, sums.type.layout))[:, None]
+
+
+@gluon.jit
+def _weigh(p, fade, values, ones, total, acc):
+    """Starts p v and the row sum, onto faded sums."""
+    acc = warpgroup_mma(p, values, _faded(acc, fade), is_async=True)
     a = gl.convert_layout(p, gl.DotOperandLayout(0, total.type.layout, 2))
-    return warpgroup_mma(a, ones, total, is_async=True), acc
+    return warpgroup_mma(a, ones, _faded(total, fade), is_async=True), acc
 
 
 @gluon.jit
@@ -115,30 +120,25 @@ def _soften(scores, highest, rows, tile, window, scale_log2, A: gl.constexpr, HI
 
 
 @gluon.jit
-def _faded(sums, fade):
-    return sums * gl.convert_layout(fade, gl.SliceLayout(1, sums.type.layout))[:, None]
-
-
-@gluon.jit
 def _step(
-    q, ring, ones, full, empty, load, rows, tile, window, scale_log2, highest, p, total, acc,
+    q, ring, ones, full, empty, load, rows, tile, window, scale_log2, highest, fade, p, total, acc,
     HIDES: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """Scores and weights of a tile, whose keys are `load`, while the tile before, of weights p, joins the sums."""
     A: gl.constexpr = p.type.layout
     scores = _score(q, ring, full, load)
-    total, acc = _weigh(p, ring.index((load - 1) % full.shape[0]), ones, total, acc)
+    total, acc = _weigh(p, fade, ring.index((load - 1) % full.shape[0]), ones, total, acc)
     if OVERLAP:
         scores = warpgroup_mma_wait(2, deps=[scores])
     else:
         scores, total, acc = warpgroup_mma_wait(0, deps=[scores, total, acc])
     mbarrier.arrive(empty.index(load % full.shape[0]))
-    highest, fade, next_p = _soften(scores, highest, rows, tile, window, scale_log2, A, HIDES)
+    highest, next_fade, next_p = _soften(scores, highest, rows, tile, window, scale_log2, A, HIDES)
     _await(full, load + 1)  # here, as the compiler moves none of the softmax behind the loop of a barrier
     if OVERLAP:
-        total, acc, p, next_p, fade = warpgroup_mma_wait(0, deps=[total, acc, p, next_p, fade])
+        total, acc, p, next_p, next_fade = warpgroup_mma_wait(0, deps=[total, acc, p, next_p, next_fade])
     mbarrier.arrive(empty.index((load - 1) % full.shape[0]))
-    return highest, next_p, _faded(total, fade), _faded(acc, fade)
+    return highest, next_fade, next_p, total, acc
 
 
 @gluon.jit
@@ -161,24 +161,24 @@ def _split(
     highest, fade, p = _soften(scores, highest, rows, first, window, scale_log2, A, True)
     _await(full, load + 2 * first + 1)
     for tile in range(first + 1, gl.minimum(open_from, until)):
-        highest, p, total, acc = _step(
-            q, ring, ones, full, empty, load + 2 * tile, rows, tile, window, scale_log2, highest, p, total, acc,
+        highest, fade, p, total, acc = _step(
+            q, ring, ones, full, empty, load + 2 * tile, rows, tile, window, scale_log2, highest, fade, p, total, acc,
             True, OVERLAP,
         )  # fmt: skip
     for tile in range(gl.maximum(first + 1, open_from), gl.minimum(open_until, until)):
-        highest, p, total, acc = _step(
-            q, ring, ones, full, empty, load + 2 * tile, rows, tile, window, scale_log2, highest, p, total, acc,
+        highest, fade, p, total, acc = _step(
+            q, ring, ones, full, empty, load + 2 * tile, rows, tile, window, scale_log2, highest, fade, p, total, acc,
             False, OVERLAP,
         )  # fmt: skip
     for tile in range(gl.maximum(first + 1, gl.maximum(open_from, open_until)), until):
-        highest, p, total, acc = _step(
-            q, ring, ones, full, empty, load + 2 * tile, rows, tile, window, scale_log2, highest, p, total, acc,
+        highest, fade, p, total, acc = _step(
+            q, ring, ones, full, empty, load + 2 * tile, rows, tile, window, scale_log2, highest, fade, p, total, acc,
             True, OVERLAP,
         )  # fmt: skip
     slot = (load + 2 * until - 1) % full.shape[0]
     if until * ROWS > count:
         _clear(ring.index(slot), count - (until - 1) * ROWS)
-    total, acc = _weigh(p, ring.index(slot), ones, total, acc)
+    total, acc = _weigh(p, fade, ring.index(slot), ones, total, acc)
     total, acc = warpgroup_mma_wait(0, deps=[total, acc])
     mbarrier.arrive(empty.index(slot))
     return highest, gl.convert_layout(gl.max(total, 1), rows.type.layout), acc
