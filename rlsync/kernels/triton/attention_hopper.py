@@ -12,75 +12,11 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
-    tma,
     warpgroup_mma,
     warpgroup_mma_wait,
 )
 
-ROWS = gl.constexpr(64)
-"""Queries of one warpgroup; as many as keys of a tile, so only its last tile is cut by causality."""
-
-
-@gluon.jit
-def _item(index, starts, sequences, rounds, heads, blocks):
-    """Head, begin and tokens of the sequence, and first row in it of a block; late rows go first."""
-    block = blocks - 1 - index // heads
-    low = 0
-    high = sequences
-    for _ in range(rounds):  # sequence s owns the blocks from starts[s] // 128 + s on
-        middle = (low + high) // 2
-        before = gl.load(starts + middle) // (2 * ROWS) + middle <= block
-        low = gl.where(before, middle, low)
-        high = gl.where(before, high, middle)
-    begin = gl.load(starts + low)
-    count = gl.load(starts + low + 1) - begin
-    return index % heads, begin, count, (block - begin // (2 * ROWS) - low) * 2 * ROWS
-
-
-@gluon.jit
-def _tiles(first_row, count, window):
-    """First tile of a block and the one after its last; none for rows past the sequence."""
-    low = gl.maximum(0, first_row - window + 1) // ROWS
-    high = gl.cdiv(gl.minimum(count, first_row + 2 * ROWS), ROWS)
-    return low, gl.where(first_row < count, high, low)
-
-
-@gluon.jit
-def _produce(
-    k_desc, v_desc, ring, full, empty, starts, sequences, rounds, heads, blocks, group, window,
-):  # fmt: skip
-    """Load 2n is the keys of the n-th tile, load 2n + 1 its values."""
-    SLOTS: gl.constexpr = ring.shape[0]
-    D: gl.constexpr = ring.shape[2]
-    load = 0
-    for index in range(gl.program_id(0), heads * blocks, gl.num_programs(0)):
-        head, begin, count, first_row = _item(index, starts, sequences, rounds, heads, blocks)
-        low, high = _tiles(first_row, count, window)
-        for tile in range(low, high):
-            at = [begin + tile * ROWS, head // group * D]
-            for which in gl.static_range(2):
-                slot = load % SLOTS
-                mbarrier.wait(empty.index(slot), load // SLOTS & 1 ^ 1)
-                mbarrier.expect(full.index(slot), k_desc.block_type.nbytes)
-                if which == 0:
-                    tma.async_copy_global_to_shared(k_desc, at, full.index(slot), ring.index(slot))
-                else:
-                    tma.async_copy_global_to_shared(v_desc, at, full.index(slot), ring.index(slot))
-                load += 1
-
-
-@gluon.jit
-def _await(full, load):
-    """The slot of a load, which has arrived."""
-    SLOTS: gl.constexpr = full.shape[0]
-    mbarrier.wait(full.index(load % SLOTS), load // SLOTS & 1)
-    return load % SLOTS
-
-
-@gluon.jit
-def _skip(full, empty, load, tiles):
-    for i in range(load, load + 2 * tiles):
-        mbarrier.arrive(empty.index(_await(full, i)))
+from rlsync.kernels.triton.attention_ring import ROWS, item_of, produce, skip, tiles_of, wait_for
 
 
 @gluon.jit
@@ -89,7 +25,7 @@ def _score(q, ring, full, load):
     LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
     zeros = gl.zeros([ROWS, ROWS], gl.float32, LAYOUT)
     a = gl.convert_layout(q, gl.DotOperandLayout(0, LAYOUT, 2))
-    return warpgroup_mma(a, ring.index(_await(full, load)).permute((1, 0)), zeros, use_acc=False, is_async=True)
+    return warpgroup_mma(a, ring.index(wait_for(full, load)).permute((1, 0)), zeros, use_acc=False, is_async=True)
 
 
 @gluon.jit
@@ -120,68 +56,25 @@ def _soften(scores, highest, rows, tile, window, scale_log2, A: gl.constexpr, HI
 
 
 @gluon.jit
-def _step(
-    q, ring, ones, full, empty, load, rows, tile, window, scale_log2, highest, fade, p, total, acc,
-    HIDES: gl.constexpr, OVERLAP: gl.constexpr,
-):  # fmt: skip
+def _step(q, pipe, load, rows, tile, window, scale_log2, state, HIDES: gl.constexpr, OVERLAP: gl.constexpr):
     """Scores and weights of a tile, whose keys are `load`, while the tile before, of weights p, joins the sums."""
+    ring, full, empty, ones = pipe
+    highest, fade, p, total, acc = state
     A: gl.constexpr = p.type.layout
+    SLOTS: gl.constexpr = ring.shape[0]
     scores = _score(q, ring, full, load)
-    total, acc = _weigh(p, fade, ring.index((load - 1) % full.shape[0]), ones, total, acc)
+    total, acc = _weigh(p, fade, ring.index((load - 1) % SLOTS), ones, total, acc)
     if OVERLAP:
         scores = warpgroup_mma_wait(2, deps=[scores])
     else:
         scores, total, acc = warpgroup_mma_wait(0, deps=[scores, total, acc])
-    mbarrier.arrive(empty.index(load % full.shape[0]))
-    highest, next_fade, next_p = _soften(scores, highest, rows, tile, window, scale_log2, A, HIDES)
-    _await(full, load + 1)  # here, as the compiler moves none of the softmax behind the loop of a barrier
+    mbarrier.arrive(empty.index(load % SLOTS))
+    highest, fade, next_p = _soften(scores, highest, rows, tile, window, scale_log2, A, HIDES)
+    wait_for(full, load + 1)  # here, as the compiler moves none of the softmax behind the loop of a barrier
     if OVERLAP:
-        total, acc, p, next_p, next_fade = warpgroup_mma_wait(0, deps=[total, acc, p, next_p, next_fade])
-    mbarrier.arrive(empty.index((load - 1) % full.shape[0]))
-    return highest, next_fade, next_p, total, acc
-
-
-@gluon.jit
-def _split(
-    q, ring, ones, full, empty, load, rows, first, until, open_from, open_until, count, window, scale_log2,
-    OVERLAP: gl.constexpr,
-):  # fmt: skip
-    """Highest score [ROWS], sum [ROWS] and weighted values [ROWS, D] of the tiles first .. until - 1 (at least one).
-
-    The keys of tile t are load 2t + `load`; every row sees all of the tiles open_from .. open_until - 1.
-    """
-    D: gl.constexpr = ring.shape[2]
-    ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    A: gl.constexpr = gl.DotOperandLayout(0, ACC, 2)
-    total = gl.zeros([ROWS, 16], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 16, 16]))
-    acc = gl.zeros([ROWS, D], gl.float32, ACC)
-    highest = gl.full([ROWS], float("-inf"), gl.float32, rows.type.layout)
-    scores = warpgroup_mma_wait(0, deps=[_score(q, ring, full, load + 2 * first)])
-    mbarrier.arrive(empty.index((load + 2 * first) % full.shape[0]))
-    highest, fade, p = _soften(scores, highest, rows, first, window, scale_log2, A, True)
-    _await(full, load + 2 * first + 1)
-    for tile in range(first + 1, gl.minimum(open_from, until)):
-        highest, fade, p, total, acc = _step(
-            q, ring, ones, full, empty, load + 2 * tile, rows, tile, window, scale_log2, highest, fade, p, total, acc,
-            True, OVERLAP,
-        )  # fmt: skip
-    for tile in range(gl.maximum(first + 1, open_from), gl.minimum(open_until, until)):
-        highest, fade, p, total, acc = _step(
-            q, ring, ones, full, empty, load + 2 * tile, rows, tile, window, scale_log2, highest, fade, p, total, acc,
-            False, OVERLAP,
-        )  # fmt: skip
-    for tile in range(gl.maximum(first + 1, gl.maximum(open_from, open_until)), until):
-        highest, fade, p, total, acc = _step(
-            q, ring, ones, full, empty, load + 2 * tile, rows, tile, window, scale_log2, highest, fade, p, total, acc,
-            True, OVERLAP,
-        )  # fmt: skip
-    slot = (load + 2 * until - 1) % full.shape[0]
-    if until * ROWS > count:
-        _clear(ring.index(slot), count - (until - 1) * ROWS)
-    total, acc = _weigh(p, fade, ring.index(slot), ones, total, acc)
-    total, acc = warpgroup_mma_wait(0, deps=[total, acc])
-    mbarrier.arrive(empty.index(slot))
-    return highest, gl.convert_layout(gl.max(total, 1), rows.type.layout), acc
+        total, acc, p, next_p, fade = warpgroup_mma_wait(0, deps=[total, acc, p, next_p, fade])
+    mbarrier.arrive(empty.index((load - 1) % SLOTS))
+    return highest, fade, next_p, total, acc
 
 
 @gluon.jit
@@ -196,22 +89,56 @@ def _clear(values, rows):
 
 
 @gluon.jit
+def _split(q, pipe, load, rows, first, until, open_from, open_until, count, window, scale_log2, OVERLAP: gl.constexpr):
+    """Highest score [ROWS], sum [ROWS] and weighted values [ROWS, D] of the tiles first .. until - 1 (at least one).
+
+    The keys of tile t are load 2t + `load`; every row sees all of the tiles open_from .. open_until - 1.
+    """
+    ring, full, empty, ones = pipe
+    SLOTS: gl.constexpr = ring.shape[0]
+    D: gl.constexpr = ring.shape[2]
+    ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    A: gl.constexpr = gl.DotOperandLayout(0, ACC, 2)
+    total = gl.zeros([ROWS, 16], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 16, 16]))
+    acc = gl.zeros([ROWS, D], gl.float32, ACC)
+    highest = gl.full([ROWS], float("-inf"), gl.float32, rows.type.layout)
+    scores = warpgroup_mma_wait(0, deps=[_score(q, ring, full, load + 2 * first)])
+    mbarrier.arrive(empty.index((load + 2 * first) % SLOTS))
+    highest, fade, p = _soften(scores, highest, rows, first, window, scale_log2, A, True)
+    wait_for(full, load + 2 * first + 1)
+    begin = first + 1
+    for part in gl.static_range(3):  # before, in and after the open range
+        end = gl.minimum(open_from if part == 0 else open_until if part == 1 else until, until)
+        for tile in range(begin, end):
+            highest, fade, p, total, acc = _step(
+                q, pipe, load + 2 * tile, rows, tile, window, scale_log2, (highest, fade, p, total, acc),
+                part != 1, OVERLAP,
+            )  # fmt: skip
+        begin = gl.maximum(begin, end)
+    values = ring.index((load + 2 * until - 1) % SLOTS)
+    if until * ROWS > count:
+        _clear(values, count - (until - 1) * ROWS)
+    total, acc = _weigh(p, fade, values, ones, total, acc)
+    total, acc = warpgroup_mma_wait(0, deps=[total, acc])
+    mbarrier.arrive(empty.index((load + 2 * until - 1) % SLOTS))
+    return highest, gl.convert_layout(gl.max(total, 1), rows.type.layout), acc
+
+
+@gluon.jit
 def _attend(
-    q, ring, waiting, ones, full, empty, load, rows, low, high, open_from, count, window, scale_log2,
+    q, pipe, waiting, load, rows, low, high, open_from, count, window, scale_log2,
     SPLIT: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """As `_split`, of all splits of the tiles low .. high - 1; `waiting` [ROWS, D] fp32 holds those merged so far."""
-    D: gl.constexpr = ring.shape[2]
+    D: gl.constexpr = waiting.shape[1]
     LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     highest = gl.full([ROWS], float("-inf"), gl.float32, rows.type.layout)
     total = gl.full([ROWS], 0.0, gl.float32, rows.type.layout)
     acc = gl.zeros([ROWS, D], gl.float32, LAYOUT)
     for split in range(low // SPLIT, gl.cdiv(high, SPLIT)):
+        first = gl.maximum(low, split * SPLIT)
         until = gl.minimum(high, (split + 1) * SPLIT)
-        h, t, acc = _split(
-            q, ring, ones, full, empty, load, rows, gl.maximum(low, split * SPLIT), until, open_from, high - 1,
-            count, window, scale_log2, OVERLAP,
-        )  # fmt: skip
+        h, t, acc = _split(q, pipe, load, rows, first, until, open_from, high - 1, count, window, scale_log2, OVERLAP)
         top = gl.maximum(highest, h)
         base = gl.where(top == float("-inf"), 0.0, top)
         old = gl.exp2(highest - base)
@@ -226,43 +153,42 @@ def _attend(
 
 
 @gluon.jit
-def _consume(
-    q, out, lse, ring, waiting, ones, full, empty, starts, sequences, rounds, heads, blocks, scale_log2, window,
-    stride_qt, stride_ot, half: gl.constexpr, SPLIT: gl.constexpr, OVERLAP: gl.constexpr,
-):  # fmt: skip
+def _consume(memory, pipe, waiting, pack, scale_log2, half: gl.constexpr, SPLIT: gl.constexpr, OVERLAP: gl.constexpr):
+    q, out, lse, stride_qt, stride_ot = memory
+    starts, sequences, rounds, heads, blocks, window = pack
+    ring, full, empty, _ = pipe
     D: gl.constexpr = ring.shape[2]
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
     A: gl.constexpr = gl.DotOperandLayout(0, SCORES, 2)
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     load = 0
     for index in range(gl.program_id(0), heads * blocks, gl.num_programs(0)):
-        head, begin, count, block_row = _item(index, starts, sequences, rounds, heads, blocks)
-        block_low, block_high = _tiles(block_row, count, window)
+        head, begin, count, block_row = item_of(index, starts, sequences, rounds, heads, blocks)
+        block_low, block_high = tiles_of(block_row, count, window)
         first_row = block_row + half * ROWS
         low = gl.minimum(gl.maximum(0, first_row - window + 1) // ROWS, block_high)
         high = gl.where(first_row < count, first_row // ROWS + 1, low)
-        _skip(full, empty, load, low - block_low)
+        skip(full, empty, load, low - block_low)
         if first_row < count:
             rows = first_row + gl.arange(0, ROWS, gl.SliceLayout(1, A))
-            dims = gl.arange(0, D, gl.SliceLayout(0, A))
-            q_at = q + (begin + rows)[:, None].to(gl.int64) * stride_qt + head * D + dims[None, :]
+            q_at = q + (begin + rows)[:, None].to(gl.int64) * stride_qt + head * D
+            q_at += gl.arange(0, D, gl.SliceLayout(0, A))[None, :]
             q_tile = gl.load(q_at, mask=(rows < count)[:, None], other=0.0)
             rows = first_row + gl.arange(0, ROWS, gl.SliceLayout(1, SCORES))
             open_from = gl.cdiv(gl.maximum(0, first_row + ROWS - window), ROWS)
             highest, total, acc = _attend(
-                q_tile, ring, waiting, ones, full, empty, load - 2 * block_low, rows, low, high, open_from,
-                count, window, scale_log2, SPLIT, OVERLAP,
+                q_tile, pipe, waiting, load - 2 * block_low, rows, low, high, open_from, count, window, scale_log2,
+                SPLIT, OVERLAP,
             )  # fmt: skip
             safe = gl.where(total == 0.0, 1.0, total)
             lse_at = lse + (begin + rows).to(gl.int64) * heads + head
             gl.store(lse_at, (highest + gl.log2(safe)) * 0.6931471805599453, mask=rows < count)
-            divisor = gl.convert_layout(safe, gl.SliceLayout(1, ACC))[:, None]
-            result = gl.div_rn(acc, divisor) + 0.0  # as in `prefill`
+            result = gl.div_rn(acc, gl.convert_layout(safe, gl.SliceLayout(1, ACC))[:, None]) + 0.0  # as in `prefill`
             rows = first_row + gl.arange(0, ROWS, gl.SliceLayout(1, ACC))
-            dims = gl.arange(0, D, gl.SliceLayout(0, ACC))
-            out_at = out + (begin + rows)[:, None].to(gl.int64) * stride_ot + head * D + dims[None, :]
+            out_at = out + (begin + rows)[:, None].to(gl.int64) * stride_ot + head * D
+            out_at += gl.arange(0, D, gl.SliceLayout(0, ACC))[None, :]
             gl.store(out_at, result.to(gl.bfloat16), mask=(rows < count)[:, None])
-        _skip(full, empty, load + 2 * (high - block_low), block_high - high)
+        skip(full, empty, load + 2 * (high - block_low), block_high - high)
         load += 2 * (block_high - block_low)
 
 
@@ -274,7 +200,7 @@ def prefill_packed(
     """Attention over sequences laid end to end, their heads side by side in a row.
 
     Descriptors have blocks [64, D] of k and v [T, Hkv * D]; q and out [T, Hq * D], lse [T, Hq], starts [S + 1].
-    A split has SPLIT tiles of 64 keys. `blocks` bounds the blocks of a head: T // 128 + S.
+    A split has SPLIT tiles of 64 keys. `blocks` bounds the blocks of a head: T // 128 + S. OVERLAP is for speed.
     """
     D: gl.constexpr = k_desc.block_shape[1]
     ring = gl.allocate_shared_memory(gl.bfloat16, [SLOTS, ROWS, D], k_desc.layout)
@@ -283,26 +209,20 @@ def prefill_packed(
     for i in gl.static_range(SLOTS):
         mbarrier.init(full.index(i), count=1)
         mbarrier.init(empty.index(i), count=2)
-    SWIZZLED: gl.constexpr = gl.NVMMASharedLayout(128, 32, 2)
-    waiting0 = gl.allocate_shared_memory(gl.float32, [ROWS, D], SWIZZLED)
-    waiting1 = gl.allocate_shared_memory(gl.float32, [ROWS, D], SWIZZLED)
+    waiting0 = gl.allocate_shared_memory(gl.float32, [ROWS, D], gl.NVMMASharedLayout(128, 32, 2))
+    waiting1 = gl.allocate_shared_memory(gl.float32, [ROWS, D], gl.NVMMASharedLayout(128, 32, 2))
     ones = gl.allocate_shared_memory(gl.bfloat16, [ROWS, 16], gl.NVMMASharedLayout(32, 16, 2))
     ones.store(gl.full([ROWS, 16], 1.0, gl.bfloat16, gl.BlockedLayout([1, 8], [16, 2], [4, 1], [1, 0])))
     fence_async_shared()
+    pipe = ring, full, empty, ones
+    pack = starts, sequences, rounds, heads, blocks, window
+    memory = q, out, lse, stride_qt, stride_ot
     gl.warp_specialize(
         [
-            (_consume, (
-                q, out, lse, ring, waiting0, ones, full, empty, starts, sequences, rounds, heads, blocks,
-                scale_log2, window, stride_qt, stride_ot, 0, SPLIT, OVERLAP,
-            )),
-            (_consume, (
-                q, out, lse, ring, waiting1, ones, full, empty, starts, sequences, rounds, heads, blocks,
-                scale_log2, window, stride_qt, stride_ot, 1, SPLIT, OVERLAP,
-            )),
-            (_produce, (
-                k_desc, v_desc, ring, full, empty, starts, sequences, rounds, heads, blocks, group, window,
-            )),
+            (_consume, (memory, pipe, waiting0, pack, scale_log2, 0, SPLIT, OVERLAP)),
+            (_consume, (memory, pipe, waiting1, pack, scale_log2, 1, SPLIT, OVERLAP)),
+            (produce, (k_desc, v_desc, ring, full, empty, pack, group)),
         ],
         [4, 1],
         [232, 40],
-    )  # fmt: skip
+    )
