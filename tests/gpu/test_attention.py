@@ -1,11 +1,14 @@
 """Decode, chunked prefill and packed training give the same bits, whatever the pages; the gradient is right."""
 
 import math
+import random
 
 import pytest
 import torch
 
 from rlsync.kernels import ops
+from rlsync.kernels.triton import attend
+from rlsync.kernels.triton.tiles import is_hopper
 
 
 def _random(rows, heads, dim, seed):
@@ -86,3 +89,29 @@ def test_values_and_gradients(window):
     expected = torch.cat(parts)
     for mine, right in zip((out, *grads), (expected, *torch.autograd.grad(expected, wide, grad.double())), strict=True):
         assert (mine.double() - right).norm() < 5e-3 * right.norm()
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize(("group", "window"), [(1, 0), (2, 0), (8, 0), (2, 1), (1, 100), (8, 700)])
+def test_hopper_kernel_is_the_triton_kernel(dim, group, window):
+    if not is_hopper(0):
+        pytest.skip("needs a Hopper GPU")
+    lengths = [1, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025, 2500, *random.Random(dim + group).sample(range(900), 20)]
+    kv_heads, broken = 2, 5
+    heads = kv_heads * group
+    starts = torch.tensor([0, *lengths], device="cuda", dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    fused = _random(sum(lengths), heads + 2 * kv_heads, dim, 1)
+    fused[starts[broken] : starts[broken + 1]] = torch.nan
+    q, k, v = fused.split([heads, kv_heads, kv_heads], 1)
+    scale = 1 / math.sqrt(dim)
+    strides = (0, k.stride(0), k.stride(1), 0, v.stride(0), v.stride(1))
+    assert all(attend._suits_tma(t) for t in (q, k, v))
+    expected = attend._prefill(q, k, v, starts, None, None, strides, 1, scale, window)
+    whole = torch.ones(len(q), dtype=torch.bool, device="cuda")
+    whole[starts[broken] : starts[broken + 1]] = False
+    for _ in range(3):
+        result = attend.packed_attention(q, k, v, starts, scale, window)
+        assert all(torch.equal(a[whole], b[whole]) for a, b in zip(result, expected, strict=True))
+    assert result[0][whole].isfinite().all()
+    control = attend.packed_attention(q, k, v + 1, starts, scale, window)[0]
+    assert not torch.equal(control[whole], result[0][whole])

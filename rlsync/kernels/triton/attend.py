@@ -6,8 +6,12 @@ import math
 
 import torch
 import triton
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from rlsync.kernels.triton.attention import decode_merge, decode_split, prefill
+from rlsync.kernels.triton.attention_hopper import prefill_packed
+from rlsync.kernels.triton.tiles import is_hopper, multiprocessors
 from rlsync.types import KeyPaths
 
 TILE = 64
@@ -16,6 +20,8 @@ SPLIT = 1024
 """Keys of a split; decode gives each its own program."""
 _ROWS, _WARPS, _STAGES = 64, 4, 2
 """Of prefill: queries of a program, its warps, and how many tiles of keys it keeps in flight."""
+_HOPPER_SLOTS = 8
+"""Of prefill_packed: tiles of keys or values in flight."""
 _NO_WINDOW = 1 << 30
 
 
@@ -23,6 +29,8 @@ def packed_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, scale: float, window: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention over sequences laid end to end; arguments and result as in cpu/attention.py."""
+    if all(_suits_tma(t) for t in (q, k, v)):
+        return _prefill_hopper(q, k, v, starts.to(torch.int32), scale, window)
     k, v = (t if t.stride(2) == 1 else t.contiguous() for t in (k, v))
     strides = (0, k.stride(0), k.stride(1), 0, v.stride(0), v.stride(1))
     return _prefill(q, k, v, starts.to(torch.int32), None, None, strides, 1, scale, window)
@@ -88,6 +96,37 @@ def _prefill(
         enable_fp_fusion=False,
     )  # fmt: skip
     return out, lse
+
+
+def _prefill_hopper(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, scale: float, window: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens, heads = q.shape[:2]
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    lse = torch.empty(tokens, heads, dtype=torch.float32, device=q.device)
+    sequences = starts.shape[0] - 1
+    blocks = tokens // 128 + sequences
+    prefill_packed[(min(multiprocessors(q.device.index), heads * blocks),)](
+        q, _descriptor(k), _descriptor(v), out, lse, starts, sequences, sequences.bit_length(), heads, blocks,
+        heads // k.shape[1], scale * math.log2(math.e), window or _NO_WINDOW, q.stride(0), out.stride(0),
+        SPLIT=SPLIT // TILE, SLOTS=_HOPPER_SLOTS, OVERLAP=True, num_warps=4, enable_fp_fusion=False,
+    )  # fmt: skip
+    return out, lse
+
+
+def _suits_tma(t: torch.Tensor) -> bool:
+    """bf16 [T, H, D] on a Hopper GPU, heads side by side in a row, rows 16-byte aligned."""
+    if not t.is_cuda or not is_hopper(t.device.index) or t.dtype != torch.bfloat16 or t.shape[2] not in (64, 128):
+        return False
+    side_by_side = t.stride(2) == 1 and t.stride(1) == t.shape[2]
+    return side_by_side and t.shape[0] > 0 and t.stride(0) % 8 == 0 and t.data_ptr() % 16 == 0
+
+
+def _descriptor(t: torch.Tensor) -> TensorDescriptor:
+    """Of t [T, H, D] as a matrix [T, H * D], by tiles of one head."""
+    (tokens, heads, dim), block = t.shape, [TILE, t.shape[2]]
+    layout = gl.NVMMASharedLayout.get_default_for(block, gl.bfloat16)
+    return TensorDescriptor(t, [tokens, heads * dim], [t.stride(0), 1], block, layout)
 
 
 def decode_attention(

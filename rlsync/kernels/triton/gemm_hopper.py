@@ -18,6 +18,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from rlsync.kernels.triton.gluon_barrier import thread_barrier
+
 ROWS = gl.constexpr(64)
 """Rows of one warpgroup."""
 
@@ -106,7 +108,7 @@ def _tree(
                 if q % 2 == 0:
                     if q == 0:  # the result of the last tile may still be leaving from there
                         tma.store_wait(0)
-                        gl.thread_barrier()
+                        thread_barrier()
                     waiting.index(0).store(root)
     return root, step
 
@@ -126,10 +128,10 @@ def _consume(
             columns = column * BN + gl.arange(0, BN, gl.SliceLayout(0, LAYOUT))
             root = root + gl.load(bias + columns, mask=columns < n, other=0.0).to(gl.float32)[None, :]
         tma.store_wait(0)
-        gl.thread_barrier()
+        thread_barrier()
         out_smem.store(root.to(out_desc.dtype))
         fence_async_shared()
-        gl.thread_barrier()
+        thread_barrier()
         tma.async_copy_shared_to_global(out_desc, [row * 2 * ROWS + half * ROWS, column * BN], out_smem)
     tma.store_wait(0)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import triton
 from triton.experimental.gluon import language as gl
@@ -11,7 +9,15 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from rlsync.kernels.triton.gemm import combine, in_turn, leaf_gemm, side_by_side
 from rlsync.kernels.triton.gemm_hopper import tree_gemm
-from rlsync.kernels.triton.tiles import BlockTile, Form, PersistentTile, block_tile, is_hopper, persistent_tile
+from rlsync.kernels.triton.tiles import (
+    BlockTile,
+    Form,
+    PersistentTile,
+    block_tile,
+    is_hopper,
+    multiprocessors,
+    persistent_tile,
+)
 
 _PERSISTENT_ROWS = 128
 """Fewer rows leave the persistent kernel's tile empty."""
@@ -42,7 +48,7 @@ def persistent(
     (m, k), n = x.shape, w.shape[0]
     out = torch.empty(m, n, dtype=out_dtype, device=x.device)
     tiles = triton.cdiv(m, 128) * triton.cdiv(n, tile.columns)
-    tree_gemm[(min(_multiprocessors(x.device.index), tiles),)](
+    tree_gemm[(min(multiprocessors(x.device.index), tiles),)](
         _descriptor(x, 64, tile.depth), _descriptor(w, tile.columns, tile.depth), _descriptor(out, 64, tile.columns),
         x if bias is None else bias, m, n, k // leaves // tile.depth, leaves // 4,
         LEAVES=leaves, STAGES=tile.stages, GROUP=_GROUP, HAS_BIAS=bias is not None, num_warps=4, enable_fp_fusion=False,
@@ -92,8 +98,3 @@ def _suits_tma(x: torch.Tensor, w: torch.Tensor, out_dtype: torch.dtype) -> bool
 def _descriptor(t: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
     block = [rows, columns]
     return TensorDescriptor.from_tensor(t, block, gl.NVMMASharedLayout.get_default_for(block, _GL_TYPES[t.dtype]))
-
-
-@functools.cache
-def _multiprocessors(index: int) -> int:
-    return torch.cuda.get_device_properties(index).multi_processor_count

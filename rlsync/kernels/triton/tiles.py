@@ -71,6 +71,11 @@ def is_hopper(index: int) -> bool:
     return False
 
 
+@functools.cache
+def multiprocessors(index: int) -> int:
+    return torch.cuda.get_device_properties(index).multi_processor_count
+
+
 def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool) -> PersistentTile | None:
     """Tile of the persistent kernel, if the depth of a stage can divide a leaf; `wide_output` is fp32."""
     depth = next((d for d in (64, 32, 16) if leaf_k % d == 0), None)

@@ -1,0 +1,229 @@
+"""The kernel `prefill` of attention.py for packed bf16 sequences on Hopper, with the same bits (Gluon).
+
+A block owns 128 consecutive queries of one sequence and head. A producer warp keeps tiles of keys and values in
+flight; two warpgroups own 64 queries each and run on their own. A warpgroup starts the scores of the next tile
+before it weighs the values of the last one, so its softmax runs beside its MMAs.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from rlsync.kernels.triton.attention_ring import ROWS, item_of, produce, skip, tiles_of, wait_for
+from rlsync.kernels.triton.gluon_barrier import thread_barrier
+
+
+@gluon.jit
+def _score(q, ring, full, load):
+    """Starts q k^T of the tile whose keys are `load`."""
+    LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
+    zeros = gl.zeros([ROWS, ROWS], gl.float32, LAYOUT)
+    a = gl.convert_layout(q, gl.DotOperandLayout(0, LAYOUT, 2))
+    return warpgroup_mma(a, ring.index(wait_for(full, load)).permute((1, 0)), zeros, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def _faded(sums, fade):
+    return sums * gl.convert_layout(fade, gl.SliceLayout(1, sums.type.layout))[:, None]
+
+
+@gluon.jit
+def _weigh(p, fade, values, ones, total, acc):
+    """Starts p v and the row sum, onto faded sums."""
+    acc = warpgroup_mma(p, values, _faded(acc, fade), is_async=True)
+    a = gl.convert_layout(p, gl.DotOperandLayout(0, total.type.layout, 2))
+    return warpgroup_mma(a, ones, _faded(total, fade), is_async=True), acc
+
+
+@gluon.jit
+def _soften(scores, highest, rows, tile, window, scale_log2, A: gl.constexpr, HIDES: gl.constexpr):
+    """Highest score so far, by how much older sums fade, and weights in layout A."""
+    scores = scores * scale_log2
+    if HIDES:
+        keys = tile * ROWS + gl.arange(0, ROWS, gl.SliceLayout(0, scores.type.layout))
+        distance = rows[:, None] - keys[None, :]
+        scores = gl.where((distance >= 0) & (distance < window), scores, float("-inf"))
+    top = gl.maximum(highest, gl.max(scores, 1))
+    base = gl.where(top == float("-inf"), 0.0, top)
+    p = gl.exp2(scores - base[:, None]).to(gl.bfloat16)
+    return top, gl.exp2(highest - base), gl.convert_layout(p, A)
+
+
+@gluon.jit
+def _step(q, pipe, load, rows, tile, window, scale_log2, state, HIDES: gl.constexpr, OVERLAP: gl.constexpr):
+    """Scores and weights of a tile, whose keys are `load`, while the tile before, of weights p, joins the sums."""
+    ring, full, empty, ones = pipe
+    highest, fade, p, total, acc = state
+    A: gl.constexpr = p.type.layout
+    SLOTS: gl.constexpr = ring.shape[0]
+    scores = _score(q, ring, full, load)
+    total, acc = _weigh(p, fade, ring.index((load - 1) % SLOTS), ones, total, acc)
+    if OVERLAP:
+        scores = warpgroup_mma_wait(2, deps=[scores])
+    else:
+        scores, total, acc = warpgroup_mma_wait(0, deps=[scores, total, acc])
+    mbarrier.arrive(empty.index(load % SLOTS))
+    highest, fade, next_p = _soften(scores, highest, rows, tile, window, scale_log2, A, HIDES)
+    wait_for(full, load + 1)  # here, as the compiler moves none of the softmax behind the loop of a barrier
+    if OVERLAP:
+        total, acc, p, next_p, fade = warpgroup_mma_wait(0, deps=[total, acc, p, next_p, fade])
+    mbarrier.arrive(empty.index((load - 1) % SLOTS))
+    return highest, fade, next_p, total, acc
+
+
+@gluon.jit
+def _clear(values, rows):
+    """Zero the values from `rows` on, of the next sequence: a weight of 0 does not hide a NaN."""
+    D: gl.constexpr = values.shape[1]
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
+    exists = gl.arange(0, ROWS, gl.SliceLayout(1, LAYOUT)) < rows
+    values.store(gl.where(exists[:, None], values.load(LAYOUT), 0.0))
+    fence_async_shared()
+    thread_barrier()
+
+
+@gluon.jit
+def _split(q, pipe, load, rows, first, until, open_from, open_until, count, window, scale_log2, OVERLAP: gl.constexpr):
+    """Highest score [ROWS], sum [ROWS] and weighted values [ROWS, D] of the tiles first .. until - 1 (at least one).
+
+    The keys of tile t are load 2t + `load`; every row sees all of the tiles open_from .. open_until - 1.
+    """
+    ring, full, empty, ones = pipe
+    SLOTS: gl.constexpr = ring.shape[0]
+    D: gl.constexpr = ring.shape[2]
+    ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    A: gl.constexpr = gl.DotOperandLayout(0, ACC, 2)
+    total = gl.zeros([ROWS, 16], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 16, 16]))
+    acc = gl.zeros([ROWS, D], gl.float32, ACC)
+    highest = gl.full([ROWS], float("-inf"), gl.float32, rows.type.layout)
+    scores = warpgroup_mma_wait(0, deps=[_score(q, ring, full, load + 2 * first)])
+    mbarrier.arrive(empty.index((load + 2 * first) % SLOTS))
+    highest, fade, p = _soften(scores, highest, rows, first, window, scale_log2, A, True)
+    wait_for(full, load + 2 * first + 1)
+    begin = first + 1
+    for part in gl.static_range(3):  # before, in and after the open range
+        end = gl.minimum(open_from if part == 0 else open_until if part == 1 else until, until)
+        for tile in range(begin, end):
+            highest, fade, p, total, acc = _step(
+                q, pipe, load + 2 * tile, rows, tile, window, scale_log2, (highest, fade, p, total, acc),
+                part != 1, OVERLAP,
+            )  # fmt: skip
+        begin = gl.maximum(begin, end)
+    values = ring.index((load + 2 * until - 1) % SLOTS)
+    if until * ROWS > count:
+        _clear(values, count - (until - 1) * ROWS)
+    total, acc = _weigh(p, fade, values, ones, total, acc)
+    total, acc = warpgroup_mma_wait(0, deps=[total, acc])
+    mbarrier.arrive(empty.index((load + 2 * until - 1) % SLOTS))
+    return highest, gl.convert_layout(gl.max(total, 1), rows.type.layout), acc
+
+
+@gluon.jit
+def _attend(
+    q, pipe, waiting, load, rows, low, high, open_from, count, window, scale_log2,
+    SPLIT: gl.constexpr, OVERLAP: gl.constexpr,
+):  # fmt: skip
+    """As `_split`, of all splits of the tiles low .. high - 1; `waiting` [ROWS, D] fp32 holds those merged so far."""
+    D: gl.constexpr = waiting.shape[1]
+    LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    highest = gl.full([ROWS], float("-inf"), gl.float32, rows.type.layout)
+    total = gl.full([ROWS], 0.0, gl.float32, rows.type.layout)
+    acc = gl.zeros([ROWS, D], gl.float32, LAYOUT)
+    for split in range(low // SPLIT, gl.cdiv(high, SPLIT)):
+        first = gl.maximum(low, split * SPLIT)
+        until = gl.minimum(high, (split + 1) * SPLIT)
+        h, t, acc = _split(q, pipe, load, rows, first, until, open_from, high - 1, count, window, scale_log2, OVERLAP)
+        top = gl.maximum(highest, h)
+        base = gl.where(top == float("-inf"), 0.0, top)
+        old = gl.exp2(highest - base)
+        new = gl.exp2(h - base)
+        total = total * old + t * new
+        if split > low // SPLIT:  # the first one has nothing to merge with
+            acc = _faded(waiting.load(LAYOUT), old) + _faded(acc, new)
+        if until < high:
+            waiting.store(acc)
+        highest = top
+    return highest, total, acc
+
+
+@gluon.jit
+def _consume(memory, pipe, waiting, pack, scale_log2, half: gl.constexpr, SPLIT: gl.constexpr, OVERLAP: gl.constexpr):
+    q, out, lse, stride_qt, stride_ot = memory
+    starts, sequences, rounds, heads, blocks, window = pack
+    ring, full, empty, _ = pipe
+    D: gl.constexpr = ring.shape[2]
+    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
+    A: gl.constexpr = gl.DotOperandLayout(0, SCORES, 2)
+    ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    load = 0
+    for index in range(gl.program_id(0), heads * blocks, gl.num_programs(0)):
+        head, begin, count, block_row = item_of(index, starts, sequences, rounds, heads, blocks)
+        block_low, block_high = tiles_of(block_row, count, window)
+        first_row = block_row + half * ROWS
+        low = gl.minimum(gl.maximum(0, first_row - window + 1) // ROWS, block_high)
+        high = gl.where(first_row < count, first_row // ROWS + 1, low)
+        skip(full, empty, load, low - block_low)
+        if first_row < count:
+            rows = first_row + gl.arange(0, ROWS, gl.SliceLayout(1, A))
+            q_at = q + (begin + rows)[:, None].to(gl.int64) * stride_qt + head * D
+            q_at += gl.arange(0, D, gl.SliceLayout(0, A))[None, :]
+            q_tile = gl.load(q_at, mask=(rows < count)[:, None], other=0.0)
+            rows = first_row + gl.arange(0, ROWS, gl.SliceLayout(1, SCORES))
+            open_from = gl.cdiv(gl.maximum(0, first_row + ROWS - window), ROWS)
+            highest, total, acc = _attend(
+                q_tile, pipe, waiting, load - 2 * block_low, rows, low, high, open_from, count, window, scale_log2,
+                SPLIT, OVERLAP,
+            )  # fmt: skip
+            safe = gl.where(total == 0.0, 1.0, total)
+            lse_at = lse + (begin + rows).to(gl.int64) * heads + head
+            gl.store(lse_at, (highest + gl.log2(safe)) * 0.6931471805599453, mask=rows < count)
+            result = gl.div_rn(acc, gl.convert_layout(safe, gl.SliceLayout(1, ACC))[:, None]) + 0.0  # as in `prefill`
+            rows = first_row + gl.arange(0, ROWS, gl.SliceLayout(1, ACC))
+            out_at = out + (begin + rows)[:, None].to(gl.int64) * stride_ot + head * D
+            out_at += gl.arange(0, D, gl.SliceLayout(0, ACC))[None, :]
+            gl.store(out_at, result.to(gl.bfloat16), mask=(rows < count)[:, None])
+        skip(full, empty, load + 2 * (high - block_low), block_high - high)
+        load += 2 * (block_high - block_low)
+
+
+@gluon.jit(do_not_specialize=["sequences", "rounds", "heads", "blocks", "group", "window"])
+def prefill_packed(
+    q, k_desc, v_desc, out, lse, starts, sequences, rounds, heads, blocks, group, scale_log2, window,
+    stride_qt, stride_ot, SPLIT: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
+):  # fmt: skip
+    """Attention over sequences laid end to end, their heads side by side in a row.
+
+    Descriptors have blocks [64, D] of k and v [T, Hkv * D]; q and out [T, Hq * D], lse [T, Hq], starts [S + 1].
+    A split has SPLIT tiles of 64 keys. `blocks` bounds the blocks of a head: T // 128 + S. OVERLAP is for speed.
+    """
+    D: gl.constexpr = k_desc.block_shape[1]
+    ring = gl.allocate_shared_memory(gl.bfloat16, [SLOTS, ROWS, D], k_desc.layout)
+    full = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(SLOTS):
+        mbarrier.init(full.index(i), count=1)
+        mbarrier.init(empty.index(i), count=2)
+    waiting0 = gl.allocate_shared_memory(gl.float32, [ROWS, D], gl.NVMMASharedLayout(128, 32, 2))
+    waiting1 = gl.allocate_shared_memory(gl.float32, [ROWS, D], gl.NVMMASharedLayout(128, 32, 2))
+    ones = gl.allocate_shared_memory(gl.bfloat16, [ROWS, 16], gl.NVMMASharedLayout(32, 16, 2))
+    ones.store(gl.full([ROWS, 16], 1.0, gl.bfloat16, gl.BlockedLayout([1, 8], [16, 2], [4, 1], [1, 0])))
+    fence_async_shared()
+    pipe = ring, full, empty, ones
+    pack = starts, sequences, rounds, heads, blocks, window
+    memory = q, out, lse, stride_qt, stride_ot
+    gl.warp_specialize(
+        [
+            (_consume, (memory, pipe, waiting0, pack, scale_log2, 0, SPLIT, OVERLAP)),
+            (_consume, (memory, pipe, waiting1, pack, scale_log2, 1, SPLIT, OVERLAP)),
+            (produce, (k_desc, v_desc, ring, full, empty, pack, group)),
+        ],
+        [4, 1],
+        [232, 40],
+    )
