@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 BLOCKS = tl.constexpr(64)
-"""Few enough to be resident together on every GPU that has peers."""
+"""Few enough to be resident together on every GPU with fast links to peers, one a multiprocessor."""
 FLAG_BYTES = tl.constexpr(8)
 
 

@@ -19,7 +19,7 @@ from torch.distributed import _symmetric_memory as symmetric_memory
 from rlsync.kernels.order import is_power_of_two
 from rlsync.kernels.triton.all_reduce import BLOCKS, FLAG_BYTES, one_shot, two_shot
 from rlsync.kernels.triton.gemm import combine
-from rlsync.kernels.triton.tiles import ONE_SHOT_BYTES
+from rlsync.kernels.triton.tiles import ONE_SHOT_BYTES, element_tile
 
 SWITCH = "RLSYNC_ALL_REDUCE"
 SLOT_BYTES = 8 << 20
@@ -66,17 +66,19 @@ class TreeAllReduce:
 
     def one_shot(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
         """Root of at most SLOT_BYTES."""
+        tile = element_tile(root.numel(), BLOCKS.value)
         one_shot[(BLOCKS.value,)](
             root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], _SLOTS, SLOT_BYTES,
-            RANK=self.rank, RANKS=self.ranks, TILE=2048, HAS_BIAS=bias is not None,
-            num_warps=8, num_stages=1, enable_fp_fusion=False,
+            RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
+            num_warps=16, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
 
     def two_shot(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
         """Root of at most PART_BYTES."""
+        tile = element_tile(root.numel() // self.ranks, BLOCKS.value)
         two_shot[(BLOCKS.value,)](
             root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], _PARTS, _RESULTS,
-            RANK=self.rank, RANKS=self.ranks, TILE=4096, HAS_BIAS=bias is not None,
+            RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
             num_warps=16, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
 

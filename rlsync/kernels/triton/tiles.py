@@ -94,3 +94,8 @@ ONE_SHOT_BYTES = {2: 4 << 20, 4: 512 << 10, 8: 256 << 10}
 From the bytes that a link carries (one shot reads 4 (n - 1) an element, two 6 (n - 1) / n) and the few microseconds
 of one exchange more.
 """
+
+
+def element_tile(elements: int, blocks: int) -> int:
+    """Elements that a block of the all-reduce moves at a time: many once they keep all blocks busy."""
+    return 8192 if elements >= 8192 * blocks else 2048
