@@ -38,13 +38,13 @@ def _run(kernel, roots, bias, dtype, offsets):
             _arrive(buffers, rank)
             kernel[(BLOCKS,)](
                 roots[rank].contiguous(), peers, outs if bias is None else bias, outs[rank], m * n, n, *offsets,
-                RANK=rank, RANKS=ranks, TILE=128, HAS_BIAS=bias is not None,
+                RANK=rank, RANKS=ranks, TILE=64, HAS_BIAS=bias is not None,
             )  # fmt: skip
     return outs
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 8])
-@pytest.mark.parametrize(("m", "n"), [(1, 40), (11, 100)])
+@pytest.mark.parametrize(("m", "n"), [(1, 40), (5, 60)])
 @pytest.mark.parametrize(("kernel", "offsets"), [(one_shot, (OFFSETS[0], ROOM)), (two_shot, OFFSETS)])
 def test_every_rank_gets_the_bits_of_the_tree(kernel, offsets, m, n, ranks):
     g = torch.Generator().manual_seed(ranks)
@@ -53,3 +53,9 @@ def test_every_rank_gets_the_bits_of_the_tree(kernel, offsets, m, n, ranks):
     for bias in (None, torch.randn(n, generator=g)):
         expected = order.finish(order.tree_sum(roots), bias, torch.float32)
         assert all(torch.equal(out, expected) for out in _run(kernel, roots, bias, torch.float32, offsets))
+
+
+def test_control_another_order_of_ranks_differs():
+    roots = torch.randn(4, 5, 60, generator=torch.Generator().manual_seed(0))
+    out = _run(one_shot, roots, None, torch.float32, (OFFSETS[0], ROOM))[0]
+    assert not torch.equal(out, order.tree_sum(roots[[0, 2, 1, 3]]))
