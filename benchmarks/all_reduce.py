@@ -140,7 +140,7 @@ def main() -> None:
     env = {"VLLM_SKIP_P2P_CHECK": "1", "PYTHONPATH": os.pathsep.join(sys.path)} | os.environ
     children = [subprocess.Popen([*command, "--rank", str(rank)], env=env) for rank in range(args.ranks)]
     try:
-        codes = [child.wait(timeout=120) for child in children]
+        codes = [child.wait(timeout=90) for child in children]
     finally:
         for child in children:
             child.kill()
