@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
-from rlsync.kernels.order import tree_sum
+from rlsync.kernels import ops, order
 
 
 def all_gather(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
@@ -18,7 +18,16 @@ def all_gather(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
 
 def tree_all_reduce(root: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
     """Sum of the ranks' subtree roots, fp32, in the same tree as one rank would use."""
-    return tree_sum(all_gather(root, group))
+    return order.tree_sum(all_gather(root, group))
+
+
+def finish_across(
+    root: torch.Tensor, group: dist.ProcessGroup, bias: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor:
+    """round(tree of the ranks' roots + bias): root [..., N] fp32 on each rank -> [..., N] on all."""
+    if root.is_cuda:
+        return ops.backend(root).finish_across(root, group, bias, dtype)
+    return order.finish(tree_all_reduce(root, group), bias, dtype)
 
 
 def gather_columns(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:

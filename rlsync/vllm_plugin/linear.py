@@ -18,7 +18,7 @@ from vllm.model_executor.utils import set_weight_attrs
 
 from rlsync.errors import ConfigError
 from rlsync.kernels import ops, order
-from rlsync.kernels.collectives import gather_columns, tree_all_reduce
+from rlsync.kernels.collectives import finish_across, gather_columns
 from rlsync.vllm_plugin.settings import current_settings
 
 
@@ -116,7 +116,7 @@ class InvariantRowParallelLinear(RowParallelLinear):
         if self.tp_size == 1:
             return ops.row_parallel_linear(x, self.weight, self.bias, leaves=self.local_leaves)
         root = ops.row_parallel_root(x, self.weight, self.local_leaves)
-        return order.finish(tree_all_reduce(root, get_tp_group().device_group), self.bias, x.dtype)
+        return finish_across(root, get_tp_group().device_group, self.bias, x.dtype)
 
     def _gather_form(self, x: torch.Tensor) -> torch.Tensor:
         if self.tp_size == 1:

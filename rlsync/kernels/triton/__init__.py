@@ -13,11 +13,13 @@ from rlsync.kernels.triton.norm import add_rms_norm, rms_norm
 from rlsync.kernels.triton.rope import rope
 from rlsync.kernels.triton.sampling import draw
 from rlsync.kernels.triton.scores import logit_grads, row_scores
+from rlsync.kernels.triton.symmetric import finish_across
 
 __all__ = [
     "add_rms_norm",
     "decode_attention",
     "draw",
+    "finish_across",
     "logit_grads",
     "logprobs",
     "matmul",

@@ -160,8 +160,9 @@ def tree_gemm(
     waiting0 = gl.allocate_shared_memory(gl.float32, [LEVELS, ROWS, BN if LEAVES > 4 else 32], SWIZZLED)
     waiting1 = gl.allocate_shared_memory(gl.float32, [LEVELS, ROWS, BN if LEAVES > 4 else 32], SWIZZLED)
     if LEAVES > 4:  # the last fold has read what waits when the result is staged
-        out0 = waiting0.index(0)._reinterpret(out_desc.dtype, [ROWS, BN], out_desc.layout)
-        out1 = waiting1.index(0)._reinterpret(out_desc.dtype, [ROWS, BN], out_desc.layout)
+        FIT: gl.constexpr = 32 // out_desc.dtype.primitive_bitwidth
+        out0 = waiting0.index(0)._reinterpret(out_desc.dtype, [FIT, ROWS, BN], out_desc.layout).index(0)
+        out1 = waiting1.index(0)._reinterpret(out_desc.dtype, [FIT, ROWS, BN], out_desc.layout).index(0)
     else:
         out0 = gl.allocate_shared_memory(out_desc.dtype, [ROWS, BN], out_desc.layout)
         out1 = gl.allocate_shared_memory(out_desc.dtype, [ROWS, BN], out_desc.layout)

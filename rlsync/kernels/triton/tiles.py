@@ -103,3 +103,16 @@ def block_tile(m: int, n: int, leaves: int, leaf_k: int) -> BlockTile:
     if m <= 16 and leaf_k % 64 == 0:
         return BlockTile(rows, 16, 64, 8, 3, Form.side_by_side)
     return BlockTile(rows, 128 if n >= 2048 else 64, 64, 4, 4, Form.programs)
+
+
+ONE_SHOT_BYTES = {2: 4 << 20, 4: 512 << 10, 8: 256 << 10}
+"""Ranks that share memory -> the largest fp32 root that all of them read whole; a larger one is cut in slices.
+
+From the bytes that a link carries (one shot reads 4 (n - 1) an element, two 6 (n - 1) / n) and the few microseconds
+of one exchange more.
+"""
+
+
+def element_tile(elements: int, blocks: int) -> int:
+    """Elements that a block of the all-reduce moves at a time: many once they keep all blocks busy."""
+    return 8192 if elements >= 8192 * blocks else 2048

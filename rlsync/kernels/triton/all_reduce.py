@@ -1,0 +1,128 @@
+"""The tree across ranks through peer memory: out = round(tree of the ranks' roots + bias), a kernel launch a call.
+
+A rank's buffer (symmetric.py) holds flags, two slots of roots for `one_shot`, and parts and results for `two_shot`.
+Every rank launches the same kernels in the same order, in one stream, always with BLOCKS blocks; block b of a rank
+waits for block b of the others alone, and reads only what those wrote.
+
+Why no buffer is overwritten while a peer still reads it, whatever the mix of kernels and sizes: a block's flag value is
+the number of exchanges that it has been through, which all blocks of a rank share between kernels. A peer in exchange e
+is in the kernel of e, and so has ended all earlier kernels.
+- A slot is written before exchange e and read after it, until that kernel ends. Slots alternate with e, so the next
+  write comes before exchange e + 2 at the earliest, when this rank has passed e + 1: the peers' reads have ended.
+- Parts are read between the two exchanges of a `two_shot`: who has passed the second may write them again.
+- Results are read after the second, until the kernel ends, and written next after an exchange of a later kernel.
+Flags only grow, live in device memory and need no reset: a replayed CUDA graph goes on where the last call ended.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+BLOCKS = tl.constexpr(64)
+"""Few enough to be resident together on every GPU with fast links to peers, one a multiprocessor."""
+FLAG_BYTES = tl.constexpr(8)
+
+
+@triton.jit
+def _exchange(peers, epoch, RANK: tl.constexpr, RANKS: tl.constexpr):
+    """Tell block b of every rank that this one has come to exchange `epoch`, wait until they all have."""
+    ranks = tl.arange(0, RANKS)
+    row = tl.program_id(0) * RANKS
+    tl.debug_barrier()  # what the other threads have written and read comes before the release
+    theirs = tl.load(peers + ranks) + (row + RANK) * FLAG_BYTES
+    value = epoch + tl.zeros([RANKS], tl.int64)
+    tl.atomic_xchg(theirs.to(tl.pointer_type(tl.int64)), value, sem="release", scope="sys")
+    ours = (tl.load(peers + RANK) + (row + ranks) * FLAG_BYTES).to(tl.pointer_type(tl.int64))
+    zero = tl.zeros([RANKS], tl.int64)
+    while tl.min(tl.atomic_add(ours, zero, sem="acquire", scope="sys"), 0) < epoch:
+        pass
+    tl.debug_barrier()  # what the other threads read comes after the acquire
+
+
+@triton.jit
+def _epoch(peers, RANK: tl.constexpr, RANKS: tl.constexpr):
+    """Exchanges that this block has been through: what it last told itself."""
+    flag = tl.load(peers + RANK) + (tl.program_id(0) * RANKS + RANK) * FLAG_BYTES
+    return tl.load(flag.to(tl.pointer_type(tl.int64)))
+
+
+@triton.jit
+def _at(peers, peer, offset, DTYPE: tl.constexpr):
+    """Pointer to byte `offset`, a multiple of 16, of a rank's buffer."""
+    return tl.multiple_of((tl.load(peers + peer) + offset).to(tl.pointer_type(DTYPE)), 16)
+
+
+@triton.jit
+def _tree(root, peers, offset, at, mask, FIRST: tl.constexpr, COUNT: tl.constexpr, RANK: tl.constexpr):
+    """Tree of ranks FIRST .. FIRST + COUNT - 1; this rank's own root needs no detour."""
+    if COUNT > 1:
+        left = _tree(root, peers, offset, at, mask, FIRST, COUNT // 2, RANK)
+        right = _tree(root, peers, offset, at, mask, FIRST + COUNT // 2, COUNT // 2, RANK)
+        return left + right
+    elif FIRST == RANK:
+        return tl.load(root + at, mask=mask, other=0.0)
+    else:
+        return tl.load(_at(peers, FIRST, offset, tl.float32) + at, mask=mask, other=0.0, cache_modifier=".cg")
+
+
+@triton.jit
+def _finished(root, peers, bias, offset, at, mask, n, DTYPE: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr,
+              HAS_BIAS: tl.constexpr):  # fmt: skip
+    total = _tree(root, peers, offset, at, mask, 0, RANKS, RANK)
+    if HAS_BIAS:
+        total += tl.load(bias + at % n, mask=mask, other=0.0).to(tl.float32)
+    return total.to(DTYPE)
+
+
+@triton.jit
+def one_shot(
+    root, peers, bias, out, size, n, slots, slot_bytes,
+    RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
+):  # fmt: skip
+    """Every rank reads all roots. root, out [M, N], size = M N; peers [RANKS]: addresses of the ranks' buffers."""
+    epoch = _epoch(peers, RANK, RANKS) + 1
+    slot = slots + epoch % 2 * slot_bytes
+    first = tl.program_id(0) * TILE
+    for start in range(first, size, BLOCKS * TILE):
+        at = start + tl.arange(0, TILE)
+        value = tl.load(root + at, mask=at < size)
+        tl.store(_at(peers, RANK, slot, tl.float32) + at, value, mask=at < size)
+    _exchange(peers, epoch, RANK, RANKS)
+    for start in range(first, size, BLOCKS * TILE):
+        at = start + tl.arange(0, TILE)
+        y = _finished(root, peers, bias, slot, at, at < size, n, out.dtype.element_ty, RANK, RANKS, HAS_BIAS)
+        tl.store(out + at, y, mask=at < size)
+
+
+@triton.jit
+def two_shot(
+    root, peers, bias, out, size, n, parts, results,
+    RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
+):  # fmt: skip
+    """A rank finishes a slice of the elements for all: `share` tiles, of which block b takes every BLOCKS-th."""
+    DTYPE: tl.constexpr = out.dtype.element_ty
+    epoch = _epoch(peers, RANK, RANKS) + 1
+    block = tl.program_id(0)
+    share = tl.cdiv(tl.cdiv(size, TILE), RANKS)
+    for step in tl.static_range(1, RANKS):  # each rank starts at another, which spreads the load on the links
+        peer = (RANK + step) % RANKS
+        for tile in range(block, share, BLOCKS):
+            at = (peer * share + tile) * TILE + tl.arange(0, TILE)
+            value = tl.load(root + at, mask=at < size)
+            tl.store(_at(peers, RANK, parts, tl.float32) + at, value, mask=at < size)
+    _exchange(peers, epoch, RANK, RANKS)
+    for tile in range(block, share, BLOCKS):
+        within = tile * TILE + tl.arange(0, TILE)
+        at = RANK * share * TILE + within
+        y = _finished(root, peers, bias, parts, at, at < size, n, DTYPE, RANK, RANKS, HAS_BIAS)
+        tl.store(out + at, y, mask=at < size)
+        tl.store(_at(peers, RANK, results, DTYPE) + within, y, mask=at < size)
+    _exchange(peers, epoch + 1, RANK, RANKS)
+    for step in tl.static_range(1, RANKS):
+        peer = (RANK + step) % RANKS
+        for tile in range(block, share, BLOCKS):
+            within = tile * TILE + tl.arange(0, TILE)
+            at = peer * share * TILE + within
+            y = tl.load(_at(peers, peer, results, DTYPE) + within, mask=at < size, cache_modifier=".cg")
+            tl.store(out + at, y, mask=at < size)

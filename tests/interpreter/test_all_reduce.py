@@ -1,0 +1,61 @@
+"""The all-reduce's kernels, a rank after the other: buffers of the host, and flags that say that all have come."""
+
+import pytest
+import torch
+import triton.language as tl
+
+from rlsync.kernels import order
+from rlsync.kernels.triton import all_reduce
+from rlsync.kernels.triton.all_reduce import one_shot, two_shot
+
+BLOCKS = 3
+FLAGS, ROOM = BLOCKS * 8, 1 << 14
+OFFSETS = (8 * FLAGS, 8 * FLAGS + ROOM)
+
+
+@pytest.fixture(autouse=True)
+def _few_blocks(monkeypatch):
+    monkeypatch.setattr(all_reduce, "BLOCKS", tl.constexpr(BLOCKS))
+
+
+def _arrive(buffers, rank):
+    """Every rank is far ahead, this one at exchange 6."""
+    for buffer in buffers:
+        buffer[:FLAGS] = 1 << 40
+        buffer[rank : len(buffers) * BLOCKS : len(buffers)] = 6
+
+
+def _run(kernel, roots, bias, dtype, offsets):
+    ranks, m, n = roots.shape
+    buffers = torch.zeros(ranks, (8 * FLAGS + 4 * ROOM) // 8, dtype=torch.int64)
+    peers = torch.tensor([buffer.data_ptr() for buffer in buffers])
+    outs = torch.zeros(ranks, m, n, dtype=dtype)
+    for buffer, root in zip(buffers, roots, strict=True):  # parts, or both slots
+        for at in OFFSETS if kernel is one_shot else OFFSETS[:1]:
+            buffer.view(torch.float32)[at // 4 : at // 4 + m * n] = root.flatten()
+    for _ in range(2):  # the first time fills the results of two_shot
+        for rank in range(ranks):
+            _arrive(buffers, rank)
+            kernel[(BLOCKS,)](
+                roots[rank].contiguous(), peers, outs if bias is None else bias, outs[rank], m * n, n, *offsets,
+                RANK=rank, RANKS=ranks, TILE=64, HAS_BIAS=bias is not None,
+            )  # fmt: skip
+    return outs
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+@pytest.mark.parametrize(("m", "n"), [(1, 40), (5, 60)])
+@pytest.mark.parametrize(("kernel", "offsets"), [(one_shot, (OFFSETS[0], ROOM)), (two_shot, OFFSETS)])
+def test_every_rank_gets_the_bits_of_the_tree(kernel, offsets, m, n, ranks):
+    g = torch.Generator().manual_seed(ranks)
+    roots = torch.randn(ranks, m, n, generator=g)
+    roots *= torch.exp2(torch.randint(-40, 41, roots.shape, generator=g).float())
+    for bias in (None, torch.randn(n, generator=g)):
+        expected = order.finish(order.tree_sum(roots), bias, torch.float32)
+        assert all(torch.equal(out, expected) for out in _run(kernel, roots, bias, torch.float32, offsets))
+
+
+def test_control_another_order_of_ranks_differs():
+    roots = torch.randn(4, 5, 60, generator=torch.Generator().manual_seed(0))
+    out = _run(one_shot, roots, None, torch.float32, (OFFSETS[0], ROOM))[0]
+    assert not torch.equal(out, order.tree_sum(roots[[0, 2, 1, 3]]))
