@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch.distributed.device_mesh import init_device_mesh
 
 from rlsync.checkpoint.export import export_adapters, export_model
@@ -18,7 +17,8 @@ from rlsync.trainer.sharded_critic import ShardedCritic
 from rlsync.trainer.step import StepRunner
 from rlsync.types import MinibatchSize, Pack, ParamSpec, StepStats, TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
-from rlsync.weight_sync.transport import Address, Channel, own_host
+from rlsync.weight_sync.sender import WeightSender
+from rlsync.weight_sync.transport import Address, own_host
 
 
 class TrainerWorker:
@@ -47,8 +47,7 @@ class TrainerWorker:
             self._critic = ShardedCritic(config, config.critic.path or model_path, mesh)
             self._critic_runner = CriticRunner(config, self._critic)
         self._version = 0
-        self._channel: Channel | None = None
-        self._plan: SyncPlan | None = None
+        self._sender = WeightSender(self._policy)
 
     def specs(self) -> list[ParamSpec]:
         return self._policy.specs()
@@ -56,31 +55,15 @@ class TrainerWorker:
     def open_channel(self, receivers: int) -> Address:
         """Open this rank's weight channel; the receivers connect to the returned address."""
         host = "127.0.0.1" if self._config.cluster.address is None else own_host()
-        self._channel = Channel(rank=0, world=1 + receivers, host=host, device=self._policy.device)
-        return self._channel.address
+        return self._sender.open_channel(host, receivers)
 
     def connect(self, plan: SyncPlan) -> None:
         """Wait until every receiver has joined this rank's channel, if it has one."""
-        self._plan = plan
-        if self._channel is not None:
-            self._channel.connect()
+        self._sender.connect(plan)
 
     def send_weights(self) -> list[TensorDigest]:
-        """Gather one bucket of tensors after the other and send it, from ranks that have a channel (collective).
-
-        Returns:
-            digests of this rank's rows.
-        """
-        assert self._plan is not None
-        images = {name: local for name, local, _, _ in self._policy.local_images()}
-        for bucket in self._plan.buckets:
-            own = torch.cat([images[spec.name].reshape(-1) for spec in bucket])
-            own = F.pad(own, (0, self._plan.message_elements(bucket) - own.numel()))
-            everyone = own.new_empty(self._plan.ranks * own.numel())
-            dist.all_gather_into_tensor(everyone, own)
-            if self._channel is not None:
-                self._channel.send(everyone)
-        return self._policy.digests()
+        """Send the weights to the rollout workers (collective); returns digests of this rank's rows."""
+        return self._sender.send()
 
     def reference_kl(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
         """KL to the reference at each token, [T] float64 by sequence id (collective)."""

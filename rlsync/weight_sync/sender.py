@@ -1,0 +1,59 @@
+"""Trainer side of the weight sync."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from rlsync.types import TensorDigest
+from rlsync.weight_sync.plan import SyncPlan
+from rlsync.weight_sync.transport import Address, Channel
+
+
+class Weights(Protocol):
+    """The rows of each tensor that a rank holds, as trainer/sharded.py has them."""
+
+    device: torch.device
+
+    def local_images(self) -> Iterator[tuple[str, torch.Tensor, int, int]]: ...
+
+    def digests(self) -> list[TensorDigest]: ...
+
+
+class WeightSender:
+    """One rank. All ranks gather a bucket of tensors after the other; those with a channel pass it on to the rollout
+    workers that they feed, so that no rank ever holds the whole model.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._channel: Channel | None = None
+        self._plan: SyncPlan | None = None
+
+    def open_channel(self, host: str, receivers: int) -> Address:
+        """Open this rank's channel; the receivers connect to the returned address, which they reach as `host`."""
+        self._channel = Channel(rank=0, world=1 + receivers, host=host, device=self._weights.device)
+        return self._channel.address
+
+    def connect(self, plan: SyncPlan) -> None:
+        """Wait until every receiver has joined this rank's channel, if it has one."""
+        self._plan = plan
+        if self._channel is not None:
+            self._channel.connect()
+
+    def send(self) -> list[TensorDigest]:
+        """Send all tensors (collective); returns digests of this rank's rows."""
+        assert self._plan is not None
+        images = {name: local for name, local, _, _ in self._weights.local_images()}
+        for bucket in self._plan.buckets:
+            own = torch.cat([images[spec.name].reshape(-1) for spec in bucket])
+            own = F.pad(own, (0, self._plan.message_elements(bucket) - own.numel()))
+            everyone = own.new_empty(self._plan.ranks * own.numel())
+            dist.all_gather_into_tensor(everyone, own)
+            if self._channel is not None:
+                self._channel.send(everyone)
+        return self._weights.digests()
