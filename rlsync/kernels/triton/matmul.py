@@ -19,8 +19,8 @@ from rlsync.kernels.triton.tiles import (
     persistent_tile,
 )
 
-_PERSISTENT_ROWS = 128
-"""Fewer rows leave the persistent kernel's tile empty."""
+_PERSISTENT_ROWS = 65
+"""With fewer, one warp group of the persistent kernel has nothing to do."""
 _COMBINE_BLOCK = 512
 _GROUP = 8
 _GL_TYPES = {torch.bfloat16: gl.bfloat16, torch.float32: gl.float32}
