@@ -11,13 +11,13 @@ from typing import Any
 import psutil
 import ray
 import torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rlsync.cluster.actors import RewardModelActor, RolloutActor, TrainerActor
+from rlsync.cluster.actors import RewardModelActor
 from rlsync.cluster.calls import Member, gather, stream
 from rlsync.cluster.children import end_processes, remove
-from rlsync.cluster.env import rollout_variables, trainer_variables
-from rlsync.cluster.gpus import Place, colocated, engine_places, feeders, gpus_of_a_rank, gpus_of_an_engine
+from rlsync.cluster.env import trainer_variables
+from rlsync.cluster.gpus import feeders
+from rlsync.cluster.launch import make_engines, make_trainers
 from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
@@ -65,8 +65,8 @@ class Cluster:
     def _start(self, model_path: str, ranks: int, rewards: Sequence[ModelReward]) -> None:
         config = self._config
         cluster = config.cluster
-        self.trainers, places = self._make_trainers(ranks)
-        self.engines = self._make_engines(places)
+        self.trainers, places = make_trainers(config, ranks)
+        self.engines = make_engines(config, places, trainers=ranks > 0)
         self.reward_models = self._make_reward_models(rewards)
         self._remember_pids()
         starts = []
@@ -92,40 +92,6 @@ class Cluster:
         host = "127.0.0.1" if self._config.cluster.address is None else host
         (port,) = gather([(first, first.handle.free_port.remote())], stage="start-up", timeout_s=60)
         return Address(host=host, port=port)
-
-    def _make_trainers(self, ranks: int) -> tuple[list[Member], list[Place]]:
-        """The trainer actors, by node and GPU, and the places of engines on their GPUs, if they share them."""
-        config = self._config
-        options = ray.remote(TrainerActor).options(
-            num_cpus=config.cluster.trainer_cpus,
-            num_gpus=gpus_of_a_rank(config),
-            max_restarts=0,
-            runtime_env={"env_vars": trainer_variables(config)},
-        )
-        actors = [options.remote() for _ in range(ranks)]
-        if not colocated(config, trainers=ranks > 0):
-            return [Member(f"trainer rank {i}", actor) for i, actor in enumerate(actors)], []
-        asked = [(Member("trainer", actor), actor.place.remote()) for actor in actors]
-        found = gather(asked, stage="start-up", timeout_s=config.cluster.startup_timeout_s)
-        order = sorted(range(ranks), key=lambda i: found[i].order)
-        places = engine_places([found[i] for i in order], config.rollout.engines, config.rollout.tp)
-        return [Member(f"trainer rank {rank}", actors[i]) for rank, i in enumerate(order)], places
-
-    def _make_engines(self, places: list[Place]) -> list[Member]:
-        """`places`: of engines that share GPUs with trainer ranks."""
-        config = self._config
-        options = ray.remote(RolloutActor).options(
-            num_cpus=config.cluster.rollout_cpus * config.rollout.tp,
-            num_gpus=gpus_of_an_engine(config, trainers=bool(self.trainers)),
-            max_restarts=0,
-            runtime_env={"env_vars": rollout_variables(config)},
-        )
-        strategies = [NodeAffinitySchedulingStrategy(place.node, soft=False) for place in places]
-        made = []
-        for i in range(config.rollout.engines):
-            actor = options.options(scheduling_strategy=strategies[i]) if strategies else options
-            made.append(Member(f"rollout engine {i}", actor.remote()))
-        return made
 
     def _make_reward_models(self, rewards: Sequence[ModelReward]) -> list[Member]:
         actor = ray.remote(RewardModelActor)

@@ -34,20 +34,24 @@ def _tile_of(index, tiles_m, tiles_n, GROUP: gl.constexpr):
 
 
 @gluon.jit
-def _produce(x_desc, w_desc, x_smem, w_smem, full, empty, tiles_m, tiles_n, k_steps, GROUP: gl.constexpr):
+def _produce(x_desc, w_desc, x_smem, w_smem, full, empty, m, tiles_m, tiles_n, k_steps, GROUP: gl.constexpr):
     STAGES: gl.constexpr = w_smem.shape[0]
     BK: gl.constexpr = w_smem.shape[2]
     BN: gl.constexpr = w_smem.shape[1]
     step = 0
     for tile in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
         row, column = _tile_of(tile, tiles_m, tiles_n, GROUP)
+        upper = row * 2 * ROWS
+        lower = upper + ROWS
+        if lower >= m:  # nobody keeps these results, and rows that do not exist are slow to load
+            lower = upper
         for k in range(k_steps):
             stage = step % STAGES
             mbarrier.wait(empty.index(stage), step // STAGES & 1 ^ 1)
             ready = full.index(stage)
             mbarrier.expect(ready, x_desc.block_type.nbytes * 2 + w_desc.block_type.nbytes)
-            tma.async_copy_global_to_shared(x_desc, [row * 2 * ROWS, k * BK], ready, x_smem.index(stage * 2))
-            tma.async_copy_global_to_shared(x_desc, [row * 2 * ROWS + ROWS, k * BK], ready, x_smem.index(stage * 2 + 1))
+            tma.async_copy_global_to_shared(x_desc, [upper, k * BK], ready, x_smem.index(stage * 2))
+            tma.async_copy_global_to_shared(x_desc, [lower, k * BK], ready, x_smem.index(stage * 2 + 1))
             tma.async_copy_global_to_shared(w_desc, [column * BN, k * BK], ready, w_smem.index(stage))
             step += 1
 
@@ -178,7 +182,7 @@ def tree_gemm(
                 x_smem, w_smem, waiting1, out1, full, empty, out_desc, bias, tiles_m, tiles_n, n, leaf_steps, quads,
                 1, LEAVES, GROUP, HAS_BIAS,
             )),
-            (_produce, (x_desc, w_desc, x_smem, w_smem, full, empty, tiles_m, tiles_n, leaf_steps * LEAVES, GROUP)),
+            (_produce, (x_desc, w_desc, x_smem, w_smem, full, empty, m, tiles_m, tiles_n, leaf_steps * LEAVES, GROUP)),
         ],
         [4, 1],
         [232, 40],

@@ -94,6 +94,13 @@ def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool)
 def block_tile(m: int, n: int, leaves: int, leaf_k: int) -> BlockTile:
     """Tile for few rows, odd shapes or another GPU."""
     rows = 16 if m <= 16 else 64
+    if leaves > 1 and n >= 4096:  # enough columns for one program to have all leaves
+        if m <= 16 and leaves == 2 and leaf_k % 128 == 0:
+            return BlockTile(16, 32, 128, 4, 6, Form.in_turn)
+        if 16 < m <= 32 and leaf_k % 128 == 0:
+            return BlockTile(32, 32, 128, 4, 6, Form.in_turn)
+        if m > 32 and leaf_k % 256 == 0:
+            return BlockTile(64, 32, 256, 4, 3, Form.in_turn)
     if leaves <= 2 and n >= 16384:
         return BlockTile(rows, 64, 128, 4, 4, Form.programs)
     if leaves <= 2:
@@ -102,14 +109,16 @@ def block_tile(m: int, n: int, leaves: int, leaf_k: int) -> BlockTile:
         return BlockTile(rows, 32 if n > 2048 else 16, 128, 4, 6 if n > 2048 else 5, Form.programs)
     if m <= 16 and leaf_k % 64 == 0:
         return BlockTile(rows, 16, 64, 8, 3, Form.side_by_side)
+    if leaves == 8 and 1024 < n < 4096 and leaf_k in (64, 128, 192, 256):
+        return BlockTile(rows, 16, 64, 8, 3, Form.side_by_side)
     return BlockTile(rows, 128 if n >= 2048 else 64, 64, 4, 4, Form.programs)
 
 
-ONE_SHOT_BYTES = {2: 4 << 20, 4: 512 << 10, 8: 256 << 10}
+ONE_SHOT_BYTES = {2: 1 << 20, 4: 512 << 10, 8: 256 << 10}
 """Ranks that share memory -> the largest fp32 root that all of them read whole; a larger one is cut in slices.
 
-From the bytes that a link carries (one shot reads 4 (n - 1) an element, two 6 (n - 1) / n) and the few microseconds
-of one exchange more.
+Measured for two; for more from the bytes that a link carries (one shot reads 4 (n - 1) an element, two 6 (n - 1) / n)
+and the few microseconds of one exchange more.
 """
 
 

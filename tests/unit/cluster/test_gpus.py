@@ -1,10 +1,14 @@
 """Which GPUs engines get, and which rank feeds which worker."""
 
+import os
 from typing import Any
 
 import pytest
+import ray
 
+from rlsync.cluster.env import driver_variables
 from rlsync.cluster.gpus import Place, engine_places, feeders, gpus_of_engines, gpus_of_trainers
+from rlsync.cluster.launch import make_engines, make_trainers
 from rlsync.config.compose import compose_train
 from rlsync.errors import ConfigError
 
@@ -48,3 +52,39 @@ def test_an_evaluation_has_no_ranks_to_share_with():
 def test_too_many_workers_for_the_ranks_are_refused():
     with pytest.raises(ConfigError, match=r"placement=colocated.*rollout\.engines=5.*trainer\.ranks=8.*separate"):
         _config(**{"rollout.engines": 5})
+
+
+@pytest.fixture
+def four_gpus():
+    """Ray with the GPUs of a larger machine; nothing uses them."""
+    driver = driver_variables()
+    before = {name: os.environ.get(name) for name in driver}
+    os.environ.update(driver)
+    ray.init(num_cpus=8, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def test_actors_go_where_they_belong(four_gpus):
+    config = _config(**{"trainer.ranks": 4, "rollout.engines": 2})
+    trainers, places = make_trainers(config, 4)
+    engines = make_engines(config, places, trainers=True)
+    found = ray.get([member.handle.place.remote() for member in trainers])
+    assert [place.gpus for place in found] == [("0",), ("1",), ("2",), ("3",)]
+    assert [place.gpus for place in places] == [("0", "1"), ("2", "3")]
+    assert {place.node for place in ray.get([m.handle.place.remote() for m in engines])} == {found[0].node}
+    for member in (*trainers, *engines):
+        ray.kill(member.handle)
+
+
+def test_separate_actors_share_no_gpu(four_gpus):
+    config = _config(**{"trainer.ranks": 2, "rollout.engines": 1, "cluster.placement": "separate"})
+    trainers, places = make_trainers(config, 2)
+    engines = make_engines(config, places, trainers=True)
+    found = ray.get([member.handle.place.remote() for member in (*trainers, *engines)])
+    assert sorted(gpu for place in found for gpu in place.gpus) == ["0", "1", "2", "3"]
+    assert not places
+    for member in (*trainers, *engines):
+        ray.kill(member.handle)
