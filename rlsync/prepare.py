@@ -85,8 +85,8 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     training = source.problems(Split.train, wanted, config.seed) if trains else []
     drawn = [_draw(config, name, source) for name in config.eval.chosen if config.eval.problems]
     model_path = model_folder(config, source, say)
-    if trains and config.critic.path:
-        check_critic(config, model_path)
+    if trains:
+        check_companions(config, model_path)
     tokenizer = load_tokenizer(model_path)
     codec = TextCodec(tokenizer, config.data, environment=config.environment)
     if trains:
@@ -149,17 +149,26 @@ def check_model(config: TrainConfig) -> None:
     _check_leaves(model, config)
 
 
-def check_critic(config: TrainConfig, model_path: str) -> None:
-    """Raises ConfigError if critic.path cannot be loaded, made exact, or given the policy's tokens."""
-    path, mode = config.critic.path, config.kernels.mode
-    critic, policy = load_critic_config(path, mode), load_config(model_path, mode)
-    if critic.vocab_size != policy.vocab_size:
+def check_companions(config: TrainConfig, model_path: str) -> None:
+    """Raises ConfigError if a critic or a reference cannot be loaded, made exact, or given the policy's tokens."""
+    mode = config.kernels.mode
+    if config.critic.path:
+        critic = load_critic_config(config.critic.path, mode)
+        _check_companion(config, model_path, f"critic.path={config.critic.path}", critic)
+    if config.algorithm.kl_model:
+        reference = load_config(config.algorithm.kl_model, mode, field="algorithm.kl_model")
+        _check_companion(config, model_path, f"algorithm.kl_model={config.algorithm.kl_model}", reference)
+
+
+def _check_companion(config: TrainConfig, model_path: str, name: str, companion: PreTrainedConfig) -> None:
+    policy = load_config(model_path, config.kernels.mode)
+    if companion.vocab_size != policy.vocab_size:
         raise ConfigError(
-            f"critic.path={path}: its vocabulary has {critic.vocab_size} tokens and the policy's {policy.vocab_size}, "
-            "and it reads the policy's tokens. Take a critic of the same tokenizer."
+            f"{name}: its vocabulary has {companion.vocab_size} tokens and the policy's {policy.vocab_size}, and it "
+            "reads the policy's tokens. Take a model of the same tokenizer."
         )
-    if mode is KernelMode.invariant:
-        _check_leaves(critic, config)
+    if config.kernels.mode is KernelMode.invariant:
+        _check_leaves(companion, config)
 
 
 def _check_leaves(model: PreTrainedConfig, config: TrainConfig) -> None:

@@ -84,7 +84,9 @@ class AlgorithmConfig:
     weighted by min(trainer's / rollout's probability, tis_cap), both at the sampler's weights; 0 = off. Native kernels
     only: exact ones have nothing to correct."""
     kl_coef: float = 0.0
-    """Weight of the KL to the initial policy; 0 = no reference model is held."""
+    """Weight of the KL to the reference; 0 = no reference model is held."""
+    kl_model: str = ""
+    """The reference: folder or hub id of a causal LM of the policy's tokenizer. Empty = the policy's initial model."""
     kl: KlKind = KlKind.k3
     kl_in: KlPlace = KlPlace.loss
     entropy_coef: float = 0.0
@@ -198,6 +200,11 @@ class AlgorithmConfig:
     def _check_kl(self) -> None:
         if self.kl_coef < 0:
             raise ConfigError(f"algorithm.kl_coef={self.kl_coef}: must not be negative")
+        if self.kl_model and not self.kl_coef:
+            raise ConfigError(
+                f"algorithm.kl_model={self.kl_model} has no effect with algorithm.kl_coef=0: give a weight, or leave "
+                "it out"
+            )
         if self.kl_coef and self.kl is KlKind.k1 and self.kl_in is KlPlace.loss:
             raise ConfigError(
                 "algorithm.kl=k1 with algorithm.kl_in=loss: its gradient is 0 on average, so it would hold the policy "

@@ -40,7 +40,8 @@ class TrainerWorker:
         )  # collective
         mesh = init_device_mesh(device.value, (ranks,))
         self._policy = Sharded(config, model_path, mesh, trainable=True)
-        reference = Sharded(config, model_path, mesh, trainable=False) if config.algorithm.kl_coef else None
+        kl_model = config.algorithm.kl_model or model_path
+        reference = Sharded(config, kl_model, mesh, trainable=False) if config.algorithm.kl_coef else None
         self._runner = StepRunner(config, self._policy, reference)
         self._critic: ShardedCritic | None = None
         if config.algorithm.has_critic:

@@ -11,12 +11,10 @@ from collections.abc import Iterable
 import torch
 
 from rlsync.errors import DivergenceError
+from rlsync.kernels.keyed_sum import keyed_sum
 from rlsync.types import TensorDigest
 
 _MODULUS = 1 << 64
-_PIECE = 1 << 24
-"""Elements digested at a time: their keys take eight bytes each."""
-_GOLDEN = 0x9E3779B97F4A7C15 - _MODULUS  # 2^64 / golden ratio, as a signed 64-bit integer
 
 
 def digest_part(name: str, part: torch.Tensor, *, row: int, column: int, columns: int) -> TensorDigest:
@@ -29,21 +27,10 @@ def digest_part(name: str, part: torch.Tensor, *, row: int, column: int, columns
     """
     part = part.detach().reshape(part.shape[0], columns if part.ndim == 1 else part.shape[1])
     bits = part.contiguous().view(torch.int16 if part.dtype == torch.bfloat16 else torch.int32)
-    rows = max(1, _PIECE // max(1, part.shape[1]))
-    pieces = range(0, len(bits), rows)
-    value = sum(_keyed_sum(bits[b : b + rows], row + b, column, columns) for b in pieces) % _MODULUS
+    value = keyed_sum(bits, row, column, columns)
     return TensorDigest(
         name=name, rows=(row, row + part.shape[0]), columns=(column, column + part.shape[1]), value=value
     )
-
-
-def _keyed_sum(bits: torch.Tensor, row: int, column: int, columns: int) -> int:
-    """Sum of the bits [r, c], each times a key of its place, modulo 2^64."""
-    index = (torch.arange(row, row + bits.shape[0], device=bits.device) * columns)[:, None]
-    index = index + torch.arange(column, column + bits.shape[1], device=bits.device)
-    key = index * _GOLDEN
-    key = (key ^ (key >> 29)) | 1
-    return int((bits.to(torch.int64) * key).sum())
 
 
 def combine(parts: Iterable[TensorDigest]) -> dict[str, int]:

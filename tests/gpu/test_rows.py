@@ -6,6 +6,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from rlsync.kernels import ops
 from rlsync.kernels.rope import RopeSpec, rope_table
+from rlsync.weight_sync.digest import digest_part
 
 
 def _rows(t, w, dtype, seed=0):
@@ -84,3 +85,14 @@ def test_draws_follow_the_distribution_and_repeat():
     assert not torch.equal(drawn, ops.draw(rows, seeds, positions + 1))
     share = torch.bincount(drawn, minlength=16) / 20000
     assert (share - row[0].exp()).abs().max() < 0.02
+
+
+def test_a_digest_is_the_cpus():
+    weights = _rows(300, 4100, torch.bfloat16)
+    for part in (weights, weights[3:17, 5:1000], weights[:, 0], weights.float()):
+        place = {"row": 1 << 20, "column": 3, "columns": 1 if part.ndim == 1 else 5000}
+        digest = digest_part("w", part, **place)
+        assert digest == digest_part("w", part.cpu(), **place)
+        other = part.clone()
+        other[-1] = -other[-1]
+        assert digest != digest_part("w", other, **place)

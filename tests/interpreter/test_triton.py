@@ -10,6 +10,7 @@ import torch
 from rlsync.kernels import cpu, ops
 from rlsync.kernels import triton as gpu
 from rlsync.kernels.cpu.attention_backward import segment_backward
+from rlsync.kernels.keyed_sum import keyed_sum
 from rlsync.kernels.order import tree_sum
 from rlsync.kernels.triton import attend, attention_backward
 from rlsync.kernels.triton.gemm import combine
@@ -165,3 +166,13 @@ def test_rope_strides_and_the_cache():
     assert torch.equal(normed, gpu.rms_norm(total, _random(48), 1e-6)[0])
     gate, up = qkv.chunk(2, -1)
     assert torch.equal(gpu.silu_and_mul(gate, up), gpu.silu_and_mul(gate.contiguous(), up.contiguous()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "dtype"), [(5, 700, torch.int16), (9, 1, torch.int32), (3, 5000, torch.int16)]
+)
+def test_a_keyed_sum_is_the_cpus(rows, width, dtype):
+    bits = torch.randint(-(2**15), 2**15, (rows, 2 * width), dtype=dtype)[:, :width]
+    found = gpu.keyed_sum(bits, 7, 11, 6000)
+    assert found == keyed_sum(bits, 7, 11, 6000)
+    assert found != gpu.keyed_sum(bits, 7, 12, 6000)

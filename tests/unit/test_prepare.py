@@ -109,3 +109,15 @@ def test_a_critic_that_cannot_go_with_the_policy_is_named_at_the_start(tmp_path:
             prepared(*ppo, f"critic.path={path}")
     with pytest.raises(ConfigError, match=r"critic\.path=/nowhere: no config\.json"):
         prepared(*ppo, "critic.path=/nowhere")
+
+
+def test_a_reference_that_cannot_read_the_policys_tokens_is_named_at_the_start(tmp_path: Path) -> None:
+    _model(tmp_path / "model", "CausalLM", vocab_size=60)
+    kl = ("algorithm.kl_coef=0.1", "trainer.steps=2")
+    good = _model(tmp_path / "good", "CausalLM", vocab_size=60)
+    assert prepared(*kl, f"algorithm.kl_model={good}")[0].training
+    other = _model(tmp_path / "other", "CausalLM", vocab_size=61)
+    with pytest.raises(ConfigError, match=r"kl_model=.*vocabulary has 61 tokens and the policy's 60"):
+        prepared(*kl, f"algorithm.kl_model={other}")
+    with pytest.raises(ConfigError, match=r"algorithm\.kl_model=/nowhere: no config\.json"):
+        prepared(*kl, "algorithm.kl_model=/nowhere")

@@ -54,7 +54,7 @@ def test_too_many_workers_for_the_ranks_are_refused():
         _config(**{"rollout.engines": 5})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def four_gpus():
     """Ray with the GPUs of a larger machine; nothing uses them."""
     driver = driver_variables()

@@ -77,6 +77,7 @@ def test_mistakes_are_named(override, message):
     ("overrides", "message"),
     [
         (["algorithm.kl=k1", "algorithm.kl_coef=0.1"], r"kl=k1.*kl_in=loss.*k2 or kl=k3"),
+        (["algorithm.kl_model=x"], r"kl_model=x.*kl_coef=0"),
         (["algorithm=gspo", "algorithm.dual_clip=3"], r"dual_clip=3.*loss=gspo"),
         (
             ["algorithm=reinforce_pp", "algorithm.dynamic_sampling=true"],

@@ -1,6 +1,7 @@
 """Regex, judge and weighted rewards."""
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -90,6 +91,15 @@ def test_a_bad_reply_costs_one_sample_and_a_judge_that_is_down_ends_the_run(serv
     _Service.failures = 100
     with pytest.raises(RewardError, match=r"failed on all 1 samples.*503"):
         _scorer(kind=RewardKind.judge, judge_url=service, judge_retries=1).score(_problems("a"), ["x"])
+
+
+def test_a_judge_that_nobody_serves_ends_the_run(monkeypatch):
+    monkeypatch.setattr(judge, "_FIRST_PAUSE_S", 0.01)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, not listening: every connection is refused
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        with pytest.raises(RewardError, match=r"failed on all 2 samples.*refused"):
+            _scorer(kind=RewardKind.judge, judge_url=url, judge_retries=1).score(_problems("a", "b"), ["x", "y"])
 
 
 @pytest.mark.parametrize(
