@@ -1,6 +1,7 @@
 """Which kernel and tile serve a shape. Frozen per device: every entry gives the same bits, so this is speed alone.
 
-`tests/gpu/test_gemm.py` proves that of every entry. An unknown device gets the safe entries.
+`tests/gpu/test_gemm.py` proves that of every entry; `benchmarks/tiles.py` finds candidates. An unknown device gets the
+safe entries.
 """
 
 from __future__ import annotations

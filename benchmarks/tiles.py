@@ -1,0 +1,100 @@
+"""Candidates for the tile table (rlsync/kernels/triton/tiles.py): speed beside cuBLAS, and proof of equal bits.
+
+    python benchmarks/tiles.py --rows 16 64 128 --columns 4096 --depth 4096 12288 --leaves 8 2 1 --json FILE.json
+
+Every tile that compiles for a shape is timed as gpu_kernels.py times, and its result compared with that of the table's
+own entry: a tile with other bits is an error. The table is then edited by hand, from the best of each line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from gpu_kernels import random, seconds
+from triton.runtime.errors import OutOfResources
+
+from rlsync.kernels.triton import matmul
+from rlsync.kernels.triton.matmul import blockwise, persistent
+from rlsync.kernels.triton.tiles import BlockTile, Form, PersistentTile
+
+_CACHE_BYTES = 300e6
+"""More than the L2 cache holds."""
+_PIPELINES = ((64, 4), (64, 6), (128, 4), (128, 6), (256, 3))
+"""Depths of K, and how many of them are in flight."""
+
+
+@dataclass
+class Timed:
+    rows: int
+    depth: int
+    columns: int
+    leaves: int
+    tile: str
+    share: float
+    """Of cuBLAS's speed."""
+
+
+def candidates(rows: int, leaf_k: int, leaves: int) -> Iterator[BlockTile | PersistentTile]:
+    """Tiles worth a try; those that need more memory than there is fail and are left out."""
+    own = next(r for r in (16, 32, 64) if rows <= r or r == 64)
+    if rows <= 128:
+        for columns, (depth, stages) in itertools.product((16, 32, 64, 128), _PIPELINES):
+            for form in Form:
+                if form is Form.programs or (leaves > 1 and leaf_k % depth == 0):
+                    yield BlockTile(own, columns, depth, 8 if form is Form.side_by_side else 4, stages, form)
+    if rows > 16:
+        for columns, stages in ((32, 9), (64, 6), (128, 5), (256, 3)):
+            if leaf_k % 64 == 0:
+                yield PersistentTile(columns, 64, stages)
+
+
+def sweep(rows: int, depth: int, columns: int, leaves: int) -> list[Timed]:
+    """Best first."""
+    x = random(rows, depth)
+    weights = [random(columns, depth) for _ in range(max(4, math.ceil(_CACHE_BYTES / (2 * depth * columns))))]
+    stock = seconds([lambda w=w: torch.matmul(x, w.t()) for w in weights])
+    expected = matmul(x, weights[0], None, leaves, torch.bfloat16)
+    timed = []
+    for tile in candidates(rows, depth // leaves, leaves):
+        form = blockwise if isinstance(tile, BlockTile) else persistent
+        calls = [partial(form, x, w, None, leaves, torch.bfloat16, tile) for w in weights]
+        try:
+            result = calls[0]()
+        except OutOfResources:
+            continue
+        if not torch.equal(result, expected):
+            raise AssertionError(f"{tile} gives other bits at {rows} x {depth} x {columns}, {leaves} leaves")
+        share = stock / seconds(calls)
+        timed.append(Timed(rows, depth, columns, leaves, str(tile), share))
+    return sorted(timed, key=lambda one: -one.share)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", type=int, default=[1, 16, 32, 64, 96, 128, 256])
+    parser.add_argument("--depth", nargs="+", type=int, default=[4096, 12288])
+    parser.add_argument("--columns", nargs="+", type=int, default=[4096])
+    parser.add_argument("--leaves", nargs="+", type=int, default=[8, 2, 1])
+    parser.add_argument("--best", type=int, default=3, help="tiles to show of each shape")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    results = []
+    for rows, depth, columns, leaves in itertools.product(args.rows, args.depth, args.columns, args.leaves):
+        results += sweep(rows, depth, columns, leaves)[: args.best]
+        for one in results[-args.best :]:
+            print(f"{rows:5} x {depth:6} x {columns:6}, {leaves:2} leaves: {one.share:.2f}  {one.tile}", flush=True)
+    if args.json:
+        found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "best": list(map(asdict, results))}
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
