@@ -52,7 +52,7 @@ def config_for(args: argparse.Namespace) -> TrainConfig:
     )  # fmt: skip
 
 
-def timed(call: Callable[[], object], args: argparse.Namespace) -> list[float]:
+def timed(call: Callable[[], object]) -> list[float]:
     seconds = []
     for _ in range(_TURNS):
         started = time.perf_counter()
@@ -92,7 +92,7 @@ def link_seconds(size: int, args: argparse.Namespace) -> float:
         dist.all_gather_into_tensor(everyone, own)
         torch.cuda.synchronize()
 
-    return min(timed(gather, args))
+    return min(timed(gather))
 
 
 def run_engine(args: argparse.Namespace) -> dict[str, object]:
@@ -106,7 +106,7 @@ def run_engine(args: argparse.Namespace) -> dict[str, object]:
     plan = make_plan(specs, args.ranks, GPU_BUCKET_BYTES if args.device == "cuda" else BUCKET_BYTES)
     engine.connect(plan, [Seat(address=address, rank=1, world=2) for _, address in ranks])
     received = []
-    seconds = timed(lambda: received.append(engine.receive_weights(0, Fault.none)), args)
+    seconds = timed(lambda: received.append(engine.receive_weights(0, Fault.none)))
     sent = combine(part for rank in range(args.ranks) for part in found(args.folder / f"digests{rank}"))
     size = sum(torch.Size(spec.shape).numel() for spec in specs) * 2
     result = {

@@ -150,25 +150,44 @@ def check_model(config: TrainConfig) -> None:
 
 
 def check_companions(config: TrainConfig, model_path: str) -> None:
-    """Raises ConfigError if a critic or a reference cannot be loaded, made exact, or given the policy's tokens."""
+    """Check the critic and the reference, and write their folders into the configuration as every process finds them.
+
+    Raises:
+        ConfigError: one cannot be loaded, made exact, or given the policy's tokens.
+    """
     mode = config.kernels.mode
     if config.critic.path:
+        config.critic.path = _source(config.critic.path)
         critic = load_critic_config(config.critic.path, mode)
-        _check_companion(config, model_path, f"critic.path={config.critic.path}", critic)
+        _check_companion(config, model_path, "critic.path", config.critic.path, critic)
     if config.algorithm.kl_model:
+        config.algorithm.kl_model = _source(config.algorithm.kl_model)
         reference = load_config(config.algorithm.kl_model, mode, field="algorithm.kl_model")
-        _check_companion(config, model_path, f"algorithm.kl_model={config.algorithm.kl_model}", reference)
+        _check_companion(config, model_path, "algorithm.kl_model", config.algorithm.kl_model, reference)
 
 
-def _check_companion(config: TrainConfig, model_path: str, name: str, companion: PreTrainedConfig) -> None:
+def _check_companion(config: TrainConfig, model_path: str, field: str, path: str, companion: PreTrainedConfig) -> None:
+    """A larger vocabulary is fine: models of one tokenizer are padded differently."""
     policy = load_config(model_path, config.kernels.mode)
-    if companion.vocab_size != policy.vocab_size:
+    if companion.vocab_size < policy.vocab_size:
         raise ConfigError(
-            f"{name}: its vocabulary has {companion.vocab_size} tokens and the policy's {policy.vocab_size}, and it "
-            "reads the policy's tokens. Take a model of the same tokenizer."
+            f"{field}={path}: its vocabulary has {companion.vocab_size} tokens and the policy's {policy.vocab_size}, "
+            "and it reads the policy's tokens. Take a model of the same tokenizer."
+        )
+    bare = Path(path).is_dir() and not Path(path, "tokenizer_config.json").is_file()
+    if not bare and load_tokenizer(path).get_vocab() != load_tokenizer(model_path).get_vocab():
+        raise ConfigError(
+            f"{field}={path}: its tokenizer is not the policy's ({model_path}), and it reads the policy's tokens. Take "
+            "a model of the same tokenizer."
         )
     if config.kernels.mode is KernelMode.invariant:
         _check_leaves(companion, config)
+
+
+def _source(path: str) -> str:
+    """A folder by its whole path, as actors may run elsewhere; a hub id as it is."""
+    folder = Path(path).expanduser()
+    return str(folder.resolve()) if folder.exists() else path
 
 
 def _check_leaves(model: PreTrainedConfig, config: TrainConfig) -> None:
@@ -189,8 +208,7 @@ def check_heads(heads: int, kv_heads: int, tp: int) -> None:
 def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str], None]) -> str:
     """The model to start from; the tiny one is made and warm-started on first use."""
     if config.model.source is ModelSource.huggingface:
-        path = Path(config.model.path).expanduser()
-        return str(path.resolve()) if path.exists() else config.model.path
+        return _source(config.model.path)
     tiny = config.model.tiny
     check_heads(tiny.heads, tiny.kv_heads, config.rollout.tp)
     if config.kernels.mode is KernelMode.invariant and config.kernels.row_parallel is RowParallel.tree:

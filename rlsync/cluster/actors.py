@@ -19,7 +19,7 @@ from rlsync.config.run import TrainConfig
 from rlsync.errors import WorkerDiedError
 from rlsync.types import MinibatchSize, Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
-from rlsync.weight_sync.transport import Address, Seat, own_host
+from rlsync.weight_sync.transport import Address, Seat
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from rlsync.rewards.reward_model import ModelScores, RewardModel
     from rlsync.rollout.engine import RolloutEngine
     from rlsync.trainer.worker import TrainerWorker
+
+
+LOOPBACK = "127.0.0.1"
 
 
 class _Actor:
@@ -40,10 +43,12 @@ class _Actor:
         return [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
 
     def place(self) -> Place:
+        """This process's node, and the GPUs that Ray shows it."""
         return Place(node=ray.get_runtime_context().get_node_id(), gpus=visible_gpus())
 
     def host(self) -> str:
-        return own_host()
+        """An address that other nodes of Ray reach."""
+        return ray.util.get_node_ip_address()
 
     def free_port(self) -> int:
         with socket.socket() as probe:
@@ -79,8 +84,8 @@ class TrainerActor(_Actor):
             device=config.cluster.device.value,
         )
 
-    def open_channel(self, receivers: int) -> Address:
-        return self._worker.open_channel(receivers)
+    def open_channel(self, receivers: int, local: bool) -> Address:
+        return self._worker.open_channel(LOOPBACK if local else self.host(), receivers)
 
     def connect(self, plan: SyncPlan) -> None:
         self._worker.connect(plan)

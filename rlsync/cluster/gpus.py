@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from rlsync.errors import ConfigError
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _TRAINER_SHARE = 0.6
 """Of a GPU, for Ray: two ranks never share one, and a small reward model still fits beside a rank."""
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +23,6 @@ class Place:
 
     node: str
     gpus: tuple[str, ...]
-
-    @property
-    def order(self) -> tuple[str, list[tuple[int, str]]]:
-        """Sorts places by node and number of the GPU."""
-        return self.node, [(len(gpu), gpu) for gpu in self.gpus]
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -45,31 +42,44 @@ def colocated(config: TrainConfig, trainers: bool) -> bool:
     return trainers and cluster.device is Device.cuda and cluster.placement is Placement.colocated
 
 
-def gpus_of_trainers(config: TrainConfig, trainers: bool) -> float:
-    """GPUs that Ray reserves for all trainer ranks."""
-    return config.trainer.ranks * gpus_of_a_rank(config) if trainers else 0.0
-
-
-def gpus_of_a_rank(config: TrainConfig) -> float:
+def share_of_a_rank(config: TrainConfig) -> float:
+    """Of a GPU, that Ray reserves for a trainer rank."""
     return _TRAINER_SHARE if config.cluster.device is Device.cuda else 0.0
 
 
-def gpus_of_engines(config: TrainConfig, trainers: bool) -> float:
-    """GPUs that Ray reserves for all engines."""
-    return config.rollout.engines * gpus_of_an_engine(config, trainers)
-
-
-def gpus_of_an_engine(config: TrainConfig, trainers: bool) -> float:
+def gpus_of_an_engine(config: TrainConfig, trainers: bool) -> int:
+    """That Ray reserves for an engine: none where it lives on the ranks'."""
     owns = config.cluster.device is Device.cuda and not colocated(config, trainers)
-    return float(config.rollout.tp) if owns else 0.0
+    return config.rollout.tp if owns else 0
+
+
+def gpus_needed(config: TrainConfig, trainers: bool) -> int:
+    """Whole GPUs of a run: one a rank, those of engines, and those of reward models with no room beside a rank."""
+    ranks = config.trainer.ranks if trainers else 0
+    room = [1 - _TRAINER_SHARE] * ranks
+    more = 0
+    for share in sorted(config.reward.gpu_shares, reverse=True):
+        beside = next((i for i, free in enumerate(room) if free >= share - _TOLERANCE), None)
+        if beside is None:
+            more += math.ceil(share)
+            room.append(math.ceil(share) - share)
+        else:
+            room[beside] -= share
+    return ranks + config.rollout.engines * gpus_of_an_engine(config, trainers) + more
 
 
 def engine_places(ranks: Sequence[Place], engines: int, tp: int) -> list[Place]:
     """Where colocated engines go: engine e takes the GPUs of ranks e tp .. (e + 1) tp - 1.
 
     Raises:
-        ConfigError: an engine's GPUs lie on several nodes.
+        ConfigError: a rank does not see one GPU of its own, or an engine's ranks lie on several nodes.
     """
+    seen = [(place.node, place.gpus) for place in ranks]
+    if any(len(gpus) != 1 for _, gpus in seen) or len(set(seen)) < len(seen):
+        raise ConfigError(
+            f"cluster.placement=colocated: each FSDP rank must see one GPU of its own, and they see {seen}. Let Ray "
+            "set CUDA_VISIBLE_DEVICES (unset RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES)."
+        )
     places = []
     for engine in range(engines):
         shared = ranks[engine * tp : (engine + 1) * tp]

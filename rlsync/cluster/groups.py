@@ -12,12 +12,12 @@ import psutil
 import ray
 import torch
 
-from rlsync.cluster.actors import RewardModelActor
+from rlsync.cluster.actors import LOOPBACK, RewardModelActor
 from rlsync.cluster.calls import Member, gather, stream
 from rlsync.cluster.children import end_processes, remove
 from rlsync.cluster.env import trainer_variables
 from rlsync.cluster.gpus import feeders
-from rlsync.cluster.launch import make_engines, make_trainers
+from rlsync.cluster.launch import make_engines, make_trainers, shared_places
 from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
@@ -29,7 +29,7 @@ from rlsync.trainer.packing import minibatch_size, plan_packs
 from rlsync.types import Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TrainSample
 from rlsync.weight_sync.digest import combine, differing
 from rlsync.weight_sync.plan import BUCKET_BYTES, GPU_BUCKET_BYTES, make_plan
-from rlsync.weight_sync.transport import Address, Seat
+from rlsync.weight_sync.transport import Address, seats
 
 _GRACE_S = 10.0
 
@@ -65,7 +65,8 @@ class Cluster:
     def _start(self, model_path: str, ranks: int, rewards: Sequence[ModelReward]) -> None:
         config = self._config
         cluster = config.cluster
-        self.trainers, places = make_trainers(config, ranks)
+        self.trainers = make_trainers(config, ranks)
+        places = shared_places(config, self.trainers)
         self.engines = make_engines(config, places, trainers=ranks > 0)
         self.reward_models = self._make_reward_models(rewards)
         self._remember_pids()
@@ -73,6 +74,8 @@ class Cluster:
         if self.trainers:
             store = self._meeting_point()
             starts = [(m, m.handle.start.remote(config, model_path, r, store)) for r, m in enumerate(self.trainers)]
+        if places and not config.rollout.kv_cache_mib:  # vLLM will measure what the trainer leaves of the GPU
+            gather(starts, stage="start-up", timeout_s=cluster.startup_timeout_s)
         gpus = [place.gpus for place in places] or [()] * len(self.engines)
         starts += [(m, m.handle.start.remote(config, model_path, i, gpus[i])) for i, m in enumerate(self.engines)]
         starts += [(member, member.handle.load.remote()) for member in self.reward_models]
@@ -89,7 +92,7 @@ class Cluster:
         """A free port at the first trainer rank."""
         first, timeout_s = self.trainers[0], self._config.cluster.startup_timeout_s
         (host,) = gather([(first, first.handle.host.remote())], stage="start-up", timeout_s=timeout_s)
-        host = "127.0.0.1" if self._config.cluster.address is None else host
+        host = LOOPBACK if self._config.cluster.address is None else host
         (port,) = gather([(first, first.handle.free_port.remote())], stage="start-up", timeout_s=60)
         return Address(host=host, port=port)
 
@@ -149,15 +152,15 @@ class Cluster:
         tp, sources = self._config.rollout.tp, feeders(self._config)
         on_gpus = self._config.cluster.device is Device.cuda
         plan = make_plan(specs, len(self.trainers), GPU_BUCKET_BYTES if on_gpus else BUCKET_BYTES)
-        receivers = Counter(sources)
-        opened = [(m := self.trainers[rank], m.handle.open_channel.remote(n)) for rank, n in receivers.items()]
-        addresses = dict(zip(receivers, gather(opened, stage="weight channels", timeout_s=self._timeout), strict=True))
-        seats = [
-            Seat(address=addresses[rank], rank=1 + sources[:worker].count(rank), world=1 + receivers[rank])
-            for worker, rank in enumerate(sources)
-        ]
+        local = self._config.cluster.address is None
+        opened = {
+            rank: (self.trainers[rank], self.trainers[rank].handle.open_channel.remote(receivers, local))
+            for rank, receivers in Counter(sources).items()
+        }
+        found = gather(list(opened.values()), stage="weight channels", timeout_s=self._timeout)
+        places = seats(sources, dict(zip(opened, found, strict=True)))
         calls = [(m, m.handle.connect.remote(plan)) for m in self.trainers]
-        calls += [(m, m.handle.connect.remote(plan, seats[i * tp : (i + 1) * tp])) for i, m in enumerate(self.engines)]
+        calls += [(m, m.handle.connect.remote(plan, places[i * tp : (i + 1) * tp])) for i, m in enumerate(self.engines)]
         gather(calls, stage="weight channels", timeout_s=self._timeout)
 
     def close(self) -> None:

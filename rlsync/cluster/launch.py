@@ -5,33 +5,52 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from rlsync.cluster.actors import RolloutActor, TrainerActor
 from rlsync.cluster.calls import Member, gather
 from rlsync.cluster.env import rollout_variables, trainer_variables
-from rlsync.cluster.gpus import Place, colocated, engine_places, gpus_of_a_rank, gpus_of_an_engine
+from rlsync.cluster.gpus import Place, colocated, engine_places, gpus_of_an_engine, share_of_a_rank
 from rlsync.config.run import TrainConfig
+from rlsync.errors import ConfigError
 
 
-def make_trainers(config: TrainConfig, ranks: int) -> tuple[list[Member], list[Place]]:
-    """The trainer actors in the order of nodes and GPUs, and the places of engines that share their GPUs, if any do."""
-    actors = [
-        _make(
+def make_trainers(config: TrainConfig, ranks: int) -> list[Member]:
+    """The trainer actors.
+
+    Raises:
+        ConfigError: no node has room for the ranks whose GPUs an engine shares.
+    """
+    tp = config.rollout.tp
+    groups = _reserve(config) if colocated(config, trainers=ranks > 0) and tp > 1 else []
+    members = []
+    for rank in range(ranks):
+        engine, worker = divmod(rank, tp)
+        strategy = PlacementGroupSchedulingStrategy(groups[engine], worker) if engine < len(groups) else "DEFAULT"
+        actor = _make(
             TrainerActor,
             num_cpus=config.cluster.trainer_cpus,
-            num_gpus=gpus_of_a_rank(config),
+            num_gpus=share_of_a_rank(config),
             variables=trainer_variables(config),
+            strategy=strategy,
         )
-        for _ in range(ranks)
-    ]
-    if not colocated(config, trainers=ranks > 0):
-        return [Member(f"trainer rank {rank}", actor) for rank, actor in enumerate(actors)], []
-    asked = [(Member("a trainer rank", actor), actor.place.remote()) for actor in actors]
-    found = gather(asked, stage="start-up", timeout_s=config.cluster.startup_timeout_s)
-    order = sorted(range(ranks), key=lambda i: found[i].order)
-    places = engine_places([found[i] for i in order], config.rollout.engines, config.rollout.tp)
-    return [Member(f"trainer rank {rank}", actors[i]) for rank, i in enumerate(order)], places
+        members.append(Member(f"trainer rank {rank}", actor))
+    return members
+
+
+def shared_places(config: TrainConfig, trainers: list[Member]) -> list[Place]:
+    """The places of engines that live on the GPUs of trainer ranks; none if they do not.
+
+    Raises:
+        ConfigError: as engine_places.
+        WorkerDiedError: a rank did not start.
+    """
+    if not colocated(config, trainers=bool(trainers)):
+        return []
+    asked = [(member, member.handle.place.remote()) for member in trainers]
+    ranks = gather(asked, stage="start-up", timeout_s=config.cluster.startup_timeout_s)
+    return engine_places(ranks, config.rollout.engines, config.rollout.tp)
 
 
 def make_engines(config: TrainConfig, places: list[Place], *, trainers: bool) -> list[Member]:
@@ -42,25 +61,39 @@ def make_engines(config: TrainConfig, places: list[Place], *, trainers: bool) ->
         trainers: whether there are any.
     """
     tp = config.rollout.tp
-    made = []
+    members = []
     for index in range(config.rollout.engines):
         actor = _make(
             RolloutActor,
             num_cpus=config.cluster.rollout_cpus * tp,
             num_gpus=gpus_of_an_engine(config, trainers),
             variables=rollout_variables(config),
-            node=places[index].node if places else None,
+            strategy=NodeAffinitySchedulingStrategy(places[index].node, soft=False) if places else "DEFAULT",
         )
-        made.append(Member(f"rollout engine {index}", actor))
-    return made
+        members.append(Member(f"rollout engine {index}", actor))
+    return members
 
 
-def _make(kind: type, *, num_cpus: float, num_gpus: float, variables: dict[str, str], node: str | None = None) -> Any:
+def _reserve(config: TrainConfig) -> list[PlacementGroup]:
+    """GPUs of one node for the ranks that each engine shares them with. Ray frees them at the end of the job."""
+    bundle = {"CPU": config.cluster.trainer_cpus, "GPU": share_of_a_rank(config)}
+    bundles = [{name: amount for name, amount in bundle.items() if amount}] * config.rollout.tp
+    groups = [placement_group(bundles, strategy="STRICT_PACK") for _ in range(config.rollout.engines)]
+    for engine, group in enumerate(groups):
+        if not group.wait(config.cluster.startup_timeout_s):
+            raise ConfigError(
+                f"cluster.placement=colocated: no node has room for the rollout.tp={config.rollout.tp} ranks whose "
+                f"GPUs engine {engine} shares. Lower rollout.tp or rollout.engines, or wait until the cluster is free."
+            )
+    return groups
+
+
+def _make(kind: type, *, num_cpus: float, num_gpus: float, variables: dict[str, str], strategy: Any) -> Any:
     options = {
         "num_cpus": num_cpus,
         "num_gpus": num_gpus,
         "max_restarts": 0,
         "runtime_env": {"env_vars": variables},
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False) if node else "DEFAULT",
+        "scheduling_strategy": strategy,
     }
     return ray.remote(kind).options(**options).remote()

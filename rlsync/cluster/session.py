@@ -12,7 +12,7 @@ from types import FrameType
 import ray
 
 from rlsync.cluster.env import apply_to_driver
-from rlsync.cluster.gpus import gpus_of_engines, gpus_of_trainers
+from rlsync.cluster.gpus import gpus_needed
 from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError
@@ -61,14 +61,19 @@ def _check_gpus(config: TrainConfig, trainers: bool) -> None:
     """Raises ConfigError where Ray would wait for ever for GPUs that the cluster does not have."""
     if config.cluster.device is not Device.cuda:
         return
-    wanted = gpus_of_trainers(config, trainers) + gpus_of_engines(config, trainers) + config.reward.gpus
-    there = ray.cluster_resources().get("GPU", 0.0)
+    rollout = config.rollout
+    wanted, there = gpus_needed(config, trainers), ray.cluster_resources().get("GPU", 0.0)
     if there < wanted:
         raise ConfigError(
-            f"cluster.device=cuda: the run needs {wanted:g} GPUs (trainer.ranks={config.trainer.ranks}, "
-            f"rollout.engines={config.rollout.engines}, rollout.tp={config.rollout.tp}, "
+            f"cluster.device=cuda: the run needs {wanted} GPUs (trainer.ranks={config.trainer.ranks}, "
+            f"rollout.engines={rollout.engines}, rollout.tp={rollout.tp}, "
             f"cluster.placement={config.cluster.placement}, reward.model_gpus), and Ray finds {there:g}. Lower one of "
             "these, or use cluster=local_cpu."
+        )
+    largest = max(node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"])
+    if rollout.tp > largest:
+        raise ConfigError(
+            f"rollout.tp={rollout.tp}: an engine's workers must be on one node, and the largest has {largest:g} GPUs"
         )
 
 

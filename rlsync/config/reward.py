@@ -127,7 +127,8 @@ class RewardConfig(RewardFunctionConfig):
     """Control: permute the rewards of a step among its samples, so that they say nothing."""
 
     @property
-    def gpus(self) -> float:
-        """Of all reward models; one that several parts name is there once."""
+    def gpu_shares(self) -> list[float]:
+        """GPUs of each reward model that runs on one; a model that several parts name is there once."""
         functions: list[RewardFunctionConfig] = [*self.parts.values()] or [self]
-        return sum({f.model_path: f.model_gpus for f in functions if f.kind is RewardKind.model}.values())
+        shares = {f.model_path: f.model_gpus for f in functions if f.kind is RewardKind.model}
+        return [share for share in shares.values() if share]

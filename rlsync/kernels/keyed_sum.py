@@ -6,7 +6,7 @@ import torch
 
 from rlsync.kernels import ops
 
-_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 """2^64 / golden ratio, as a signed 64-bit integer."""
 _PIECE = 1 << 24
 """Elements at a time: their keys take eight bytes each."""
@@ -28,6 +28,6 @@ def keyed_sum(bits: torch.Tensor, row: int, column: int, columns: int) -> int:
 def _sum(bits: torch.Tensor, row: int, column: int, columns: int) -> int:
     index = (torch.arange(row, row + bits.shape[0], device=bits.device) * columns)[:, None]
     index = index + torch.arange(column, column + bits.shape[1], device=bits.device)
-    key = index * _GOLDEN
+    key = index * GOLDEN
     key = (key ^ (key >> 29)) | 1
     return int((bits.to(torch.int64) * key).sum())

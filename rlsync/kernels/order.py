@@ -23,6 +23,8 @@ LANES = 16
 the lanes then meet in the balanced tree."""
 
 DEFAULT_TREE_LEAVES = 8
+MAX_TREE_LEAVES = 16
+"""What every kernel has room for."""
 
 
 def is_power_of_two(n: int) -> bool:
@@ -55,10 +57,10 @@ def local_leaves(tree_leaves: int, tp_size: int) -> int:
     """Leaves that one of `tp_size` ranks owns.
 
     Raises:
-        ConfigError: the leaves are not a power of two, or TP does not divide them.
+        ConfigError: the leaves are not a power of two up to MAX_TREE_LEAVES, or TP does not divide them.
     """
-    if not is_power_of_two(tree_leaves):
-        raise ConfigError(f"kernels.tree_leaves={tree_leaves}: must be a power of two (1, 2, 4, 8, 16)")
+    if not is_power_of_two(tree_leaves) or tree_leaves > MAX_TREE_LEAVES:
+        raise ConfigError(f"kernels.tree_leaves={tree_leaves}: must be a power of two up to {MAX_TREE_LEAVES}")
     if tree_leaves % tp_size:
         raise ConfigError(
             f"rollout.tp={tp_size} does not divide kernels.tree_leaves={tree_leaves}: a rank must own a whole "

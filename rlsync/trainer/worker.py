@@ -18,7 +18,7 @@ from rlsync.trainer.step import StepRunner
 from rlsync.types import MinibatchSize, Pack, ParamSpec, StepStats, TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
 from rlsync.weight_sync.sender import WeightSender
-from rlsync.weight_sync.transport import Address, own_host
+from rlsync.weight_sync.transport import Address
 
 
 class TrainerWorker:
@@ -53,9 +53,8 @@ class TrainerWorker:
     def specs(self) -> list[ParamSpec]:
         return self._policy.specs()
 
-    def open_channel(self, receivers: int) -> Address:
-        """Open this rank's weight channel; the receivers connect to the returned address."""
-        host = "127.0.0.1" if self._config.cluster.address is None else own_host()
+    def open_channel(self, host: str, receivers: int) -> Address:
+        """Open this rank's weight channel; the receivers connect to the returned address and reach it as `host`."""
         return self._sender.open_channel(host, receivers)
 
     def connect(self, plan: SyncPlan) -> None:

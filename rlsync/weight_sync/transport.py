@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
@@ -23,6 +24,8 @@ _DEVICE_ARGUMENT = 6
 
 @dataclass(slots=True, kw_only=True)
 class Address:
+    """Of a channel's store."""
+
     host: str
     port: int
 
@@ -34,6 +37,20 @@ class Seat:
     address: Address
     rank: int
     world: int
+
+
+def seats(sources: Sequence[int], addresses: Mapping[int, Address]) -> list[Seat]:
+    """The seat of each receiver.
+
+    Args:
+        sources: the sender that feeds each receiver.
+        addresses: of the senders' channels.
+    """
+    worlds = {source: 1 + sources.count(source) for source in sources}
+    return [
+        Seat(address=addresses[source], rank=1 + sources[:i].count(source), world=worlds[source])
+        for i, source in enumerate(sources)
+    ]
 
 
 class Channel:
@@ -80,7 +97,7 @@ class Channel:
         self._group = cast(dist.ProcessGroup, dist.ProcessGroupGloo(store, self._rank, self._world, timeout=_TIMEOUT))
 
     def send(self, tensor: torch.Tensor) -> None:
-        """Blocks until every receiver has it."""
+        """Returns when every receiver has it; over NCCL when this device's later work comes after the broadcast."""
         if not tensor.numel():
             return
         if self._shares_gpu:
@@ -139,11 +156,3 @@ def _place(device: torch.device) -> str:
     """Equal for processes that can open each other's CUDA IPC handles."""
     gpu = torch.cuda.get_device_properties(device).uuid if device.type == "cuda" else ""
     return f"{socket.gethostname()} {gpu}"
-
-
-def own_host() -> str:
-    """An address of this machine that its peers reach; loopback when the name does not resolve."""
-    try:
-        return socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return "127.0.0.1"

@@ -35,8 +35,8 @@ def _forms(leaves, leaf_k, dtype):
     from rlsync.kernels.triton.matmul import blockwise, persistent
     from rlsync.kernels.triton.tiles import BlockTile, Form, PersistentTile, block_tile, persistent_tile
 
-    rows, columns = (1, 16, 64, 128, 512, 8192), (512, 4096, 32768)
-    few = {block_tile(m, n, leaves, leaf_k) for m in rows for n in columns}
+    rows, columns = (1, 16, 32, 64, 128, 512, 8192), (512, 2048, 4096, 32768)
+    few = {block_tile(m, n, leaves, leaf_k, 2) for m in rows for n in columns}
     few |= {BlockTile(16, 64, 64, 4, 3, Form.programs), BlockTile(128, 128, 64, 8, 3, Form.programs)}
     few |= {BlockTile(64, 32, 64, 4, 3, form) for form in Form}
     many = {persistent_tile(m, n, leaves, leaf_k, dtype == torch.float32) for m in rows for n in columns} - {None}
@@ -65,7 +65,7 @@ def test_a_row_does_not_know_how_many_there_are(leaves):
 
     x, w = _operand(8192, 2048, "exponents", 0), _operand(512, 2048, "exponents", 1)
     whole = matmul(x, w, None, leaves, torch.bfloat16)
-    for m in (1, 2, 15, 16, 17, 64, 65, 128, 200, 513, 1024, 5000):
+    for m in (1, 2, 15, 16, 17, 32, 64, 65, 128, 192, 200, 513, 1024, 5000):
         assert _same(matmul(x[:m], w, None, leaves, torch.bfloat16), whole[:m])
     assert _same(matmul(x[4097:4100], w, None, leaves, torch.bfloat16), whole[4097:4100])
 

@@ -100,7 +100,7 @@ def test_a_critic_that_cannot_go_with_the_policy_is_named_at_the_start(tmp_path:
     good = _model(tmp_path / "good", "SequenceClassification", vocab_size=60, num_labels=1)
     assert prepared(*ppo, f"critic.path={good}")[0].training
     for name, message, values in (
-        ("words", r"vocabulary has 61 tokens and the policy's 60", {"vocab_size": 61}),
+        ("words", r"vocabulary has 59 tokens and the policy's 60", {"vocab_size": 59}),
         ("scores", r"critic\.path=.*gives 3 scores", {"vocab_size": 60, "num_labels": 3}),
         ("leaves", r"down_proj.*1028", {"vocab_size": 60, "intermediate_size": 1028}),
     ):
@@ -116,8 +116,11 @@ def test_a_reference_that_cannot_read_the_policys_tokens_is_named_at_the_start(t
     kl = ("algorithm.kl_coef=0.1", "trainer.steps=2")
     good = _model(tmp_path / "good", "CausalLM", vocab_size=60)
     assert prepared(*kl, f"algorithm.kl_model={good}")[0].training
-    other = _model(tmp_path / "other", "CausalLM", vocab_size=61)
-    with pytest.raises(ConfigError, match=r"kl_model=.*vocabulary has 61 tokens and the policy's 60"):
+    other = _model(tmp_path / "other", "CausalLM", vocab_size=59)
+    with pytest.raises(ConfigError, match=r"kl_model=.*vocabulary has 59 tokens and the policy's 60"):
         prepared(*kl, f"algorithm.kl_model={other}")
+    build_char_tokenizer(Path(good), "abc")
+    with pytest.raises(ConfigError, match=r"kl_model=.*its tokenizer is not the policy's"):
+        prepared(*kl, f"algorithm.kl_model={good}")
     with pytest.raises(ConfigError, match=r"algorithm\.kl_model=/nowhere: no config\.json"):
         prepared(*kl, "algorithm.kl_model=/nowhere")

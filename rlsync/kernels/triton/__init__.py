@@ -1,4 +1,4 @@
-"""GPU kernels: same names and meaning as rlsync.kernels.cpu, bits of their own.
+"""GPU kernels: same names and meaning as rlsync.kernels.cpu, bits of their own; and what only GPUs need kernels for.
 
 Tiles are chosen by shape from a frozen table, and every choice gives the same bits.
 """

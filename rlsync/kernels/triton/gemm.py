@@ -97,6 +97,7 @@ def in_turn(
 
     A leaf has leaf_steps tiles of BK. one, two, four, eight: subtrees of so many leaves that wait for their sibling.
     """
+    tl.static_assert(LEAVES <= 16)
     column, row = tl.program_id(0), tl.program_id(1)
     rows = row * BM + tl.arange(0, BM)
     columns = column * BN + tl.arange(0, BN)

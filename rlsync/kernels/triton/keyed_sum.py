@@ -6,7 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
-_GOLDEN = tl.constexpr(0x9E3779B97F4A7C15 - (1 << 64))
+from rlsync.kernels.keyed_sum import GOLDEN
+
+_GOLDEN = tl.constexpr(GOLDEN)
 _TILE = 4096
 """Elements of a program."""
 

@@ -34,7 +34,8 @@ def matmul(
     tile = persistent_tile(x.shape[0], w.shape[0], leaves, leaf_k, out_dtype == torch.float32)
     if x.shape[0] >= _PERSISTENT_ROWS and tile is not None and _suits_tma(x, w, out_dtype):
         return persistent(x, w, bias, leaves, out_dtype, tile)
-    return blockwise(x, w, bias, leaves, out_dtype, block_tile(x.shape[0], w.shape[0], leaves, leaf_k))
+    few = block_tile(x.shape[0], w.shape[0], leaves, leaf_k, x.itemsize)
+    return blockwise(x, w, bias, leaves, out_dtype, few)
 
 
 def persistent(

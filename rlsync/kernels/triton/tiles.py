@@ -74,6 +74,7 @@ def is_hopper(index: int) -> bool:
 
 @functools.cache
 def multiprocessors(index: int) -> int:
+    """Of the GPU `index`."""
     return torch.cuda.get_device_properties(index).multi_processor_count
 
 
@@ -92,15 +93,15 @@ def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool)
     return PersistentTile(128, depth, 5 if leaves == 8 else 3)
 
 
-def block_tile(m: int, n: int, leaves: int, leaf_k: int) -> BlockTile:
-    """Tile for few rows, odd shapes or another GPU."""
+def block_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int) -> BlockTile:
+    """Tile for few rows, odd shapes or another GPU; operands have `itemsize` bytes an element."""
     rows = 16 if m <= 16 else 64
     if leaves > 1 and n >= 4096:  # enough columns for one program to have all leaves
         if m <= 16 and leaves == 2 and leaf_k % 128 == 0:
             return BlockTile(16, 32, 128, 4, 6, Form.in_turn)
         if 16 < m <= 32 and leaf_k % 128 == 0:
             return BlockTile(32, 32, 128, 4, 6, Form.in_turn)
-        if m > 32 and leaf_k % 256 == 0:
+        if m > 32 and leaf_k % 256 == 0 and itemsize == 2:  # in fp32 it fits into no shared memory but Hopper's
             return BlockTile(64, 32, 256, 4, 3, Form.in_turn)
     if leaves <= 2 and n >= 16384:
         return BlockTile(rows, 64, 128, 4, 4, Form.programs)
@@ -110,7 +111,7 @@ def block_tile(m: int, n: int, leaves: int, leaf_k: int) -> BlockTile:
         return BlockTile(rows, 32 if n > 2048 else 16, 128, 4, 6 if n > 2048 else 5, Form.programs)
     if m <= 16 and leaf_k % 64 == 0:
         return BlockTile(rows, 16, 64, 8, 3, Form.side_by_side)
-    if leaves == 8 and 1024 < n < 4096 and leaf_k in (64, 128, 192, 256):
+    if leaves == 8 and 1024 < n < 4096 and leaf_k in (64, 128, 192, 256) and itemsize == 2:
         return BlockTile(rows, 16, 64, 8, 3, Form.side_by_side)
     return BlockTile(rows, 128 if n >= 2048 else 64, 64, 4, 4, Form.programs)
 

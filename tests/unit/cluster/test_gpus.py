@@ -1,18 +1,21 @@
-"""Which GPUs engines get, and which rank feeds which worker."""
+"""Which GPUs engines get, how many a run needs, and which rank feeds which worker."""
 
 import os
 from typing import Any
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster as RayCluster
 
+from rlsync.cluster import session
 from rlsync.cluster.env import driver_variables
-from rlsync.cluster.gpus import Place, engine_places, feeders, gpus_of_engines, gpus_of_trainers
-from rlsync.cluster.launch import make_engines, make_trainers
+from rlsync.cluster.gpus import Place, engine_places, feeders, gpus_needed, gpus_of_an_engine
+from rlsync.cluster.launch import make_engines, make_trainers, shared_places
 from rlsync.config.compose import compose_train
 from rlsync.errors import ConfigError
 
 RANKS = [Place(node="a", gpus=(str(i),)) for i in range(4)] + [Place(node="b", gpus=(str(i),)) for i in range(4)]
+MODEL = {"reward": "model", "reward.model_path": "x"}
 
 
 def _config(**values: Any):
@@ -25,12 +28,7 @@ def test_colocated_engines_take_the_ranks_gpus_in_order():
     assert [place.node for place in places] == ["a", "a", "b", "b"]
     assert [place.gpus for place in places] == [("0", "1"), ("2", "3"), ("0", "1"), ("2", "3")]
     assert feeders(_config()) == list(range(8))
-    assert gpus_of_engines(_config(), trainers=True) == 0
-
-
-def test_places_sort_by_number():
-    places = [Place(node="a", gpus=(gpu,)) for gpu in ("10", "2", "1")]
-    assert [place.gpus[0] for place in sorted(places, key=lambda place: place.order)] == ["1", "2", "10"]
+    assert gpus_of_an_engine(_config(), trainers=True) == 0
 
 
 def test_an_engine_stays_on_one_node():
@@ -38,15 +36,31 @@ def test_an_engine_stays_on_one_node():
         engine_places(RANKS, engines=1, tp=8)
 
 
+@pytest.mark.parametrize("gpus", [(), ("0", "1"), ("1",)])
+def test_a_rank_without_a_gpu_of_its_own_is_refused(gpus):
+    with pytest.raises(ConfigError, match="must see one GPU of its own"):
+        engine_places([Place(node="a", gpus=("1",)), Place(node="a", gpus=gpus)], engines=1, tp=2)
+
+
 def test_separate_engines_have_gpus_of_their_own_and_one_feeder():
     config = _config(**{"cluster.placement": "separate"})
     assert feeders(config) == [0] * 8
-    assert gpus_of_engines(config, trainers=True) == 8
-    assert gpus_of_trainers(config, trainers=True) > 4, "no two ranks on a GPU"
+    assert gpus_of_an_engine(config, trainers=True) == 2
 
 
-def test_an_evaluation_has_no_ranks_to_share_with():
-    assert gpus_of_engines(_config(), trainers=False) == 8
+@pytest.mark.parametrize(
+    ("values", "trainers", "needed"),
+    [
+        ({}, True, 8),
+        ({}, False, 8),  # an evaluation has no ranks to share with
+        ({"cluster.placement": "separate"}, True, 16),
+        (MODEL | {"reward.model_gpus": 0.4}, True, 8),
+        (MODEL | {"reward.model_gpus": 0.5}, True, 9),
+        (MODEL | {"reward.model_gpus": 2}, False, 10),
+    ],
+)
+def test_a_run_needs_whole_gpus(values, trainers, needed):
+    assert gpus_needed(_config(**values), trainers) == needed
 
 
 def test_too_many_workers_for_the_ranks_are_refused():
@@ -55,36 +69,44 @@ def test_too_many_workers_for_the_ranks_are_refused():
 
 
 @pytest.fixture(scope="module")
-def four_gpus():
-    """Ray with the GPUs of a larger machine; nothing uses them."""
+def two_nodes():
+    """Ray on two nodes of four GPUs each; nothing uses them."""
     driver = driver_variables()
     before = {name: os.environ.get(name) for name in driver}
     os.environ.update(driver)
-    ray.init(num_cpus=8, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    cluster = RayCluster()
+    for _ in range(2):
+        cluster.add_node(num_cpus=8, num_gpus=4, include_dashboard=False)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+    cluster.shutdown()
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def test_actors_go_where_they_belong(four_gpus):
-    config = _config(**{"trainer.ranks": 4, "rollout.engines": 2})
-    trainers, places = make_trainers(config, 4)
+def test_a_colocated_engine_is_where_its_ranks_are(two_nodes):
+    config = _config(**{"trainer.ranks": 6, "rollout.engines": 3})
+    trainers = make_trainers(config, 6)
+    places = shared_places(config, trainers)
     engines = make_engines(config, places, trainers=True)
-    found = ray.get([member.handle.place.remote() for member in trainers])
-    assert [place.gpus for place in found] == [("0",), ("1",), ("2",), ("3",)]
-    assert [place.gpus for place in places] == [("0", "1"), ("2", "3")]
-    assert {place.node for place in ray.get([m.handle.place.remote() for m in engines])} == {found[0].node}
+    ranks = ray.get([member.handle.place.remote() for member in trainers])
+    assert len({(rank.node, rank.gpus) for rank in ranks}) == 6
+    for index, place in enumerate(places):
+        pair = ranks[2 * index : 2 * index + 2]
+        assert {rank.node for rank in pair} == {place.node}
+        assert [rank.gpus[0] for rank in pair] == list(place.gpus)
+    assert [ray.get(member.handle.place.remote()).node for member in engines] == [place.node for place in places]
     for member in (*trainers, *engines):
         ray.kill(member.handle)
 
 
-def test_separate_actors_share_no_gpu(four_gpus):
-    config = _config(**{"trainer.ranks": 2, "rollout.engines": 1, "cluster.placement": "separate"})
-    trainers, places = make_trainers(config, 2)
-    engines = make_engines(config, places, trainers=True)
-    found = ray.get([member.handle.place.remote() for member in (*trainers, *engines)])
-    assert sorted(gpu for place in found for gpu in place.gpus) == ["0", "1", "2", "3"]
-    assert not places
-    for member in (*trainers, *engines):
-        ray.kill(member.handle)
+def test_more_gpus_than_there_are_is_an_error_at_once(two_nodes):
+    session._check_gpus(_config(), trainers=True)
+    for values, message in (
+        ({"trainer.ranks": 9}, "needs 9 GPUs.*finds 8"),
+        (MODEL | {"reward.model_gpus": 0.5}, "needs 9 GPUs"),
+        ({"rollout.tp": 8, "rollout.engines": 1}, r"rollout\.tp=8.*one node.*largest has 4"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            session._check_gpus(_config(**values), trainers=True)

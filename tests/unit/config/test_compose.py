@@ -65,6 +65,7 @@ def test_the_command_line_wins_over_the_recipe():
         ("trainer.steps=0", r"trainer\.steps=0"),
         ("rollout.temperature=0", r"rollout\.temperature"),
         ("kernels.tree_leaves=six", r"tree_leaves=six"),
+        ("kernels.tree_leaves=32", r"tree_leaves=32.*up to 16"),
         ("model.source=huggingface", r"model\.path is empty"),
     ],
 )

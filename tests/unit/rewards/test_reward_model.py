@@ -100,4 +100,4 @@ def test_gpus_of_models_that_several_parts_name():
     parts = ("a", "b")
     overrides = [f"+reward@reward.parts.{name}=model" for name in parts]
     overrides += [f"reward.parts.{name}.{field}" for name in parts for field in ("model_path=x", "model_gpus=0.5")]
-    assert compose_train(overrides).reward.gpus == 0.5
+    assert compose_train(overrides).reward.gpu_shares == [0.5]
