@@ -202,8 +202,9 @@ def run_trainer(args: argparse.Namespace) -> None:
         for cpu_pack in packs[args.rank]:
             pack = cpu_pack.to(policy.device)
             parts.append(compare(pack, policy.policy(pack, redraw=args.mode == "exact"), version=0))
-    gathered = [merge(parts)] * args.ranks
-    dist.all_gather_object(gathered, merge(parts))
+    own = merge(parts)
+    gathered = [own] * args.ranks
+    dist.all_gather_object(gathered, own)
     dist.destroy_process_group()
     if args.rank:
         return

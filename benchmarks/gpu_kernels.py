@@ -57,9 +57,14 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, device="cuda").to(torch.bfloat16)
 
 
+def weights_in_turn(n: int, k: int) -> list[torch.Tensor]:
+    """Copies of a weight [n, k], more than the cache holds."""
+    return [random(n, k) for _ in range(max(4, math.ceil(_CACHE_BYTES / (2 * k * n))))]
+
+
 def gemm_row(m: int, k: int, n: int) -> dict[str, object]:
     x = random(m, k)
-    weights = [random(n, k) for _ in range(max(4, math.ceil(_CACHE_BYTES / (2 * k * n))))]
+    weights = weights_in_turn(n, k)
     stock = seconds([lambda w=w: torch.matmul(x, w.t()) for w in weights])
     row: dict[str, object] = {
         "m": m,

@@ -11,22 +11,19 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from gpu_kernels import random, seconds
+from gpu_kernels import random, seconds, weights_in_turn
 from triton.runtime.errors import OutOfResources
 
 from rlsync.kernels.triton import matmul
 from rlsync.kernels.triton.matmul import blockwise, persistent
 from rlsync.kernels.triton.tiles import BlockTile, Form, PersistentTile
 
-_CACHE_BYTES = 300e6
-"""More than the L2 cache holds."""
 _PIPELINES = ((64, 4), (64, 6), (128, 4), (128, 6), (256, 3))
 """Depths of K, and how many of them are in flight."""
 
@@ -59,7 +56,7 @@ def candidates(rows: int, leaf_k: int, leaves: int) -> Iterator[BlockTile | Pers
 def sweep(rows: int, depth: int, columns: int, leaves: int) -> list[Timed]:
     """Best first."""
     x = random(rows, depth)
-    weights = [random(columns, depth) for _ in range(max(4, math.ceil(_CACHE_BYTES / (2 * depth * columns))))]
+    weights = weights_in_turn(columns, depth)
     stock = seconds([lambda w=w: torch.matmul(x, w.t()) for w in weights])
     expected = matmul(x, weights[0], None, leaves, torch.bfloat16)
     timed = []

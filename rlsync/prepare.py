@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from rlsync import __version__
 from rlsync.checkpoint.export import export_model
@@ -31,7 +31,7 @@ from rlsync.errors import ConfigError, DataError, told_of
 from rlsync.evaluation import EvalSet
 from rlsync.kernels.order import check_leaves_divide
 from rlsync.models.install import head_dim
-from rlsync.models.load import load_config, load_critic_config
+from rlsync.models.load import load_config, load_critic_config, resolved
 from rlsync.models.tiny import Example, build_tiny, rewarded_style, warm_start
 from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.scorer import Scorer
@@ -85,9 +85,9 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     training = source.problems(Split.train, wanted, config.seed) if trains else []
     drawn = [_draw(config, name, source) for name in config.eval.chosen if config.eval.problems]
     model_path = model_folder(config, source, say)
-    if trains:
-        check_companions(config, model_path)
     tokenizer = load_tokenizer(model_path)
+    if trains:
+        check_companions(config, model_path, tokenizer)
     codec = TextCodec(tokenizer, config.data, environment=config.environment)
     if trains:
         training = _select(codec, training, "training", say)
@@ -149,45 +149,37 @@ def check_model(config: TrainConfig) -> None:
     _check_leaves(model, config)
 
 
-def check_companions(config: TrainConfig, model_path: str) -> None:
+def check_companions(config: TrainConfig, model_path: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """Check the critic and the reference, and write their folders into the configuration as every process finds them.
 
+    Args:
+        model_path, tokenizer: the policy's.
     Raises:
         ConfigError: one cannot be loaded, made exact, or given the policy's tokens.
     """
     mode = config.kernels.mode
+    companions = []
     if config.critic.path:
-        config.critic.path = _source(config.critic.path)
-        critic = load_critic_config(config.critic.path, mode)
-        _check_companion(config, model_path, "critic.path", config.critic.path, critic)
+        config.critic.path = resolved(config.critic.path)
+        companions.append(("critic.path", config.critic.path, load_critic_config(config.critic.path, mode)))
     if config.algorithm.kl_model:
-        config.algorithm.kl_model = _source(config.algorithm.kl_model)
-        reference = load_config(config.algorithm.kl_model, mode, field="algorithm.kl_model")
-        _check_companion(config, model_path, "algorithm.kl_model", config.algorithm.kl_model, reference)
-
-
-def _check_companion(config: TrainConfig, model_path: str, field: str, path: str, companion: PreTrainedConfig) -> None:
-    """A larger vocabulary is fine: models of one tokenizer are padded differently."""
-    policy = load_config(model_path, config.kernels.mode)
-    if companion.vocab_size < policy.vocab_size:
-        raise ConfigError(
-            f"{field}={path}: its vocabulary has {companion.vocab_size} tokens and the policy's {policy.vocab_size}, "
-            "and it reads the policy's tokens. Take a model of the same tokenizer."
-        )
-    bare = Path(path).is_dir() and not Path(path, "tokenizer_config.json").is_file()
-    if not bare and load_tokenizer(path).get_vocab() != load_tokenizer(model_path).get_vocab():
-        raise ConfigError(
-            f"{field}={path}: its tokenizer is not the policy's ({model_path}), and it reads the policy's tokens. Take "
-            "a model of the same tokenizer."
-        )
-    if config.kernels.mode is KernelMode.invariant:
-        _check_leaves(companion, config)
-
-
-def _source(path: str) -> str:
-    """A folder by its whole path, as actors may run elsewhere; a hub id as it is."""
-    folder = Path(path).expanduser()
-    return str(folder.resolve()) if folder.exists() else path
+        config.algorithm.kl_model = path = resolved(config.algorithm.kl_model)
+        companions.append(("algorithm.kl_model", path, load_config(path, mode, field="algorithm.kl_model")))
+    tokens = load_config(model_path, mode).vocab_size if companions else 0
+    for field, path, companion in companions:
+        if companion.vocab_size < tokens:  # a larger one is fine: models of one tokenizer are padded differently
+            raise ConfigError(
+                f"{field}={path}: its vocabulary has {companion.vocab_size} tokens and the policy's {tokens}, and it "
+                "reads the policy's tokens. Take a model of the same tokenizer."
+            )
+        bare = Path(path).is_dir() and not Path(path, "tokenizer_config.json").is_file()
+        if not bare and load_tokenizer(path).get_vocab() != tokenizer.get_vocab():
+            raise ConfigError(
+                f"{field}={path}: its tokenizer is not the policy's ({model_path}), and it reads the policy's tokens. "
+                "Take a model of the same tokenizer."
+            )
+        if mode is KernelMode.invariant:
+            _check_leaves(companion, config)
 
 
 def _check_leaves(model: PreTrainedConfig, config: TrainConfig) -> None:
@@ -208,7 +200,7 @@ def check_heads(heads: int, kv_heads: int, tp: int) -> None:
 def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str], None]) -> str:
     """The model to start from; the tiny one is made and warm-started on first use."""
     if config.model.source is ModelSource.huggingface:
-        return _source(config.model.path)
+        return resolved(config.model.path)
     tiny = config.model.tiny
     check_heads(tiny.heads, tiny.kv_heads, config.rollout.tp)
     if config.kernels.mode is KernelMode.invariant and config.kernels.row_parallel is RowParallel.tree:

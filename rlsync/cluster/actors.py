@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from rlsync.trainer.worker import TrainerWorker
 
 
-LOOPBACK = "127.0.0.1"
+def _host(local: bool) -> str:
+    """This node for the others of a run, which may be on this machine alone."""
+    return "127.0.0.1" if local else ray.util.get_node_ip_address()
 
 
 class _Actor:
@@ -46,14 +48,11 @@ class _Actor:
         """This process's node, and the GPUs that Ray shows it."""
         return Place(node=ray.get_runtime_context().get_node_id(), gpus=visible_gpus())
 
-    def host(self) -> str:
-        """An address that other nodes of Ray reach."""
-        return ray.util.get_node_ip_address()
-
-    def free_port(self) -> int:
+    def free_address(self, local: bool) -> Address:
+        """A free port of this node, as the others of the run reach it."""
         with socket.socket() as probe:
             probe.bind(("", 0))
-            return int(probe.getsockname()[1])
+            return Address(host=_host(local), port=int(probe.getsockname()[1]))
 
     def peak_memory_gib(self) -> float:
         """Largest resident memory so far of this process and its children, summed."""
@@ -85,7 +84,7 @@ class TrainerActor(_Actor):
         )
 
     def open_channel(self, receivers: int, local: bool) -> Address:
-        return self._worker.open_channel(LOOPBACK if local else self.host(), receivers)
+        return self._worker.open_channel(_host(local), receivers)
 
     def connect(self, plan: SyncPlan) -> None:
         self._worker.connect(plan)

@@ -12,12 +12,12 @@ import psutil
 import ray
 import torch
 
-from rlsync.cluster.actors import LOOPBACK, RewardModelActor
+from rlsync.cluster.actors import RewardModelActor
 from rlsync.cluster.calls import Member, gather, stream
 from rlsync.cluster.children import end_processes, remove
 from rlsync.cluster.env import trainer_variables
 from rlsync.cluster.gpus import feeders
-from rlsync.cluster.launch import make_engines, make_trainers, shared_places
+from rlsync.cluster.launch import make_actor, make_engines, make_trainers, shared_places
 from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
@@ -29,7 +29,7 @@ from rlsync.trainer.packing import minibatch_size, plan_packs
 from rlsync.types import Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TrainSample
 from rlsync.weight_sync.digest import combine, differing
 from rlsync.weight_sync.plan import BUCKET_BYTES, GPU_BUCKET_BYTES, make_plan
-from rlsync.weight_sync.transport import Address, seats
+from rlsync.weight_sync.transport import seats
 
 _GRACE_S = 10.0
 
@@ -72,7 +72,8 @@ class Cluster:
         self._remember_pids()
         starts = []
         if self.trainers:
-            store = self._meeting_point()
+            asked = (self.trainers[0], self.trainers[0].handle.free_address.remote(cluster.address is None))
+            (store,) = gather([asked], stage="start-up", timeout_s=cluster.startup_timeout_s)
             starts = [(m, m.handle.start.remote(config, model_path, r, store)) for r, m in enumerate(self.trainers)]
         if places and not config.rollout.kv_cache_mib:  # vLLM will measure what the trainer leaves of the GPU
             gather(starts, stage="start-up", timeout_s=cluster.startup_timeout_s)
@@ -88,27 +89,16 @@ class Cluster:
         if self.trainers:
             self._connect(started[0])
 
-    def _meeting_point(self) -> Address:
-        """A free port at the first trainer rank."""
-        first, timeout_s = self.trainers[0], self._config.cluster.startup_timeout_s
-        (host,) = gather([(first, first.handle.host.remote())], stage="start-up", timeout_s=timeout_s)
-        host = LOOPBACK if self._config.cluster.address is None else host
-        (port,) = gather([(first, first.handle.free_port.remote())], stage="start-up", timeout_s=60)
-        return Address(host=host, port=port)
-
     def _make_reward_models(self, rewards: Sequence[ModelReward]) -> list[Member]:
-        actor = ray.remote(RewardModelActor)
         members: dict[str, Member] = {}
         for reward in rewards:
             config = reward.config
             if config.model_path not in members:
-                options = actor.options(
-                    num_cpus=0,
-                    num_gpus=config.model_gpus,
-                    max_restarts=0,
-                    runtime_env={"env_vars": trainer_variables(self._config)},
+                variables = trainer_variables(self._config)
+                actor = make_actor(
+                    RewardModelActor, config, num_cpus=0, num_gpus=config.model_gpus, variables=variables
                 )
-                members[config.model_path] = Member(f"reward model {config.model_path}", options.remote(config))
+                members[config.model_path] = Member(f"reward model {config.model_path}", actor)
             reward.connect(partial(self._score, members[config.model_path]))
         return list(members.values())
 

@@ -28,7 +28,7 @@ def make_trainers(config: TrainConfig, ranks: int) -> list[Member]:
     for rank in range(ranks):
         engine, worker = divmod(rank, tp)
         strategy = PlacementGroupSchedulingStrategy(groups[engine], worker) if engine < len(groups) else "DEFAULT"
-        actor = _make(
+        actor = make_actor(
             TrainerActor,
             num_cpus=config.cluster.trainer_cpus,
             num_gpus=share_of_a_rank(config),
@@ -63,7 +63,7 @@ def make_engines(config: TrainConfig, places: list[Place], *, trainers: bool) ->
     tp = config.rollout.tp
     members = []
     for index in range(config.rollout.engines):
-        actor = _make(
+        actor = make_actor(
             RolloutActor,
             num_cpus=config.cluster.rollout_cpus * tp,
             num_gpus=gpus_of_an_engine(config, trainers),
@@ -88,7 +88,20 @@ def _reserve(config: TrainConfig) -> list[PlacementGroup]:
     return groups
 
 
-def _make(kind: type, *, num_cpus: float, num_gpus: float, variables: dict[str, str], strategy: Any) -> Any:
+def make_actor(
+    kind: type,
+    *arguments: Any,
+    num_cpus: float,
+    num_gpus: float,
+    variables: dict[str, str],
+    strategy: Any = "DEFAULT",
+) -> Any:
+    """Handle of a new actor, made with `arguments`; it is never restarted.
+
+    Args:
+        variables: of its environment.
+        strategy: where Ray is to put it.
+    """
     options = {
         "num_cpus": num_cpus,
         "num_gpus": num_gpus,
@@ -96,4 +109,4 @@ def _make(kind: type, *, num_cpus: float, num_gpus: float, variables: dict[str, 
         "runtime_env": {"env_vars": variables},
         "scheduling_strategy": strategy,
     }
-    return ray.remote(kind).options(**options).remote()
+    return ray.remote(kind).options(**options).remote(*arguments)

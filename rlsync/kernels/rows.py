@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from rlsync.kernels.deterministic import deterministic
+
 
 def sum_rows(values: torch.Tensor, index: torch.Tensor, count: int) -> torch.Tensor:
     """Row i of the result is the sum of the rows of `values` whose index is i, 0 where there is none.
 
-    In fp32, and the same bits in every run: on a GPU PyTorch would add in any order, unless it is told not to.
+    In fp32, and the same bits in every run.
 
     Args:
         values: [N, ...]; index: [N] integers below `count`.
@@ -16,12 +18,8 @@ def sum_rows(values: torch.Tensor, index: torch.Tensor, count: int) -> torch.Ten
         [count, ...] fp32.
     """
     total = torch.zeros(count, *values.shape[1:], dtype=torch.float32, device=values.device)
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
+    with deterministic():
         return total.index_add_(0, index, values.to(torch.float32))
-    finally:
-        torch.use_deterministic_algorithms(before)
 
 
 class _TakeRows(torch.autograd.Function):

@@ -21,6 +21,12 @@ _VALUE_HEAD = "score.weight"
 """[1, hidden]"""
 
 
+def resolved(path: str) -> str:
+    """A folder by its whole path, for processes that run elsewhere; a hub id as it is."""
+    folder = Path(path).expanduser()
+    return str(folder.resolve()) if folder.exists() else path
+
+
 def load_config(
     path: str, mode: KernelMode, *, field: str = "model.path", supported: tuple[str, ...] = SUPPORTED
 ) -> PreTrainedConfig:
@@ -37,7 +43,7 @@ def load_config(
             f"{field}={path}: no config.json there. Give a folder with a Hugging Face model, or a hub id."
         )
     try:
-        config = AutoConfig.from_pretrained(Path(path).expanduser() if Path(path).expanduser().exists() else path)
+        config = AutoConfig.from_pretrained(resolved(path))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{field}={path}: no such folder, and it cannot be loaded as a hub id ({_first_line(error)})"
@@ -50,7 +56,7 @@ def load_config(
 def load_model(path: str, mode: KernelMode) -> PreTrainedModel:
     """The causal LM with fp32 master weights."""
     return AutoModelForCausalLM.from_pretrained(
-        _source(path), config=load_config(path, mode), dtype=torch.float32, attn_implementation=_attention(mode)
+        resolved(path), config=load_config(path, mode), dtype=torch.float32, attn_implementation=_attention(mode)
     )
 
 
@@ -73,7 +79,7 @@ def load_critic(path: str, mode: KernelMode) -> PreTrainedModel:
         ConfigError: weights other than the value head's are missing.
     """
     model, report = AutoModelForSequenceClassification.from_pretrained(
-        _source(path),
+        resolved(path),
         config=load_critic_config(path, mode),
         dtype=torch.float32,
         attn_implementation=_attention(mode),
@@ -86,11 +92,6 @@ def load_critic(path: str, mode: KernelMode) -> PreTrainedModel:
         torch.nn.init.zeros_(model.score.weight)
     model.config.architectures = [type(model).__name__]
     return model
-
-
-def _source(path: str) -> Path | str:
-    folder = Path(path).expanduser()
-    return folder if folder.exists() else path
 
 
 def _attention(mode: KernelMode) -> str | None:

@@ -14,8 +14,7 @@ from rlsync.models.load import load_model
 from rlsync.models.lora import add_lora, is_adapter, lora_layers, merged_rows
 from rlsync.models.policy import Policy
 from rlsync.trainer.fsdp import MODEL_PREFIX, full_state, make_optimizer, mesh_device, shard, torch_dtype
-from rlsync.types import ParamSpec, TensorDigest
-from rlsync.weight_sync.digest import digest_part
+from rlsync.types import ParamSpec
 
 
 class Sharded:
@@ -74,13 +73,6 @@ class Sharded:
             size = -(-param.shape[0] // self.mesh.size())
             columns = 1 if param.ndim == 1 else param.shape[1]
             yield name, _local(param).to(self.dtype), min(rank * size, param.shape[0]), columns
-
-    def digests(self) -> list[TensorDigest]:
-        return [
-            digest_part(name, local, row=row, column=0, columns=columns)
-            for name, local, row, columns in self.local_images()
-            if local.numel()
-        ]
 
     def full_image(self) -> dict[str, torch.Tensor]:
         """The whole model in the compute dtype, by Hugging Face name, on rank 0; empty on the others. Collective.

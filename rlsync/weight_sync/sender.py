@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from rlsync.types import TensorDigest
+from rlsync.weight_sync.digest import digest_part
 from rlsync.weight_sync.plan import SyncPlan
 from rlsync.weight_sync.transport import Address, Channel
 
@@ -20,8 +21,6 @@ class Weights(Protocol):
     device: torch.device
 
     def local_images(self) -> Iterator[tuple[str, torch.Tensor, int, int]]: ...
-
-    def digests(self) -> list[TensorDigest]: ...
 
 
 class WeightSender:
@@ -48,7 +47,8 @@ class WeightSender:
     def send(self) -> list[TensorDigest]:
         """Send all tensors (collective); returns digests of this rank's rows."""
         assert self._plan is not None
-        images = {name: local for name, local, _, _ in self._weights.local_images()}
+        parts = list(self._weights.local_images())
+        images = {name: local for name, local, _, _ in parts}
         for bucket in self._plan.buckets:
             own = torch.cat([images[spec.name].reshape(-1) for spec in bucket])
             own = F.pad(own, (0, self._plan.message_elements(bucket) - own.numel()))
@@ -56,4 +56,8 @@ class WeightSender:
             dist.all_gather_into_tensor(everyone, own)
             if self._channel is not None:
                 self._channel.send(everyone)
-        return self._weights.digests()
+        return [
+            digest_part(name, local, row=row, column=0, columns=columns)
+            for name, local, row, columns in parts
+            if local.numel()
+        ]

@@ -11,7 +11,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from rlsync.kernels.triton.attention import decode_merge, decode_split, prefill
 from rlsync.kernels.triton.attention_hopper import prefill_packed
-from rlsync.kernels.triton.tiles import is_hopper, multiprocessors
+from rlsync.kernels.triton.tiles import multiprocessors, rows_suit_tma
 from rlsync.types import KeyPaths
 
 TILE = 64
@@ -115,11 +115,9 @@ def _prefill_hopper(
 
 
 def _suits_tma(t: torch.Tensor) -> bool:
-    """bf16 [T, H, D] on a Hopper GPU, heads side by side in a row, rows 16-byte aligned."""
-    if not t.is_cuda or not is_hopper(t.device.index) or t.dtype != torch.bfloat16 or t.shape[2] not in (64, 128):
-        return False
+    """t [T, H, D] whose heads lie side by side in a row, and of a size that the Hopper kernel has."""
     side_by_side = t.stride(2) == 1 and t.stride(1) == t.shape[2]
-    return side_by_side and t.shape[0] > 0 and t.stride(0) % 8 == 0 and t.data_ptr() % 16 == 0
+    return rows_suit_tma(t) and side_by_side and t.shape[0] > 0 and t.shape[2] in (64, 128)
 
 
 def _descriptor(t: torch.Tensor) -> TensorDescriptor:

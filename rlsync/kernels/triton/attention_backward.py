@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from rlsync.kernels.deterministic import deterministic
 from rlsync.kernels.rows import sum_rows
 from rlsync.types import KeyPaths
 
@@ -80,12 +81,8 @@ def _flash_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sequence s has queries bounds[s] .. and keys key_bounds[s] ..; the last query sees the last key."""
     state = torch.zeros(2, dtype=torch.uint64, device=q.device)  # of dropout, which there is none
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
+    with deterministic():
         return torch.ops.aten._flash_attention_backward(
             grad.contiguous(), q, k, v, out, lse.t().contiguous(), bounds, key_bounds, most_rows, most_keys, 0.0, True,
             state, state[:1], scale=scale, window_size_left=window - 1 if window else -1, window_size_right=0,
         )  # fmt: skip
-    finally:
-        torch.use_deterministic_algorithms(before)

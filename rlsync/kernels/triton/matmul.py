@@ -14,9 +14,9 @@ from rlsync.kernels.triton.tiles import (
     Form,
     PersistentTile,
     block_tile,
-    is_hopper,
     multiprocessors,
     persistent_tile,
+    rows_suit_tma,
 )
 
 _PERSISTENT_ROWS = 65
@@ -81,19 +81,23 @@ def blockwise(
         EVEN_K=leaf_k % tile.depth == 0, HAS_BIAS=leaves == 1 and bias is not None, **shared,
     )  # fmt: skip
     if leaves > 1:
-        combine[(triton.cdiv(m * n, _COMBINE_BLOCK),)](
-            parts, added, out, m * n, n, LEAVES=leaves, BLOCK=_COMBINE_BLOCK, HAS_BIAS=bias is not None,
-            enable_fp_fusion=False,
-        )  # fmt: skip
+        fold(parts, bias, out)
     return out
 
 
+def fold(parts: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
+    """out [M, N] = round(tree of parts [leaves, M, N] + bias)."""
+    leaves, m, n = parts.shape
+    combine[(triton.cdiv(m * n, _COMBINE_BLOCK),)](
+        parts, out if bias is None else bias, out, m * n, n, LEAVES=leaves, BLOCK=_COMBINE_BLOCK,
+        HAS_BIAS=bias is not None, enable_fp_fusion=False,
+    )  # fmt: skip
+
+
 def _suits_tma(x: torch.Tensor, w: torch.Tensor, out_dtype: torch.dtype) -> bool:
-    """bf16 on a Hopper GPU, rows contiguous and 16-byte aligned."""
-    if not x.is_cuda or not is_hopper(x.device.index) or x.dtype != torch.bfloat16 or w.dtype != torch.bfloat16:
-        return False
-    aligned = all(t.stride(1) == 1 and t.stride(0) % 8 == 0 and t.data_ptr() % 16 == 0 for t in (x, w))
-    return aligned and w.shape[0] * out_dtype.itemsize % 16 == 0
+    """Rows of all three contiguous and aligned."""
+    operands = all(rows_suit_tma(t) and t.stride(1) == 1 for t in (x, w))
+    return operands and w.shape[0] * out_dtype.itemsize % 16 == 0
 
 
 def _descriptor(t: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:

@@ -13,12 +13,11 @@ import zlib
 
 import torch
 import torch.distributed as dist
-import triton
 from torch.distributed import _symmetric_memory as symmetric_memory
 
 from rlsync.kernels.order import is_power_of_two
 from rlsync.kernels.triton.all_reduce import BLOCKS, FLAG_BYTES, one_shot, two_shot
-from rlsync.kernels.triton.gemm import combine
+from rlsync.kernels.triton.matmul import fold
 from rlsync.kernels.triton.tiles import ONE_SHOT_BYTES, element_tile
 
 SWITCH = "RLSYNC_ALL_REDUCE"
@@ -87,14 +86,10 @@ def gather_and_finish(
     root: torch.Tensor, group: dist.ProcessGroup, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
     """The same through NCCL: every rank gathers all roots."""
-    ranks, n = group.size(), root.shape[1]
-    parts = torch.empty(ranks, *root.shape, dtype=torch.float32, device=root.device)
+    parts = torch.empty(group.size(), *root.shape, dtype=torch.float32, device=root.device)
     dist.all_gather_into_tensor(parts, root, group=group)
     out = torch.empty(root.shape, dtype=dtype, device=root.device)
-    combine[(triton.cdiv(root.numel(), 1024),)](
-        parts, out if bias is None else bias, out, root.numel(), n, LEAVES=ranks, BLOCK=1024,
-        HAS_BIAS=bias is not None, enable_fp_fusion=False,
-    )  # fmt: skip
+    fold(parts, bias, out)
     return out
 
 

@@ -74,6 +74,12 @@ def is_hopper(index: int) -> bool:
     return False
 
 
+def rows_suit_tma(t: torch.Tensor) -> bool:
+    """bf16 on a Hopper GPU, rows 16-byte aligned."""
+    on_hopper = t.is_cuda and is_hopper(t.device.index)
+    return on_hopper and t.dtype == torch.bfloat16 and t.stride(0) % 8 == 0 and t.data_ptr() % 16 == 0
+
+
 @functools.cache
 def multiprocessors(index: int) -> int:
     """Of the GPU `index`."""
