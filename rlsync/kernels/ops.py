@@ -223,16 +223,23 @@ def paged_attention(
     lengths: torch.Tensor,
     scale: float,
     window: int = 0,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The same function over a paged cache (inference only); arguments as in cpu/attention.py."""
-    return backend(q).paged_attention(q, cache, table, starts, lengths, scale, window)
+    return backend(q).paged_attention(q, cache, table, starts, lengths, scale, window, out)
 
 
 def decode_attention(
-    q: torch.Tensor, cache: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor, scale: float, window: int = 0
+    q: torch.Tensor,
+    cache: torch.Tensor,
+    table: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float,
+    window: int = 0,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`paged_attention` where row s of q [S, Hq, D] is the one new token of sequence s; length 0 = no sequence."""
-    return backend(q).decode_attention(q, cache, table, lengths, scale, window)
+    return backend(q).decode_attention(q, cache, table, lengths, scale, window, out)
 
 
 def write_cache(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:

@@ -103,13 +103,11 @@ class PagedAttentionImpl(AttentionImpl[PagedMetadata]):
             return output
         meta, n = attn_metadata, attn_metadata.num_tokens
         ops.write_cache(key[:n], value[:n], kv_cache, meta.slots[:n])
+        cache = (kv_cache, meta.table)
         if meta.decodes:
-            out = ops.decode_attention(query[:n], kv_cache, meta.table, meta.lengths, self.scale, self.window)
+            ops.decode_attention(query[:n], *cache, meta.lengths, self.scale, self.window, output[:n])
         else:
-            out = ops.paged_attention(
-                query[:n], kv_cache, meta.table, meta.starts, meta.lengths, self.scale, self.window
-            )
-        output[:n] = out
+            ops.paged_attention(query[:n], *cache, meta.starts, meta.lengths, self.scale, self.window, output[:n])
         return output
 
 

@@ -38,7 +38,7 @@ def _forms(leaves, leaf_k, dtype):
     rows, columns = (1, 16, 32, 64, 128, 512, 8192), (512, 2048, 4096, 32768)
     few = {block_tile(m, n, leaves, leaf_k, 2) for m in rows for n in columns}
     few |= {BlockTile(16, 64, 64, 4, 3, Form.programs), BlockTile(128, 128, 64, 8, 3, Form.programs)}
-    few |= {BlockTile(64, 32, 64, 4, 3, form) for form in Form}
+    few |= {BlockTile(64, 32, 64, 4, 3, form) for form in Form if leaves <= 8 or form is not Form.side_by_side}
     many = {persistent_tile(m, n, leaves, leaf_k, dtype == torch.float32) for m in rows for n in columns} - {None}
     if leaves > 1:
         many.add(PersistentTile(64, 32, 4))

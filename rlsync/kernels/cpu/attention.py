@@ -175,6 +175,7 @@ def paged_attention(
     lengths: torch.Tensor,
     scale: float,
     window: int,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention of new tokens over a paged cache that already holds their keys and values.
 
@@ -182,23 +183,30 @@ def paged_attention(
         q: [T, Hq, D]; sequence s owns rows starts[s]:starts[s+1], its last ones by position.
         cache: [blocks, Hkv, block, 2D], keys then values in the last dim.
         table: [S, pages] int32 block ids; lengths: [S] tokens in the cache, the new ones included.
+        out: takes the result; its last dim is dense.
     Returns:
         [T, Hq, D] in q's dtype.
     """
     bits, shift = (torch.uint16, 16) if cache.dtype == torch.bfloat16 else (torch.uint32, 0)
-    out = torch.empty(q.shape, dtype=torch.float32)
+    wide = torch.empty(q.shape, dtype=torch.float32)
     _paged_kernel(
         fp32_array(q), cache.view(bits).numpy(), np.uint32(shift), table.numpy(), starts.to(torch.int64).numpy(),
-        lengths.to(torch.int64).numpy(), np.float32(scale), window, out.numpy(),
+        lengths.to(torch.int64).numpy(), np.float32(scale), window, wide.numpy(),
     )  # fmt: skip
-    return out.to(q.dtype)
+    return wide.to(q.dtype) if out is None else out.copy_(wide)
 
 
 def decode_attention(
-    q: torch.Tensor, cache: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor, scale: float, window: int
+    q: torch.Tensor,
+    cache: torch.Tensor,
+    table: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float,
+    window: int,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`paged_attention` where row s of q is the one new token of sequence s."""
-    return paged_attention(q, cache, table, torch.arange(q.shape[0] + 1), lengths, scale, window)
+    return paged_attention(q, cache, table, torch.arange(q.shape[0] + 1), lengths, scale, window, out)
 
 
 def write_cache(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:

@@ -44,11 +44,12 @@ def paged_attention(
     lengths: torch.Tensor,
     scale: float,
     window: int,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention of new tokens over a paged cache; arguments as in cpu/attention.py."""
     k, v, strides = _halves(cache)
     lengths = lengths.to(torch.int32)
-    return _prefill(q, k, v, starts.to(torch.int32), table, lengths, strides, cache.shape[2], scale, window)[0]
+    return _prefill(q, k, v, starts.to(torch.int32), table, lengths, strides, cache.shape[2], scale, window, out)[0]
 
 
 def tree_attention(
@@ -81,10 +82,11 @@ def _prefill(
     page: int,
     scale: float,
     window: int,
+    out: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     tokens, heads, dim = q.shape
     q = q if q.stride(2) == 1 else q.contiguous()
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
     lse = torch.empty(tokens, heads, dtype=torch.float32, device=q.device)
     sequences = starts.shape[0] - 1
     paged = table is not None
@@ -128,7 +130,13 @@ def _descriptor(t: torch.Tensor) -> TensorDescriptor:
 
 
 def decode_attention(
-    q: torch.Tensor, cache: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor, scale: float, window: int
+    q: torch.Tensor,
+    cache: torch.Tensor,
+    table: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float,
+    window: int,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`paged_attention` where row s of q [S, Hq, D] is the one new token of sequence s, split over programs."""
     sequences, heads, dim = q.shape
@@ -140,7 +148,7 @@ def decode_attention(
     splits = triton.cdiv(table.shape[1] * page, SPLIT)
     parts = torch.empty(sequences, kv_heads, splits, group, dim, dtype=torch.float32, device=q.device)
     stats = torch.empty(sequences, kv_heads, splits, 2, group, dtype=torch.float32, device=q.device)
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
     rows = max(16, triton.next_power_of_2(group))
     decode_split[(sequences, kv_heads, splits)](
         q, k, v, parts, stats, table, lengths, group, scale * math.log2(math.e), window or _NO_WINDOW, page,

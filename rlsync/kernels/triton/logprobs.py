@@ -19,7 +19,10 @@ CHUNK = 4 * TILE
 @triton.jit
 def scaled(row, at, size, temperature):
     """logits / T of the tokens `at`, -inf beyond the row's end."""
-    return tl.div_rn(tl.load(row + at, mask=at < size, other=float("-inf")), temperature)
+    x = tl.load(row + at, mask=at < size, other=float("-inf"))
+    if temperature != 1.0:  # the usual 1 spares a slow division that would change nothing
+        x = tl.div_rn(x, temperature)
+    return x
 
 
 @triton.jit

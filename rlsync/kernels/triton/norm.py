@@ -1,4 +1,4 @@
-"""RMSNorm, and the residual add before it, a program per row."""
+"""RMSNorm, and the residual add before it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import triton.language as tl
 
 _LARGEST_BLOCK = 8192
 """A longer row is summed in blocks of this size, in order: a function of the row's length alone."""
+_SHORT, _SHORT_ROWS = 256, 16
+"""Rows up to this length, as those of heads, are so many to a program."""
 
 
 @triton.jit
@@ -19,35 +21,36 @@ def _row_value(x_row, residual_row, at, mask, ADDS: tl.constexpr):
     return value.to(x_row.dtype.element_ty)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _rms_norm_kernel(
-    x, residual, w, out, sum_out, rstd_out, n, heads, stride_t, stride_h, eps,
-    BLOCK: tl.constexpr, WHOLE: tl.constexpr, ADDS: tl.constexpr,
+    x, residual, w, out, sum_out, rstd_out, rows, n, heads, stride_t, stride_h, eps,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr, ADDS: tl.constexpr,
 ):  # fmt: skip
     """x [T, heads, n] by strides; residual, sum_out and out lie densely. WHOLE: a row is one block."""
-    index = tl.program_id(0).to(tl.int64)
-    x_row = x + index // heads * stride_t + index % heads * stride_h
-    row = index * n
-    total = tl.zeros([BLOCK], tl.float32)
-    at = tl.arange(0, BLOCK)
-    value = tl.zeros([BLOCK], x.dtype.element_ty)
+    index = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    there = (index < rows)[:, None]
+    x_row = (x + index // heads * stride_t + index % heads * stride_h)[:, None]
+    row = (index * n)[:, None]
+    total = tl.zeros([ROWS, BLOCK], tl.float32)
+    at = tl.arange(0, BLOCK)[None, :]
+    value = tl.zeros([ROWS, BLOCK], x.dtype.element_ty)
     for start in range(0, n, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        value = _row_value(x_row, residual + row, at, at < n, ADDS)
+        at = start + tl.arange(0, BLOCK)[None, :]
+        value = _row_value(x_row, residual + row, at, there & (at < n), ADDS)
         if ADDS:
-            tl.store(sum_out + row + at, value, mask=at < n)
+            tl.store(sum_out + row + at, value, mask=there & (at < n))
         wide = value.to(tl.float32)
         total += wide * wide
-    mean = tl.sum(total, 0) / (n * 1.0)
+    mean = tl.sum(total, 1) / (n * 1.0)
     rstd = tl.div_rn(1.0, tl.sqrt_rn(mean + eps))
-    tl.store(rstd_out + index, rstd)
+    tl.store(rstd_out + index, rstd, mask=index < rows)
     for start in range(0, n, BLOCK):
         if not WHOLE:
-            at = start + tl.arange(0, BLOCK)
-            value = _row_value(x_row, residual + row, at, at < n, ADDS)
+            at = start + tl.arange(0, BLOCK)[None, :]
+            value = _row_value(x_row, residual + row, at, there & (at < n), ADDS)
         weight = tl.load(w + at, mask=at < n, other=0.0)
-        normed = (value.to(tl.float32) * rstd).to(weight.dtype)
-        tl.store(out + row + at, (normed * weight).to(out.dtype.element_ty), mask=at < n)
+        normed = (value.to(tl.float32) * rstd[:, None]).to(weight.dtype)
+        tl.store(out + row + at, (normed * weight).to(out.dtype.element_ty), mask=there & (at < n))
 
 
 def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,9 +78,10 @@ def _launch(
     total = out if residual is None else torch.empty_like(residual)
     rstd = torch.empty(rows, 1, dtype=torch.float32, device=x.device)
     block = min(triton.next_power_of_2(n), _LARGEST_BLOCK)
-    _rms_norm_kernel[(rows,)](
-        view, out if residual is None else residual, w, out, total, rstd, n, view.shape[1], view.stride(0),
-        view.stride(1), eps, BLOCK=block, WHOLE=n <= block, ADDS=residual is not None,
-        num_warps=min(16, max(1, block // 256)), enable_fp_fusion=False,
+    together = _SHORT_ROWS if block <= _SHORT else 1
+    _rms_norm_kernel[(triton.cdiv(rows, together),)](
+        view, out if residual is None else residual, w, out, total, rstd, rows, n, view.shape[1], view.stride(0),
+        view.stride(1), eps, ROWS=together, BLOCK=block, WHOLE=n <= block, ADDS=residual is not None,
+        num_warps=min(16, max(1, together * block // 256)), enable_fp_fusion=False,
     )  # fmt: skip
     return out, rstd, total

@@ -15,10 +15,11 @@ import torch
 
 from rlsync.errors import ConfigError
 
-_FEW_TILES = 100
-"""Fewer tiles leave multiprocessors idle."""
 _TOO_FEW_TILES = 40
-"""So few leave most of them idle, and a program per leaf is faster (measured at 96 rows and 16 tiles)."""
+"""So few tiles of 32 columns leave most multiprocessors idle, and a program per leaf is faster."""
+_WAVE_COST = {32: 0.87, 64: 1.0, 128: 1.5, 256: 2.9}
+"""Columns of a persistent tile -> time of one on every multiprocessor, over that of 64; measured on an H100."""
+_HOPPER_PROCESSORS = 132
 _HOPPER = ("H100", "H200", "H800", "GH200")
 _log = logging.getLogger(__name__)
 
@@ -87,20 +88,28 @@ def multiprocessors(index: int) -> int:
 
 
 def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool) -> PersistentTile | None:
-    """Tile of the persistent kernel, if the depth of a stage can divide a leaf; `wide_output` is fp32."""
+    """Tile of the persistent kernel, if the depth of a stage can divide a leaf; `wide_output` is fp32.
+
+    Multiprocessors work in waves, so the width is the one whose waves take least.
+    """
     depth = next((d for d in (64, 32, 16) if leaf_k % d == 0), None)
     if depth is None or leaves > 16:
         return None
     rows = -(-m // 128)
-    if leaves >= 4 and rows * -(-n // 64) <= _TOO_FEW_TILES:
+    if leaves >= 4 and rows * -(-n // 32) <= _TOO_FEW_TILES:
         return None
-    if rows * -(-n // 128) < _FEW_TILES and leaves <= 8:
-        return PersistentTile(64, depth, 6)
-    if leaves == 1 and not wide_output and rows * -(-n // 256) >= _FEW_TILES:
-        return PersistentTile(256, depth, 3)
-    if leaves <= 4:  # the output has shared memory of its own
-        return PersistentTile(128, depth, 5 if wide_output else 6)
-    return PersistentTile(128, depth, 5 if leaves == 8 else 3)
+    if leaves > 8:
+        return PersistentTile(128, depth, 3)
+    widths = (32, 64, 128) if leaves > 1 or wide_output else (64, 128, 256)
+    columns = min(widths, key=lambda width: -(-rows * -(-n // width) // _HOPPER_PROCESSORS) * _WAVE_COST[width])
+    return PersistentTile(columns, depth, _stages(columns, leaves, wide_output))
+
+
+def _stages(columns: int, leaves: int, wide_output: bool) -> int:
+    """As many as fit into shared memory beside the result and the subtrees that wait."""
+    if columns == 128:
+        return 5 if wide_output or leaves == 8 else 6
+    return {32: 9, 64: 6, 256: 3}[columns]
 
 
 def block_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int) -> BlockTile:
@@ -113,9 +122,9 @@ def block_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int) -> Block
             return BlockTile(32, 32, 128, 4, 6, Form.in_turn)
         if m > 32 and leaf_k % 256 == 0 and itemsize == 2:  # in fp32 it fits into no shared memory but Hopper's
             return BlockTile(64, 32, 256, 4, 3, Form.in_turn)
-    if leaves <= 2 and n >= 16384:
-        return BlockTile(rows, 64, 128, 4, 4, Form.programs)
     if leaves <= 2:
+        if n > 32 * _HOPPER_PROCESSORS:  # narrower ones would take a second wave
+            return BlockTile(rows, 64, 128, 4, 4, Form.programs)
         if rows == 16 and leaf_k % 256 == 0:
             return BlockTile(16, 32, 256, 4, 4, Form.programs)
         return BlockTile(rows, 32 if n > 2048 else 16, 128, 4, 6 if n > 2048 else 5, Form.programs)
