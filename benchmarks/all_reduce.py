@@ -75,7 +75,7 @@ def measure(rows: int, group: dist.ProcessGroup, reducer: Any, custom: Any) -> d
     out = torch.empty_like(narrow)
     calls = 20 if rows <= 512 else 5
     us: dict[str, float] = {"chosen": seconds(lambda: reducer(root, None, torch.bfloat16), calls)}
-    if root.nbytes <= SLOT_BYTES:
+    if root.nbytes <= SLOT_BYTES // group.size():
         us["one_shot"] = seconds(lambda: reducer.one_shot(root, None, out), calls)
     if root.nbytes <= PART_BYTES:
         us["two_shot"] = seconds(lambda: reducer.two_shot(root, None, out), calls)

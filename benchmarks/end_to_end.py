@@ -50,6 +50,8 @@ _START_LIMIT_S = 400
 class Outcome:
     tokens_per_s: dict[str, float] = field(default_factory=dict)
     """By number of requests."""
+    waiting: dict[str, float] = field(default_factory=dict)
+    """Share of that time in which the engine's process waits for the GPU; with TP=1, whose worker lives in it."""
     compared: int = 0
     different: int = 0
     draws_different: int = 0
@@ -112,12 +114,15 @@ def run_engine(args: argparse.Namespace) -> None:
     if args.turns:
         _take_turn(args.turns, args.among)
     kept: list[Rollout] = []
+    waits = _noted_waits() if device is Device.cuda else []
     for count in args.requests:
         batch = requests_for(count, args.tokens, vocab, 2 + count)
+        waits.clear()
         started = time.perf_counter()
         rollouts = engine.generate(batch)
         seconds = time.perf_counter() - started
         outcome.tokens_per_s[str(count)] = sum(r.num_sampled for r in rollouts) / seconds
+        outcome.waiting[str(count)] = sum(waits) / seconds
         kept += rollouts
     if args.mode == "exact" and args.orders:
         outcome.order_differs = _order_differs(engine, requests_for(args.orders, None, vocab, 3))
@@ -128,6 +133,22 @@ def run_engine(args: argparse.Namespace) -> None:
         print(_profile(lambda: engine.generate(requests_for(args.profile, 64, vocab, 4))))
         print("start-up\n" + _functions(start_profile, "cumtime", 60))
     engine.shutdown()
+
+
+def _noted_waits() -> list[float]:
+    """From now on, how long each wait for an event of the GPU took."""
+    import torch
+
+    waits: list[float] = []
+    wait = torch.cuda.Event.synchronize
+
+    def noted(event: torch.cuda.Event) -> None:
+        started = time.perf_counter()
+        wait(event)
+        waits.append(time.perf_counter() - started)
+
+    torch.cuda.Event.synchronize = noted  # type: ignore[method-assign]
+    return waits
 
 
 def _digest(rollouts: list[Rollout]) -> str:
@@ -273,12 +294,12 @@ def _take_turn(turns: Path, among: int) -> None:
     fcntl.flock(os.open(turns, os.O_RDONLY), fcntl.LOCK_EX)
 
 
-def show(shape: str, mode: str, outcome: Outcome) -> None:
-    speeds = "  ".join(f"{n}: {speed:8.0f}" for n, speed in outcome.tokens_per_s.items())
-    o = outcome
+def show(shape: str, mode: str, o: Outcome) -> None:
+    speeds = "  ".join(f"{n}: {speed:.0f} ({o.waiting.get(n, 0):.0%})" for n, speed in o.tokens_per_s.items())
     print(
         f"{shape:14} {mode:22} {o.different:7} of {o.compared} differ (max {o.max_abs_diff:.2g}), "
-        f"draws {o.draws_different}, order {o.order_differs}; tokens/s {speeds}; start {o.start_s:.0f} s; {o.digest}",
+        f"draws {o.draws_different}, order {o.order_differs}; tokens/s (GPU waited for) {speeds}; "
+        f"start {o.start_s:.0f} s; {o.digest}",
         flush=True,
     )
 

@@ -53,7 +53,10 @@ def _forms(reducer, root, group, bias, dtype):
     from rlsync.kernels.triton.symmetric import PART_BYTES, SLOT_BYTES, gather_and_finish
 
     out = {"chosen": finish_across(root, group, bias, dtype), "gather": gather_and_finish(root, group, bias, dtype)}
-    for name, form, limit in (("one", reducer.one_shot, SLOT_BYTES), ("two", reducer.two_shot, PART_BYTES)):
+    for name, form, limit in (
+        ("one", reducer.one_shot, SLOT_BYTES // group.size()),
+        ("two", reducer.two_shot, PART_BYTES),
+    ):
         if root.nbytes <= limit:
             out[name] = torch.empty(root.shape, dtype=dtype, device="cuda")
             form(root, bias, out[name])

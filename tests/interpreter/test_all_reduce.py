@@ -9,7 +9,8 @@ from rlsync.kernels.triton import all_reduce
 from rlsync.kernels.triton.all_reduce import one_shot, two_shot
 
 BLOCKS = 3
-FLAGS, ROOM = BLOCKS * 8, 1 << 14
+FLAGS, ROOM = BLOCKS * 8, 1 << 15
+"""Of flags, and bytes of a slot, of parts and of results."""
 OFFSETS = (8 * FLAGS, 8 * FLAGS + ROOM)
 
 
@@ -30,10 +31,7 @@ def _run(kernel, roots, bias, dtype, offsets):
     buffers = torch.zeros(ranks, (8 * FLAGS + 4 * ROOM) // 8, dtype=torch.int64)
     peers = torch.tensor([buffer.data_ptr() for buffer in buffers])
     outs = torch.zeros(ranks, m, n, dtype=dtype)
-    for buffer, root in zip(buffers, roots, strict=True):  # parts, or both slots
-        for at in OFFSETS if kernel is one_shot else OFFSETS[:1]:
-            buffer.view(torch.float32)[at // 4 : at // 4 + m * n] = root.flatten()
-    for _ in range(2):  # the first time fills the results of two_shot
+    for _ in range(3):  # the first time fills slots and parts, the second the results
         for rank in range(ranks):
             _arrive(buffers, rank)
             kernel[(BLOCKS,)](
@@ -45,7 +43,7 @@ def _run(kernel, roots, bias, dtype, offsets):
 
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 @pytest.mark.parametrize(("m", "n"), [(1, 40), (5, 60)])
-@pytest.mark.parametrize(("kernel", "offsets"), [(one_shot, (OFFSETS[0], ROOM)), (two_shot, OFFSETS)])
+@pytest.mark.parametrize(("kernel", "offsets"), [(one_shot, (OFFSETS[0], ROOM)), (two_shot, (*OFFSETS, ROOM))])
 def test_every_rank_gets_the_bits_of_the_tree(kernel, offsets, m, n, ranks):
     g = torch.Generator().manual_seed(ranks)
     roots = torch.randn(ranks, m, n, generator=g)

@@ -1,15 +1,18 @@
 """The tree across ranks through peer memory: out = round(tree of the ranks' roots + bias), a kernel launch a call.
 
-A rank's buffer (symmetric.py) holds flags, two slots of roots for `one_shot`, and parts and results for `two_shot`.
-Every rank launches the same kernels in the same order, in one stream, always with BLOCKS blocks; block b of a rank
-waits for block b of the others alone, and reads only what those wrote.
+A rank writes into the others' buffers and reads its own alone: a write to a peer needs no answer, a read waits for one.
+A rank's buffer (symmetric.py) holds flags, two slots of roots for `one_shot`, and parts and results for `two_shot`; in
+each, every rank has a piece that it alone writes. Every rank launches the same kernels in the same order, in one
+stream, always with BLOCKS blocks; block b of a rank waits for block b of the others alone, and reads only what those
+wrote.
 
-Why no buffer is overwritten while a peer still reads it, whatever the mix of kernels and sizes: a block's flag value is
-the number of exchanges that it has been through, which all blocks of a rank share between kernels. A peer in exchange e
-is in the kernel of e, and so has ended all earlier kernels.
+Why nothing is overwritten that a peer still reads, whatever the mix of kernels and sizes: a block's flag value is the
+number of exchanges that it has been through, which all blocks of a rank share between kernels. A peer in exchange e is
+in the kernel of e, and so has ended all earlier kernels.
 - A slot is written before exchange e and read after it, until that kernel ends. Slots alternate with e, so the next
-  write comes before exchange e + 2 at the earliest, when this rank has passed e + 1: the peers' reads have ended.
-- Parts are read between the two exchanges of a `two_shot`: who has passed the second may write them again.
+  write comes before exchange e + 2 at the earliest, when this rank has passed e + 1: the peer's reads have ended.
+- Parts are read between the two exchanges of a `two_shot`. They are written again by a later kernel, and so after all
+  blocks of this one have passed the second: the peer's have come to it.
 - Results are read after the second, until the kernel ends, and written next after an exchange of a later kernel.
 Flags only grow, live in device memory and need no reset: a replayed CUDA graph goes on where the last call ended.
 """
@@ -54,22 +57,23 @@ def _at(peers, peer, offset, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def _tree(root, peers, offset, at, mask, FIRST: tl.constexpr, COUNT: tl.constexpr, RANK: tl.constexpr):
-    """Tree of ranks FIRST .. FIRST + COUNT - 1; this rank's own root needs no detour."""
+def _tree(root, pieces, piece_bytes, at, within, mask, FIRST: tl.constexpr, COUNT: tl.constexpr, RANK: tl.constexpr):
+    """Tree of ranks FIRST .. FIRST + COUNT - 1; `pieces`: where in this rank's buffer the ranks have written theirs."""
     if COUNT > 1:
-        left = _tree(root, peers, offset, at, mask, FIRST, COUNT // 2, RANK)
-        right = _tree(root, peers, offset, at, mask, FIRST + COUNT // 2, COUNT // 2, RANK)
+        left = _tree(root, pieces, piece_bytes, at, within, mask, FIRST, COUNT // 2, RANK)
+        right = _tree(root, pieces, piece_bytes, at, within, mask, FIRST + COUNT // 2, COUNT // 2, RANK)
         return left + right
     elif FIRST == RANK:
         return tl.load(root + at, mask=mask, other=0.0)
     else:
-        return tl.load(_at(peers, FIRST, offset, tl.float32) + at, mask=mask, other=0.0, cache_modifier=".cg")
+        piece = tl.multiple_of((pieces + FIRST * piece_bytes).to(tl.pointer_type(tl.float32)), 16)
+        return tl.load(piece + within, mask=mask, other=0.0, cache_modifier=".cg")
 
 
 @triton.jit
-def _finished(root, peers, bias, offset, at, mask, n, DTYPE: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr,
-              HAS_BIAS: tl.constexpr):  # fmt: skip
-    total = _tree(root, peers, offset, at, mask, 0, RANKS, RANK)
+def _finished(root, pieces, piece_bytes, bias, at, within, mask, n, DTYPE: tl.constexpr, RANK: tl.constexpr,
+              RANKS: tl.constexpr, HAS_BIAS: tl.constexpr):  # fmt: skip
+    total = _tree(root, pieces, piece_bytes, at, within, mask, 0, RANKS, RANK)
     if HAS_BIAS:
         total += tl.load(bias + at % n, mask=mask, other=0.0).to(tl.float32)
     return total.to(DTYPE)
@@ -80,24 +84,30 @@ def one_shot(
     root, peers, bias, out, size, n, slots, slot_bytes,
     RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """Every rank reads all roots. root, out [M, N], size = M N; peers [RANKS]: addresses of the ranks' buffers."""
+    """Every rank gets all roots. root, out [M, N], size = M N; peers [RANKS]: addresses of the ranks' buffers."""
     epoch = _epoch(peers, RANK, RANKS) + 1
     slot = slots + epoch % 2 * slot_bytes
+    piece_bytes = slot_bytes // RANKS
     first = tl.program_id(0) * TILE
     for start in range(first, size, BLOCKS * TILE):
         at = start + tl.arange(0, TILE)
         value = tl.load(root + at, mask=at < size)
-        tl.store(_at(peers, RANK, slot, tl.float32) + at, value, mask=at < size)
+        for step in tl.static_range(1, RANKS):  # each rank starts at another, which spreads the load on the links
+            piece = _at(peers, (RANK + step) % RANKS, slot + RANK * piece_bytes, tl.float32)
+            tl.store(piece + at, value, mask=at < size)
     _exchange(peers, epoch, RANK, RANKS)
+    pieces = tl.load(peers + RANK) + slot
     for start in range(first, size, BLOCKS * TILE):
         at = start + tl.arange(0, TILE)
-        y = _finished(root, peers, bias, slot, at, at < size, n, out.dtype.element_ty, RANK, RANKS, HAS_BIAS)
+        y = _finished(
+            root, pieces, piece_bytes, bias, at, at, at < size, n, out.dtype.element_ty, RANK, RANKS, HAS_BIAS
+        )  # fmt: skip
         tl.store(out + at, y, mask=at < size)
 
 
 @triton.jit
 def two_shot(
-    root, peers, bias, out, size, n, parts, results,
+    root, peers, bias, out, size, n, parts, results, region_bytes,
     RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
     """A rank finishes a slice of the elements for all: `share` tiles, of which block b takes every BLOCKS-th."""
@@ -105,24 +115,32 @@ def two_shot(
     epoch = _epoch(peers, RANK, RANKS) + 1
     block = tl.program_id(0)
     share = tl.cdiv(tl.cdiv(size, TILE), RANKS)
-    for step in tl.static_range(1, RANKS):  # each rank starts at another, which spreads the load on the links
+    piece_bytes = region_bytes // RANKS
+    for step in tl.static_range(1, RANKS):
         peer = (RANK + step) % RANKS
         for tile in range(block, share, BLOCKS):
-            at = (peer * share + tile) * TILE + tl.arange(0, TILE)
+            within = tile * TILE + tl.arange(0, TILE)
+            at = peer * share * TILE + within
             value = tl.load(root + at, mask=at < size)
-            tl.store(_at(peers, RANK, parts, tl.float32) + at, value, mask=at < size)
+            tl.store(_at(peers, peer, parts + RANK * piece_bytes, tl.float32) + within, value, mask=at < size)
     _exchange(peers, epoch, RANK, RANKS)
+    own = tl.load(peers + RANK)
     for tile in range(block, share, BLOCKS):
         within = tile * TILE + tl.arange(0, TILE)
         at = RANK * share * TILE + within
-        y = _finished(root, peers, bias, parts, at, at < size, n, DTYPE, RANK, RANKS, HAS_BIAS)
+        y = _finished(
+            root, own + parts, piece_bytes, bias, at, within, at < size, n, DTYPE, RANK, RANKS, HAS_BIAS
+        )  # fmt: skip
+        for step in tl.static_range(1, RANKS):
+            piece = _at(peers, (RANK + step) % RANKS, results + RANK * piece_bytes, DTYPE)
+            tl.store(piece + within, y, mask=at < size)
         tl.store(out + at, y, mask=at < size)
-        tl.store(_at(peers, RANK, results, DTYPE) + within, y, mask=at < size)
     _exchange(peers, epoch + 1, RANK, RANKS)
     for step in tl.static_range(1, RANKS):
         peer = (RANK + step) % RANKS
         for tile in range(block, share, BLOCKS):
             within = tile * TILE + tl.arange(0, TILE)
             at = peer * share * TILE + within
-            y = tl.load(_at(peers, peer, results, DTYPE) + within, mask=at < size, cache_modifier=".cg")
+            piece = _at(peers, RANK, results + peer * piece_bytes, DTYPE)
+            y = tl.load(piece + within, mask=at < size, cache_modifier=".cg")
             tl.store(out + at, y, mask=at < size)

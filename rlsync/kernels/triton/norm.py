@@ -21,6 +21,13 @@ def _row_value(x_row, residual_row, at, mask, ADDS: tl.constexpr):
     return value.to(x_row.dtype.element_ty)
 
 
+@triton.jit
+def _normed(value, rstd, weight):
+    """round(round(value rstd) weight)"""
+    scaled = (value.to(tl.float32) * rstd).to(weight.dtype)
+    return (scaled * weight).to(value.dtype)
+
+
 @triton.jit(do_not_specialize=["rows"])
 def _rms_norm_kernel(
     x, residual, w, out, sum_out, rstd_out, rows, n, heads, stride_t, stride_h, eps,
@@ -31,26 +38,32 @@ def _rms_norm_kernel(
     there = (index < rows)[:, None]
     x_row = (x + index // heads * stride_t + index % heads * stride_h)[:, None]
     row = (index * n)[:, None]
+    lanes = tl.arange(0, BLOCK)[None, :]
     total = tl.zeros([ROWS, BLOCK], tl.float32)
-    at = tl.arange(0, BLOCK)[None, :]
-    value = tl.zeros([ROWS, BLOCK], x.dtype.element_ty)
-    for start in range(0, n, BLOCK):
-        at = start + tl.arange(0, BLOCK)[None, :]
-        value = _row_value(x_row, residual + row, at, there & (at < n), ADDS)
+    if WHOLE:  # the weight is on its way while the row is summed
+        weight = tl.load(w + lanes, mask=lanes < n, other=0.0)
+        value = _row_value(x_row, residual + row, lanes, there & (lanes < n), ADDS)
         if ADDS:
-            tl.store(sum_out + row + at, value, mask=there & (at < n))
-        wide = value.to(tl.float32)
-        total += wide * wide
+            tl.store(sum_out + row + lanes, value, mask=there & (lanes < n))
+        total = value.to(tl.float32) * value.to(tl.float32)
+    else:
+        for start in range(0, n, BLOCK):
+            at = start + lanes
+            part = _row_value(x_row, residual + row, at, there & (at < n), ADDS)
+            if ADDS:
+                tl.store(sum_out + row + at, part, mask=there & (at < n))
+            total += part.to(tl.float32) * part.to(tl.float32)
     mean = tl.sum(total, 1) / (n * 1.0)
     rstd = tl.div_rn(1.0, tl.sqrt_rn(mean + eps))
     tl.store(rstd_out + index, rstd, mask=index < rows)
-    for start in range(0, n, BLOCK):
-        if not WHOLE:
-            at = start + tl.arange(0, BLOCK)[None, :]
-            value = _row_value(x_row, residual + row, at, there & (at < n), ADDS)
-        weight = tl.load(w + at, mask=at < n, other=0.0)
-        normed = (value.to(tl.float32) * rstd[:, None]).to(weight.dtype)
-        tl.store(out + row + at, (normed * weight).to(out.dtype.element_ty), mask=there & (at < n))
+    if WHOLE:
+        tl.store(out + row + lanes, _normed(value, rstd[:, None], weight), mask=there & (lanes < n))
+    else:
+        for start in range(0, n, BLOCK):
+            at = start + lanes
+            part = _row_value(x_row, residual + row, at, there & (at < n), ADDS)
+            part_weight = tl.load(w + at, mask=at < n, other=0.0)
+            tl.store(out + row + at, _normed(part, rstd[:, None], part_weight), mask=there & (at < n))
 
 
 def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Memory that the ranks of one host read from each other, and the tree all-reduce through it.
+"""Memory of each other that the ranks of one host write to, and the tree all-reduce through it.
 
 A group gets its buffer at its first call outside a CUDA graph, or none, where ranks lie on several hosts or have no
 access to each other, or where RLSYNC_ALL_REDUCE=gather says so: then NCCL gathers the roots. Same bits either way.
@@ -22,14 +22,13 @@ from rlsync.kernels.triton.tiles import ONE_SHOT_BYTES, element_tile
 
 SWITCH = "RLSYNC_ALL_REDUCE"
 SLOT_BYTES = 8 << 20
-"""Largest root of `one_shot`."""
+"""The roots of all ranks in a `one_shot`, at most."""
 PART_BYTES = 32 << 20
 """Largest root of a `two_shot`; a larger one goes in pieces."""
-_RESULT_BYTES = PART_BYTES // 2
-"""A slice of the output, for two ranks or more, in fp32 at most."""
 _SLOTS = BLOCKS.value * FLAG_BYTES.value * max(ONE_SHOT_BYTES)
 _PARTS = _SLOTS + 2 * SLOT_BYTES
 _RESULTS = _PARTS + PART_BYTES
+_BUFFER_BYTES = _RESULTS + PART_BYTES
 _log = logging.getLogger(__name__)
 
 
@@ -42,9 +41,7 @@ class TreeAllReduce:
 
     def __init__(self, group: dist.ProcessGroup, device: torch.device) -> None:
         # Not from a pool: the peers' addresses are those of whole allocations.
-        self.memory = symmetric_memory._SymmetricMemory.empty_strided_p2p(
-            (_RESULTS + _RESULT_BYTES,), (1,), torch.uint8, device
-        )
+        self.memory = symmetric_memory._SymmetricMemory.empty_strided_p2p((_BUFFER_BYTES,), (1,), torch.uint8, device)
         self.handle = symmetric_memory.rendezvous(self.memory, group.group_name)
         self.rank, self.ranks = group.rank(), group.size()
         if self.handle.buffer_ptrs[self.rank] != self.memory.data_ptr():
@@ -64,7 +61,7 @@ class TreeAllReduce:
         return out
 
     def one_shot(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
-        """Root of at most SLOT_BYTES."""
+        """Root of at most SLOT_BYTES / ranks."""
         tile = element_tile(root.numel(), BLOCKS.value)
         one_shot[(BLOCKS.value,)](
             root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], _SLOTS, SLOT_BYTES,
@@ -77,7 +74,7 @@ class TreeAllReduce:
         tile = element_tile(root.numel() // self.ranks, BLOCKS.value)
         two_shot[(BLOCKS.value,)](
             root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], _PARTS, _RESULTS,
-            RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
+            PART_BYTES, RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
             num_warps=16, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
 
