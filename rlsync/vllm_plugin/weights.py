@@ -55,7 +55,7 @@ class WeightReceiver:
         self.rlsync_plan = plan
         seat = seats[get_tp_group().rank_in_group]
         self.rlsync_channel = Channel(rank=seat.rank, world=seat.world, device=self.device, address=seat.address)
-        self.rlsync_channel.connect()
+        self.rlsync_channel.connect(plan.largest_bytes)
 
     def rlsync_receive(self, native: bool, fault: Fault) -> list[TensorDigest]:
         """Receive and load all weights; return digests of what the kernels now read.

@@ -30,6 +30,14 @@ class SyncPlan:
         """Of a padded message: rank 0 has the most rows."""
         return sum(_rows_numel(spec, *self.rows(spec, 0)) for spec in bucket)
 
+    @property
+    def largest_bytes(self) -> int:
+        """Of a bucket's messages together."""
+        return max(
+            self.ranks * self.message_elements(bucket) * torch_dtype(bucket[0].dtype).itemsize
+            for bucket in self.buckets
+        )
+
     def assemble(self, bucket: list[ParamSpec], messages: list[torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
         """Whole tensors from all ranks' messages (of the bucket's dtype)."""
         offsets = [0] * self.ranks

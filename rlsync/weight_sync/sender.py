@@ -42,7 +42,7 @@ class WeightSender:
         """Wait until every receiver has joined this rank's channel, if it has one."""
         self._plan = plan
         if self._channel is not None:
-            self._channel.connect()
+            self._channel.connect(plan.largest_bytes)
 
     def send(self) -> list[TensorDigest]:
         """Send all tensors (collective); returns digests of this rank's rows."""
@@ -52,10 +52,12 @@ class WeightSender:
         for bucket in self._plan.buckets:
             own = torch.cat([images[spec.name].reshape(-1) for spec in bucket])
             own = F.pad(own, (0, self._plan.message_elements(bucket) - own.numel()))
-            everyone = own.new_empty(self._plan.ranks * own.numel())
+            size = self._plan.ranks * own.numel()
+            channel = self._channel
+            everyone = own.new_empty(size) if channel is None else channel.buffer(size, own.dtype)
             dist.all_gather_into_tensor(everyone, own)
-            if self._channel is not None:
-                self._channel.send(everyone)
+            if channel is not None:
+                channel.send(everyone)
         return [
             digest_part(name, local, row=row, column=0, columns=columns)
             for name, local, row, columns in parts

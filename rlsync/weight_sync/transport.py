@@ -1,7 +1,8 @@
 """A private process group from a trainer rank to the rollout workers that it feeds; nothing touches the disk.
 
-Where all members share one GPU, a message stays there: the group passes a CUDA IPC handle, and receivers copy. Where
-each has a GPU of its own, NCCL carries it. Elsewhere the bytes go through the hosts.
+Where all members share one GPU, a message stays there: the sender fills one of two buffers that receivers have open by
+CUDA IPC, and so gathers the next message while they load the last. Where each has a GPU of its own, NCCL carries it.
+Elsewhere the bytes go through the hosts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from torch.multiprocessing.reductions import reduce_tensor
 _TIMEOUT = timedelta(minutes=10)
 _DEVICE_ARGUMENT = 6
 """Of torch.multiprocessing.reductions.rebuild_cuda_tensor."""
+_ALIGNED = 256
+"""Bytes that a buffer begins at a multiple of."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,7 +76,10 @@ class Channel:
         host: str = "127.0.0.1",
     ) -> None:
         self._rank, self._world, self._device = rank, world, device
-        self._shares_gpu = False
+        self._staging: torch.Tensor | None = None
+        """[2, bytes]: the buffers on a shared GPU. A receiver at barrier t has read message t - 1, so message t + 1 may
+        take its buffer."""
+        self._turn = 0
         self._group: dist.ProcessGroup | None = None
         self._nccl: dist.ProcessGroup | None = None
         if address is None:
@@ -83,34 +89,47 @@ class Channel:
             self._store = dist.TCPStore(address.host, address.port, is_master=False, timeout=_TIMEOUT)
             self.address = address
 
-    def connect(self) -> None:
-        """Form the group. Blocks until every member has called it."""
+    def connect(self, largest: int) -> None:
+        """Form the group, for messages of at most `largest` bytes. Blocks until every member has called it."""
         store = dist.PrefixStore("weights", self._store)
         store.set(f"place{self._rank}", _place(self._device))
         places = {store.get(f"place{rank}") for rank in range(self._world)}
+        self._group = cast(dist.ProcessGroup, dist.ProcessGroupGloo(store, self._rank, self._world, timeout=_TIMEOUT))
         if self._device.type == "cuda":
-            self._shares_gpu = len(places) == 1
-            if len(places) == self._world:
+            if len(places) == 1:
+                self._staging = self._share(largest) if self._rank == 0 else self._open()
+            elif len(places) == self._world:
                 options = dist.ProcessGroupNCCL.Options()
                 nccl = dist.ProcessGroupNCCL(dist.PrefixStore("nccl", store), self._rank, self._world, options)
                 self._nccl = cast(dist.ProcessGroup, nccl)
-        self._group = cast(dist.ProcessGroup, dist.ProcessGroupGloo(store, self._rank, self._world, timeout=_TIMEOUT))
+
+    def buffer(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
+        """[numel] for the sender to fill and to `send`."""
+        if self._staging is None:
+            return torch.empty(numel, dtype=dtype, device=self._device)
+        return self._staged(numel, dtype)
 
     def send(self, tensor: torch.Tensor) -> None:
-        """Returns when every receiver has it; over NCCL when this device's later work comes after the broadcast."""
+        """A tensor of `buffer`. It is all sent for this device's later work, or for the next call of `buffer`."""
         if not tensor.numel():
             return
-        if self._shares_gpu:
-            self._send_handle(tensor)
+        if self._staging is not None:
+            torch.cuda.synchronize()
+            self._barrier()
+            self._turn += 1
         elif self._nccl is not None:
             self._nccl.broadcast([tensor]).wait()
         else:
             self._broadcast(tensor.cpu())
 
     def receive(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
-        """[numel] of `dtype`, on this member's device."""
-        if self._shares_gpu and numel:
-            return self._copy_from_handle()
+        """[numel] of `dtype`, on this member's device; to be read before the next call."""
+        if self._staging is not None and numel:
+            torch.cuda.synchronize()  # the last one has been read
+            self._barrier()
+            tensor = self._staged(numel, dtype)
+            self._turn += 1
+            return tensor
         if self._nccl is not None and numel:
             tensor = torch.empty(numel, dtype=dtype, device=self._device)
             self._nccl.broadcast([tensor]).wait()
@@ -120,25 +139,25 @@ class Channel:
             self._broadcast(tensor)
         return tensor.to(self._device)
 
-    def _send_handle(self, tensor: torch.Tensor) -> None:
-        handle = torch.frombuffer(bytearray(pickle.dumps(reduce_tensor(tensor.contiguous()))), dtype=torch.uint8)
-        torch.cuda.synchronize()
+    def _staged(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
+        assert self._staging is not None
+        return self._staging[self._turn % 2, : numel * dtype.itemsize].view(dtype)
+
+    def _share(self, largest: int) -> torch.Tensor:
+        staging = torch.empty(2, -(-largest // _ALIGNED) * _ALIGNED, dtype=torch.uint8, device=self._device)
+        handle = torch.frombuffer(bytearray(pickle.dumps(reduce_tensor(staging))), dtype=torch.uint8)
         self._broadcast(torch.tensor([handle.numel()]))
         self._broadcast(handle)
-        self._barrier()  # the tensor lives until all have copied
+        return staging
 
-    def _copy_from_handle(self) -> torch.Tensor:
+    def _open(self) -> torch.Tensor:
         size = torch.empty(1, dtype=torch.int64)
         self._broadcast(size)
         handle = torch.empty(int(size), dtype=torch.uint8)
         self._broadcast(handle)
         rebuild, arguments = pickle.loads(handle.numpy().tobytes())
         # The GPU has another number here than at the sender.
-        arguments = (*arguments[:_DEVICE_ARGUMENT], self._device.index, *arguments[_DEVICE_ARGUMENT + 1 :])
-        copy = rebuild(*arguments).clone()
-        torch.cuda.synchronize()
-        self._barrier()
-        return copy
+        return rebuild(*arguments[:_DEVICE_ARGUMENT], self._device.index, *arguments[_DEVICE_ARGUMENT + 1 :])
 
     def _broadcast(self, tensor: torch.Tensor) -> None:
         self._connected().broadcast([tensor.view(torch.uint8)]).wait()

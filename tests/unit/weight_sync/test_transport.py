@@ -19,15 +19,15 @@ def test_every_receiver_gets_what_was_sent():
     def receive(index: int) -> None:
         seat = places[index]
         channel = Channel(rank=seat.rank, world=seat.world, device=CPU, address=seat.address)
-        channel.connect()
+        channel.connect(2000)
         got[index] += [channel.receive(tensor.numel(), tensor.dtype) for tensor in sent]
 
     threads = [threading.Thread(target=receive, args=(index,)) for index in range(2)]
     for thread in threads:
         thread.start()
-    sender.connect()
+    sender.connect(2000)
     for tensor in sent:
-        sender.send(tensor)
+        sender.send(sender.buffer(tensor.numel(), tensor.dtype).copy_(tensor))
     for thread in threads:
         thread.join(60)
     assert all(torch.equal(a, b) for tensors in got for a, b in zip(tensors, sent, strict=True))
