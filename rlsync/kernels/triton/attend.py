@@ -107,11 +107,12 @@ def _prefill_hopper(
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty(tokens, heads, dtype=torch.float32, device=q.device)
     sequences = starts.shape[0] - 1
-    blocks = tokens // 128 + sequences
+    groups = 3 if q.shape[2] == 64 else 2
+    blocks = tokens // (64 * groups) + sequences
     prefill_packed[(min(multiprocessors(q.device.index), heads * blocks),)](
         q, _descriptor(k), _descriptor(v), out, lse, starts, sequences, sequences.bit_length(), heads, blocks,
         heads // k.shape[1], scale * math.log2(math.e), window or _NO_WINDOW, q.stride(0), out.stride(0),
-        SPLIT=SPLIT // TILE, SLOTS=_HOPPER_SLOTS, OVERLAP=True, num_warps=4, enable_fp_fusion=False,
+        GROUPS=groups, SPLIT=SPLIT // TILE, SLOTS=_HOPPER_SLOTS, OVERLAP=True, num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     return out, lse
 

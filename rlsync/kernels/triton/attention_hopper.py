@@ -1,8 +1,8 @@
 """The kernel `prefill` of attention.py for packed bf16 sequences on Hopper, with the same bits (Gluon).
 
-A block owns 128 consecutive queries of one sequence and head. A producer warp keeps tiles of keys and values in
-flight; two warpgroups own 64 queries each and run on their own. A warpgroup starts the scores of the next tile
-before it weighs the values of the last one, so its softmax runs beside its MMAs.
+A block owns 64 consecutive queries of one sequence and head for each of its warpgroups, which run on their own: two,
+or three where small heads leave the registers. A producer warp keeps tiles of keys and values in flight. A warpgroup
+starts the scores of the next tile before it weighs the values of the last one, so its softmax runs beside its MMAs.
 """
 
 from __future__ import annotations
@@ -154,7 +154,11 @@ def _attend(
 
 
 @gluon.jit
-def _consume(memory, pipe, waiting, pack, scale_log2, half: gl.constexpr, SPLIT: gl.constexpr, OVERLAP: gl.constexpr):
+def _consume(
+    common, waiting, part: gl.constexpr, BLOCK: gl.constexpr, SPLIT: gl.constexpr, OVERLAP: gl.constexpr
+):  # fmt: skip
+    """The queries part * ROWS .. of each block."""
+    memory, pipe, pack, scale_log2 = common
     q, out, lse, stride_qt, stride_ot = memory
     starts, sequences, rounds, heads, blocks, window = pack
     ring, full, empty, _ = pipe
@@ -164,9 +168,9 @@ def _consume(memory, pipe, waiting, pack, scale_log2, half: gl.constexpr, SPLIT:
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     load = 0
     for index in range(gl.program_id(0), heads * blocks, gl.num_programs(0)):
-        head, begin, count, block_row = item_of(index, starts, sequences, rounds, heads, blocks)
-        block_low, block_high = tiles_of(block_row, count, window)
-        first_row = block_row + half * ROWS
+        head, begin, count, block_row = item_of(index, starts, sequences, rounds, heads, blocks, BLOCK)
+        block_low, block_high = tiles_of(block_row, count, window, BLOCK)
+        first_row = block_row + part * ROWS
         low = gl.minimum(gl.maximum(0, first_row - window + 1) // ROWS, block_high)
         high = gl.where(first_row < count, first_row // ROWS + 1, low)
         skip(full, empty, load, low - block_low)
@@ -196,34 +200,50 @@ def _consume(memory, pipe, waiting, pack, scale_log2, half: gl.constexpr, SPLIT:
 @gluon.jit(do_not_specialize=["sequences", "rounds", "heads", "blocks", "group", "window"])
 def prefill_packed(
     q, k_desc, v_desc, out, lse, starts, sequences, rounds, heads, blocks, group, scale_log2, window,
-    stride_qt, stride_ot, SPLIT: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
+    stride_qt, stride_ot, GROUPS: gl.constexpr, SPLIT: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """Attention over sequences laid end to end, their heads side by side in a row.
 
     Descriptors have blocks [64, D] of k and v [T, Hkv * D]; q and out [T, Hq * D], lse [T, Hq], starts [S + 1].
-    A split has SPLIT tiles of 64 keys. `blocks` bounds the blocks of a head: T // 128 + S. OVERLAP is for speed.
+    A split has SPLIT tiles of 64 keys. `blocks` bounds the blocks of a head: T // (64 GROUPS) + S. GROUPS, warpgroups
+    of queries, and OVERLAP are for speed.
     """
     D: gl.constexpr = k_desc.block_shape[1]
+    BLOCK: gl.constexpr = GROUPS * ROWS
+    gl.static_assert(GROUPS == 2 or GROUPS == 3)
     ring = gl.allocate_shared_memory(gl.bfloat16, [SLOTS, ROWS, D], k_desc.layout)
     full = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(SLOTS):
         mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=2)
-    waiting0 = gl.allocate_shared_memory(gl.float32, [ROWS, D], gl.NVMMASharedLayout(128, 32, 2))
-    waiting1 = gl.allocate_shared_memory(gl.float32, [ROWS, D], gl.NVMMASharedLayout(128, 32, 2))
+        mbarrier.init(empty.index(i), count=GROUPS)
+    waiting = gl.allocate_shared_memory(gl.float32, [GROUPS, ROWS, D], gl.NVMMASharedLayout(128, 32, 2))
     ones = gl.allocate_shared_memory(gl.bfloat16, [ROWS, 16], gl.NVMMASharedLayout(32, 16, 2))
     ones.store(gl.full([ROWS, 16], 1.0, gl.bfloat16, gl.BlockedLayout([1, 8], [16, 2], [4, 1], [1, 0])))
     fence_async_shared()
     pipe = ring, full, empty, ones
     pack = starts, sequences, rounds, heads, blocks, window
     memory = q, out, lse, stride_qt, stride_ot
-    gl.warp_specialize(
-        [
-            (_consume, (memory, pipe, waiting0, pack, scale_log2, 0, SPLIT, OVERLAP)),
-            (_consume, (memory, pipe, waiting1, pack, scale_log2, 1, SPLIT, OVERLAP)),
-            (produce, (k_desc, v_desc, ring, full, empty, pack, group)),
-        ],
-        [4, 1],
-        [232, 40],
-    )
+    common = memory, pipe, pack, scale_log2
+    loads = k_desc, v_desc, ring, full, empty, pack, group
+    if GROUPS == 2:
+        gl.warp_specialize(
+            [
+                (_consume, (common, waiting.index(0), 0, BLOCK, SPLIT, OVERLAP)),
+                (_consume, (common, waiting.index(1), 1, BLOCK, SPLIT, OVERLAP)),
+                (produce, (loads, BLOCK)),
+            ],
+            [4, 1],
+            [232, 40],
+        )
+    else:
+        gl.warp_specialize(
+            [
+                (_consume, (common, waiting.index(0), 0, BLOCK, SPLIT, OVERLAP)),
+                (_consume, (common, waiting.index(1), 1, BLOCK, SPLIT, OVERLAP)),
+                (_consume, (common, waiting.index(2), 2, BLOCK, SPLIT, OVERLAP)),
+                (produce, (loads, BLOCK)),
+            ],
+            [4, 4, 1],
+            [160, 160, 32],
+        )

@@ -1,7 +1,7 @@
 """Which queries a block of attention_hopper.py works on, and the ring of shared memory its keys and values pass.
 
 Load 2n of a program is the keys of its n-th tile, load 2n + 1 the values. Load i lies in slot i % SLOTS of the ring;
-both warpgroups must hand a slot back, also of a tile that one of them does not need.
+all warpgroups must hand a slot back, also of a tile that one of them does not need.
 """
 
 from __future__ import annotations
@@ -15,38 +15,39 @@ ROWS = gl.constexpr(64)
 
 
 @gluon.jit
-def item_of(index, starts, sequences, rounds, heads, blocks):
-    """Head, begin and tokens of the sequence, and first row in it of a block; late rows go first."""
+def item_of(index, starts, sequences, rounds, heads, blocks, BLOCK: gl.constexpr):
+    """Head, begin and tokens of the sequence, and first row in it of a block of BLOCK rows; late rows go first."""
     block = blocks - 1 - index // heads
     low = 0
     high = sequences
-    for _ in range(rounds):  # sequence s owns the blocks from starts[s] // 128 + s on
+    for _ in range(rounds):  # sequence s owns the blocks from starts[s] // BLOCK + s on
         middle = (low + high) // 2
-        before = gl.load(starts + middle) // (2 * ROWS) + middle <= block
+        before = gl.load(starts + middle) // BLOCK + middle <= block
         low = gl.where(before, middle, low)
         high = gl.where(before, high, middle)
     begin = gl.load(starts + low)
     count = gl.load(starts + low + 1) - begin
-    return index % heads, begin, count, (block - begin // (2 * ROWS) - low) * 2 * ROWS
+    return index % heads, begin, count, (block - begin // BLOCK - low) * BLOCK
 
 
 @gluon.jit
-def tiles_of(first_row, count, window):
+def tiles_of(first_row, count, window, BLOCK: gl.constexpr):
     """First tile of a block and the one after its last; none for rows past the sequence."""
     low = gl.maximum(0, first_row - window + 1) // ROWS
-    high = gl.cdiv(gl.minimum(count, first_row + 2 * ROWS), ROWS)
+    high = gl.cdiv(gl.minimum(count, first_row + BLOCK), ROWS)
     return low, gl.where(first_row < count, high, low)
 
 
 @gluon.jit
-def produce(k_desc, v_desc, ring, full, empty, pack, group):
+def produce(loads, BLOCK: gl.constexpr):
+    k_desc, v_desc, ring, full, empty, pack, group = loads
     starts, sequences, rounds, heads, blocks, window = pack
     SLOTS: gl.constexpr = ring.shape[0]
     D: gl.constexpr = ring.shape[2]
     load = 0
     for index in range(gl.program_id(0), heads * blocks, gl.num_programs(0)):
-        head, begin, count, first_row = item_of(index, starts, sequences, rounds, heads, blocks)
-        low, high = tiles_of(first_row, count, window)
+        head, begin, count, first_row = item_of(index, starts, sequences, rounds, heads, blocks, BLOCK)
+        low, high = tiles_of(first_row, count, window, BLOCK)
         for tile in range(low, high):
             at = [begin + tile * ROWS, head // group * D]
             for which in gl.static_range(2):
