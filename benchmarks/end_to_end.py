@@ -216,7 +216,7 @@ def run_trainer(args: argparse.Namespace) -> None:
         config_for(args, 1), str(args.model), init_device_mesh(args.device, (args.ranks,)), trainable=False
     )
     samples = [TrainSample(rollout=r, advantage=0.0) for r in saved["rollouts"]]
-    budget = 8192 if args.mode == "exact" else 2048  # stock masks are [T, T]
+    budget = 8192 if args.mode == "exact" else 2048  # stock log-probs are [T, vocabulary]
     (packs,) = plan_packs(samples, ranks=args.ranks, minibatches=1, micro_batch_tokens=budget)
     parts = []
     with torch.no_grad():

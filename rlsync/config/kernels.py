@@ -12,7 +12,7 @@ class KernelMode(StrEnum):
     invariant = "invariant"
     """rlsync's ops on both sides: the same bits."""
     native = "native"
-    """Nothing installed on either side: the control that shows the mismatch others train with."""
+    """Stock kernels on both sides: the control that shows the mismatch others train with."""
 
 
 class RowParallel(StrEnum):

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from rlsync.config.kernels import KernelMode
 from rlsync.kernels.rows import take_rows
+from rlsync.models.native_attention import NATIVE_ATTENTION
 from rlsync.types import Pack
 
 
@@ -18,5 +19,7 @@ def hidden_states(model: PreTrainedModel, pack: Pack, mode: KernelMode) -> torch
     extra: dict[str, object] = {}
     if mode is KernelMode.invariant:
         extra = {"starts": pack.starts, "longest": pack.longest, "paths": pack.paths}
+    elif model.config._attn_implementation == NATIVE_ATTENTION:
+        extra = {"starts": pack.starts, "longest": pack.longest}
     out = model.base_model(input_ids=pack.tokens[None], position_ids=pack.positions[None], use_cache=False, **extra)
     return take_rows(out.last_hidden_state[0], pack.rows)

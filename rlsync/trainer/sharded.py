@@ -12,6 +12,7 @@ from rlsync.config.kernels import KernelMode
 from rlsync.config.run import TrainConfig
 from rlsync.models.load import load_model
 from rlsync.models.lora import add_lora, is_adapter, lora_layers, merged_rows
+from rlsync.models.native_attention import use_flash
 from rlsync.models.policy import Policy
 from rlsync.trainer.fsdp import MODEL_PREFIX, full_state, make_optimizer, mesh_device, shard, torch_dtype
 from rlsync.types import ParamSpec
@@ -26,7 +27,11 @@ class Sharded:
 
     def __init__(self, config: TrainConfig, model_path: str, mesh: DeviceMesh, *, trainable: bool) -> None:
         self.dtype = torch_dtype(config.model.dtype)
+        self.mesh, self.device = mesh, mesh_device(mesh)
+        self.native = config.kernels.mode is KernelMode.native
         model = load_model(model_path, config.kernels.mode)
+        if self.native:
+            use_flash(model, self.device, self.dtype)
         self.hf_config = model.config
         if trainable and config.trainer.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -41,9 +46,6 @@ class Sharded:
         if trainable and config.model.lora.rank:
             add_lora(model, config.model.lora, config.seed)
         shard(self.policy, mesh, self.dtype)
-        self.mesh = mesh
-        self.device = mesh_device(mesh)
-        self.native = config.kernels.mode is KernelMode.native
         self._bases = {name: _compact(_local(layer.weight), self.dtype) for name, layer in lora_layers(model)}
         self.optimizer = make_optimizer(self.policy, config.trainer) if trainable else None
 

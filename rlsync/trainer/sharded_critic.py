@@ -7,9 +7,11 @@ from dataclasses import replace
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
+from rlsync.config.kernels import KernelMode
 from rlsync.config.run import TrainConfig
 from rlsync.models.critic import Critic
 from rlsync.models.load import load_critic
+from rlsync.models.native_attention import use_flash
 from rlsync.trainer.fsdp import full_state, make_optimizer, mesh_device, shard, torch_dtype
 
 
@@ -22,14 +24,16 @@ class ShardedCritic:
 
     def __init__(self, config: TrainConfig, path: str, mesh: DeviceMesh) -> None:
         self.dtype = torch_dtype(config.model.dtype)
+        self.mesh, self.device = mesh, mesh_device(mesh)
         model = load_critic(path, config.kernels.mode)
+        if config.kernels.mode is KernelMode.native:
+            use_flash(model, self.device, self.dtype)
         self.hf_config = model.config
         if config.trainer.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.critic = Critic(model, mode=config.kernels.mode, leaves=config.leaves, dtype=self.dtype)
         self.critic.train()
         shard(self.critic, mesh, self.dtype)
-        self.mesh, self.device = mesh, mesh_device(mesh)
         self.settings = replace(config.trainer, lr=config.critic.lr, adam_eps=config.critic.adam_eps)
         """The trainer's, with the critic's own values."""
         self.optimizer = make_optimizer(self.critic, self.settings)

@@ -1,0 +1,140 @@
+"""Whole GRPO steps of real model shapes through the command line, exact beside native, as ratios in one run.
+
+    python benchmarks/grpo_step.py --shape qwen3_0_6b --json benchmarks/results/NAME.json
+    python benchmarks/grpo_step.py --shape qwen3_1_7b --ranks 2 --tp 2 rollout.max_num_seqs=128
+    python benchmarks/grpo_step.py --device cpu --shape tiny --steps 3 --prompts 4 --group 4 --tokens 16
+
+Weights are random, so nearly all responses run to `--tokens`, and the reward, of a response's last digit, is a coin.
+Figures are medians over the steps between the first, which compiles, and the last, which syncs twice and saves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import string
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from shapes import build, config_of
+
+from rlsync.data.char_tokenizer import SPECIAL_TOKENS, build_char_tokenizer
+
+RECIPES = {"cuda": "grpo_arithmetic_small_1gpu", "cpu": "grpo_arithmetic_tiny_cpu"}
+MODES = {"exact": (), "native": ("kernels=native", "parity=warn", "parity.redraw=false")}
+STAGES = ("step", "rollout", "train", "sync")
+_PROMPT = 32
+"""Tokens at most."""
+_ROOM = 512
+"""Of a sequence, beyond its response."""
+_CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " "
+
+
+@dataclass
+class Result:
+    stages_s: dict[str, float]
+    tokens_a_step: float
+    """Sampled ones."""
+    tokens_different: int
+    tokens_compared: int
+
+
+def make_model(args: argparse.Namespace, folder: Path) -> Path:
+    """A model of the shape, with a tokenizer of as many tokens: characters, and fillers <0>, <1>, ..."""
+    build(args.shape, folder, args.device, args.layers)
+    torch.cuda.empty_cache()
+    fillers = config_of(args.shape).vocab_size - len(SPECIAL_TOKENS) - len(_CHARACTERS)
+    build_char_tokenizer(folder, _CHARACTERS, [f"<{index}>" for index in range(fillers)])
+    return folder
+
+
+def overrides(args: argparse.Namespace, model: Path) -> list[str]:
+    """What both modes have in common."""
+    values = {
+        "recipe": RECIPES[args.device],
+        "model": "huggingface",
+        "model.path": model,
+        "data.max_prompt_tokens": _PROMPT,
+        "reward": "regex",
+        "reward.pattern": "'[0-4]>$'",
+        "algorithm.prompts_per_step": args.prompts,
+        "algorithm.group_size": args.group,
+        "trainer.steps": args.steps,
+        "trainer.ranks": args.ranks,
+        "trainer.micro_batch_tokens": 16384,
+        "trainer.gradient_checkpointing": "true",
+        "rollout.tp": args.tp,
+        "rollout.max_tokens": args.tokens,
+        "rollout.max_model_len": args.tokens + _ROOM,
+        "rollout.max_num_seqs": 256,
+        "rollout.kv_cache_mib": args.kv_mib,
+        "eval.problems": 0,
+        "telemetry": "files_only",
+    }
+    return [*(f"{key}={value}" for key, value in values.items()), *args.overrides]
+
+
+def measure(mode: str, common: list[str], folder: Path) -> Result:
+    command = [sys.executable, "-m", "rlsync.cli", "train", *common, f"run.dir={folder}", *MODES[mode]]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{mode} FAILED\n{done.stdout[-4000:]}")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = rows[1:-1]
+    return Result(
+        stages_s={stage: statistics.median(row[f"time/{stage}"] for row in kept) for stage in STAGES},
+        tokens_a_step=statistics.median(row["response/tokens"] for row in kept),
+        tokens_different=sum(row["parity/tokens_different"] for row in rows),
+        tokens_compared=sum(row["parity/tokens_compared"] for row in rows),
+    )
+
+
+def show(mode: str, result: Result) -> None:
+    stages = "  ".join(f"{stage} {seconds:7.3f} s" for stage, seconds in result.stages_s.items())
+    different = f"{result.tokens_different} of {result.tokens_compared} tokens differ"
+    print(f"{mode:14} {stages}  {result.tokens_a_step:.0f} tokens a step, {different}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="qwen3_0_6b")
+    parser.add_argument("--layers", type=int, help="cut the depth")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--group", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=512, help="of a response")
+    parser.add_argument("--ranks", type=int, default=1, help="FSDP ranks of the trainer, a GPU each")
+    parser.add_argument("--tp", type=int, default=1)
+    parser.add_argument("--kv-mib", type=int, help="KV cache of a worker; default: 16384, on CPUs 64")
+    parser.add_argument("--device", choices=tuple(RECIPES), default="cuda")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("overrides", nargs="*", help="for both modes, key=value")
+    args = parser.parse_args()
+    if args.steps < 3:
+        parser.error(f"--steps {args.steps}: want at least 3, for the first and the last are left out")
+    args.kv_mib = args.kv_mib or (16384 if args.device == "cuda" else 64)
+    results: dict[str, Result] = {}
+    with tempfile.TemporaryDirectory(prefix="rlsync-bench-") as scratch:
+        common = overrides(args, make_model(args, Path(scratch, "model")))
+        for mode in MODES:
+            results[mode] = measure(mode, common, Path(scratch, mode))
+            show(mode, results[mode])
+    exact, native = results["exact"].stages_s, results["native"].stages_s
+    ratios = {stage: exact[stage] / native[stage] for stage in STAGES}
+    print("exact / native " + "  ".join(f"{stage} {ratio:.2f}" for stage, ratio in ratios.items()))
+    if args.json:
+        device = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
+        record = {"arguments": {key: value for key, value in vars(args).items() if key != "json"}}
+        record |= {"device": device, "torch": torch.__version__, "ratios": ratios}
+        record |= {mode: asdict(result) for mode, result in results.items()}
+        args.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
