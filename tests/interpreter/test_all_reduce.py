@@ -2,21 +2,14 @@
 
 import pytest
 import torch
-import triton.language as tl
 
 from rlsync.kernels import order
-from rlsync.kernels.triton import all_reduce
 from rlsync.kernels.triton.all_reduce import one_shot, two_shot
 
 BLOCKS = 3
 FLAGS, ROOM = BLOCKS * 8, 1 << 15
 """Of flags, and bytes of a slot, of parts and of results."""
 OFFSETS = (8 * FLAGS, 8 * FLAGS + ROOM)
-
-
-@pytest.fixture(autouse=True)
-def _few_blocks(monkeypatch):
-    monkeypatch.setattr(all_reduce, "BLOCKS", tl.constexpr(BLOCKS))
 
 
 def _arrive(buffers, rank):

@@ -3,7 +3,7 @@
 A rank writes into the others' buffers and reads its own alone: a write to a peer needs no answer, a read waits for one.
 A rank's buffer (symmetric.py) holds flags, two slots of roots for `one_shot`, and parts and results for `two_shot`; in
 each, every rank has a piece that it alone writes. Every rank launches the same kernels in the same order, in one
-stream, always with BLOCKS blocks; block b of a rank waits for block b of the others alone, and reads only what those
+stream, always with as many blocks; block b of a rank waits for block b of the others alone, and reads only what those
 wrote.
 
 Why nothing is overwritten that a peer still reads, whatever the mix of kernels and sizes: a block's flag value is the
@@ -22,8 +22,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-BLOCKS = tl.constexpr(64)
-"""Few enough to be resident together on every GPU with fast links to peers, one a multiprocessor."""
 FLAG_BYTES = tl.constexpr(8)
 
 
@@ -89,7 +87,8 @@ def one_shot(
     slot = slots + epoch % 2 * slot_bytes
     piece_bytes = slot_bytes // RANKS
     first = tl.program_id(0) * TILE
-    for start in range(first, size, BLOCKS * TILE):
+    stride = tl.num_programs(0) * TILE
+    for start in range(first, size, stride):
         at = start + tl.arange(0, TILE)
         value = tl.load(root + at, mask=at < size)
         for step in tl.static_range(1, RANKS):  # each rank starts at another, which spreads the load on the links
@@ -97,7 +96,7 @@ def one_shot(
             tl.store(piece + at, value, mask=at < size)
     _exchange(peers, epoch, RANK, RANKS)
     pieces = tl.load(peers + RANK) + slot
-    for start in range(first, size, BLOCKS * TILE):
+    for start in range(first, size, stride):
         at = start + tl.arange(0, TILE)
         y = _finished(
             root, pieces, piece_bytes, bias, at, at, at < size, n, out.dtype.element_ty, RANK, RANKS, HAS_BIAS
@@ -110,22 +109,22 @@ def two_shot(
     root, peers, bias, out, size, n, parts, results, region_bytes,
     RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """A rank finishes a slice of the elements for all: `share` tiles, of which block b takes every BLOCKS-th."""
+    """A rank finishes a slice of the elements for all: `share` tiles, dealt out to the blocks."""
     DTYPE: tl.constexpr = out.dtype.element_ty
     epoch = _epoch(peers, RANK, RANKS) + 1
-    block = tl.program_id(0)
+    block, blocks = tl.program_id(0), tl.num_programs(0)
     share = tl.cdiv(tl.cdiv(size, TILE), RANKS)
     piece_bytes = region_bytes // RANKS
     for step in tl.static_range(1, RANKS):
         peer = (RANK + step) % RANKS
-        for tile in range(block, share, BLOCKS):
+        for tile in range(block, share, blocks):
             within = tile * TILE + tl.arange(0, TILE)
             at = peer * share * TILE + within
             value = tl.load(root + at, mask=at < size)
             tl.store(_at(peers, peer, parts + RANK * piece_bytes, tl.float32) + within, value, mask=at < size)
     _exchange(peers, epoch, RANK, RANKS)
     own = tl.load(peers + RANK)
-    for tile in range(block, share, BLOCKS):
+    for tile in range(block, share, blocks):
         within = tile * TILE + tl.arange(0, TILE)
         at = RANK * share * TILE + within
         y = _finished(
@@ -138,7 +137,7 @@ def two_shot(
     _exchange(peers, epoch + 1, RANK, RANKS)
     for step in tl.static_range(1, RANKS):
         peer = (RANK + step) % RANKS
-        for tile in range(block, share, BLOCKS):
+        for tile in range(block, share, blocks):
             within = tile * TILE + tl.arange(0, TILE)
             at = peer * share * TILE + within
             piece = _at(peers, RANK, results + peer * piece_bytes, DTYPE)

@@ -16,16 +16,18 @@ import torch.distributed as dist
 from torch.distributed import _symmetric_memory as symmetric_memory
 
 from rlsync.kernels.order import is_power_of_two
-from rlsync.kernels.triton.all_reduce import BLOCKS, FLAG_BYTES, one_shot, two_shot
+from rlsync.kernels.triton.all_reduce import FLAG_BYTES, one_shot, two_shot
 from rlsync.kernels.triton.matmul import fold
-from rlsync.kernels.triton.tiles import ONE_SHOT_BYTES, element_tile
+from rlsync.kernels.triton.tiles import ONE_SHOT_BYTES, element_tile, multiprocessors
 
 SWITCH = "RLSYNC_ALL_REDUCE"
 SLOT_BYTES = 8 << 20
 """The roots of all ranks in a `one_shot`, at most."""
 PART_BYTES = 32 << 20
 """Largest root of a `two_shot`; a larger one goes in pieces."""
-_SLOTS = BLOCKS.value * FLAG_BYTES.value * max(ONE_SHOT_BYTES)
+_BLOCKS = 128
+"""One a multiprocessor: they wait for each other, so all must be resident together."""
+_SLOTS = _BLOCKS * FLAG_BYTES.value * max(ONE_SHOT_BYTES)
 _PARTS = _SLOTS + 2 * SLOT_BYTES
 _RESULTS = _PARTS + PART_BYTES
 _BUFFER_BYTES = _RESULTS + PART_BYTES
@@ -48,6 +50,7 @@ class TreeAllReduce:
             raise RuntimeError("a symmetric allocation does not begin where its tensor does")
         self.peers = torch.tensor(self.handle.buffer_ptrs, dtype=torch.int64, device=device)
         self.memory[:_SLOTS].zero_()
+        self.blocks = _blocks(device)
 
     def __call__(self, root: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
         """root [M, N] fp32 -> round(tree + bias) [M, N]."""
@@ -62,8 +65,8 @@ class TreeAllReduce:
 
     def one_shot(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
         """Root of at most SLOT_BYTES / ranks."""
-        tile = element_tile(root.numel(), BLOCKS.value)
-        one_shot[(BLOCKS.value,)](
+        tile = element_tile(root.numel(), self.blocks)
+        one_shot[(self.blocks,)](
             root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], _SLOTS, SLOT_BYTES,
             RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
             num_warps=16, num_stages=1, enable_fp_fusion=False,
@@ -71,8 +74,8 @@ class TreeAllReduce:
 
     def two_shot(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
         """Root of at most PART_BYTES."""
-        tile = element_tile(root.numel() // self.ranks, BLOCKS.value)
-        two_shot[(BLOCKS.value,)](
+        tile = element_tile(root.numel() // self.ranks, self.blocks)
+        two_shot[(self.blocks,)](
             root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], _PARTS, _RESULTS,
             PART_BYTES, RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
             num_warps=16, num_stages=1, enable_fp_fusion=False,
@@ -110,10 +113,14 @@ def finish_across(
     return out.view(root.shape)
 
 
+def _blocks(device: torch.device) -> int:
+    return min(_BLOCKS, multiprocessors(device.index))
+
+
 def open_reducer(group: dist.ProcessGroup, device: torch.device) -> TreeAllReduce | None:
     """None on all ranks, unless it works on all."""
     wanted = os.environ.get(SWITCH) != "gather" and group.size() in ONE_SHOT_BYTES
-    host = zlib.crc32(socket.gethostname().encode())
+    host = zlib.crc32(f"{socket.gethostname()} {_blocks(device)}".encode())
     if not _all_say(host if wanted else -1, group, device) or not wanted:
         return None
     reducer = None

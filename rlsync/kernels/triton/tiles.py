@@ -17,7 +17,8 @@ from rlsync.errors import ConfigError
 
 _TOO_FEW_TILES = 40
 """So few tiles of 32 columns leave most multiprocessors idle, and a program per leaf is faster."""
-_WAVE_COST = {32: 0.87, 64: 1.0, 128: 1.5, 256: 2.9}
+_FEW_WIDE_TILES = 100
+_WAVE_COST = {32: 0.64, 64: 1.0, 128: 1.42, 256: 2.9}
 """Columns of a persistent tile -> time of one on every multiprocessor, over that of 64; measured on an H100."""
 _HOPPER_PROCESSORS = 132
 _HOPPER = ("H100", "H200", "H800", "GH200")
@@ -90,7 +91,8 @@ def multiprocessors(index: int) -> int:
 def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool) -> PersistentTile | None:
     """Tile of the persistent kernel, if the depth of a stage can divide a leaf; `wide_output` is fp32.
 
-    Multiprocessors work in waves, so the width is the one whose waves take least.
+    Multiprocessors work in waves, so the width is the one whose waves take least; with many rows it is the widest,
+    which reads least.
     """
     depth = next((d for d in (64, 32, 16) if leaf_k % d == 0), None)
     if depth is None or leaves > 16:
@@ -100,8 +102,10 @@ def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool)
         return None
     if leaves > 8:
         return PersistentTile(128, depth, 3)
-    widths = (32, 64, 128) if leaves > 1 or wide_output else (64, 128, 256)
-    columns = min(widths, key=lambda width: -(-rows * -(-n // width) // _HOPPER_PROCESSORS) * _WAVE_COST[width])
+    tiles = {width: rows * -(-n // width) for width in _WAVE_COST if width < 256 or (leaves == 1 and not wide_output)}
+    columns = min(tiles, key=lambda width: -(-tiles[width] // _HOPPER_PROCESSORS) * _WAVE_COST[width])
+    if rows >= 8 and tiles.get(256, 0) >= _FEW_WIDE_TILES:
+        columns = 256
     return PersistentTile(columns, depth, _stages(columns, leaves, wide_output))
 
 
@@ -135,14 +139,14 @@ def block_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int) -> Block
     return BlockTile(rows, 128 if n >= 2048 else 64, 64, 4, 4, Form.programs)
 
 
-ONE_SHOT_BYTES = {2: 1 << 20, 4: 512 << 10, 8: 256 << 10}
-"""Ranks that share memory -> the largest fp32 root that all of them read whole; a larger one is cut in slices.
+ONE_SHOT_BYTES = {2: 4 << 20, 4: 512 << 10, 8: 256 << 10}
+"""Ranks that share memory -> the largest fp32 root that all of them get whole; a larger one is cut in slices.
 
-Measured for two; for more from the bytes that a link carries (one shot reads 4 (n - 1) an element, two 6 (n - 1) / n)
+Measured for two; for more from the bytes that a link carries (one shot sends 4 (n - 1) an element, two 6 (n - 1) / n)
 and the few microseconds of one exchange more.
 """
 
 
 def element_tile(elements: int, blocks: int) -> int:
-    """Elements that a block of the all-reduce moves at a time: many once they keep all blocks busy."""
-    return 8192 if elements >= 8192 * blocks else 2048
+    """Elements that a block of the all-reduce moves at a time: one turn for all of them, within bounds."""
+    return min(8192, max(2048, 1 << (-(-elements // blocks) - 1).bit_length()))
