@@ -251,7 +251,8 @@ def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[str, Ou
         command += ["--requests", *map(str, args.requests)]
         if args.together:
             command += ["--turns", str(turns), "--among", str(len(kinds))]
-        variables = os.environ | ({"CUDA_VISIBLE_DEVICES": rank} if rank and args.ranks > 1 else {})
+        gpu = rank if args.ranks > 1 else str(kinds.index(kind) % args.gpus) if args.gpus > 1 else ""
+        variables = os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
 
     engines = {kind: start(kind, "engine") for kind in kinds} if args.together else {}
@@ -320,6 +321,7 @@ def main() -> None:
     parser.add_argument(
         "--together", action="store_true", help="start all engines at once (with --kv-mib), time in turn"
     )
+    parser.add_argument("--gpus", type=int, default=1, help="that engines of TP=1 are dealt out to")
     parser.add_argument("--speed-only", action="store_true", help="no trainer, no comparison")
     parser.add_argument("--layers", type=int, help="cut the depth")
     parser.add_argument("--device", default="cuda")

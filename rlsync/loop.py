@@ -41,6 +41,7 @@ class Trainer(Protocol):
 
 class Rollouts(Protocol):
     def generate(self, requests: list[RolloutRequest]) -> Iterable[tuple[int, Rollout]]: ...
+    def sleep(self) -> None: ...
     def sync(self, version: int, fault: Fault) -> list[str]: ...
     def peak_memory_gib(self) -> float: ...
 
@@ -111,6 +112,8 @@ class TrainingLoop:
                 with times.measure("eval"):
                     row |= self._evaluator.metrics("_initial")
             batch = self._sampler.batch(step, times)
+            with times.measure("sync"):
+                self._rollouts.sleep()
             with times.measure("reward"):
                 rewards, shaping = shape_rewards(batch, self._config, self._trainer.reference_kl)
             with times.measure("train"):

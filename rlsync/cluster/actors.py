@@ -148,6 +148,9 @@ class RolloutActor(_Actor):
         except Exception as error:
             raise self._explained(error) from error
 
+    def sleep(self) -> None:
+        self._engine.sleep()
+
     def receive_weights(self, version: int, fault: Fault) -> list[TensorDigest]:
         try:
             return self._engine.receive_weights(version, fault)

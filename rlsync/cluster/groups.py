@@ -230,6 +230,11 @@ class RolloutGroup:
             for index, rollout in finished:
                 yield engine + index * len(engines), rollout
 
+    def sleep(self) -> None:
+        """Leave the GPUs to the trainer until the next sync, where the run asks for it."""
+        if self._config.rollout.sleep:
+            self._cluster.on_engines("sleep", lambda h: h.sleep.remote())
+
     def sync(self, version: int, fault: Fault) -> list[str]:
         """Send the trainer's weights to every worker; returns the names whose digests differ."""
         trainers, engines = self._cluster.trainers, self._cluster.engines

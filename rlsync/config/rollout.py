@@ -34,6 +34,8 @@ class RolloutConfig:
     """KV cache of one worker; 0 = what gpu_memory_utilization leaves for it (GPUs only)."""
     gpu_memory_utilization: float = 0.5
     """Share of the GPU's memory for vLLM, weights included, where kv_cache_mib is 0."""
+    sleep: bool = False
+    """Colocated engines free their weights and KV cache while the trainer works; the next sync brings new weights."""
     cuda_graphs: bool = True
     """Decode steps run as whole CUDA graphs, mixed steps as pieces between the attention calls (GPUs only)."""
     model_impl: ModelImpl = ModelImpl.vllm

@@ -118,6 +118,11 @@ class TrainConfig:
 
     def _check_placement(self) -> None:
         cluster, rollout = self.cluster, self.rollout
+        if rollout.sleep and (cluster.device is Device.cpu or cluster.placement is Placement.separate):
+            raise ConfigError(
+                f"rollout.sleep=true gives memory of a GPU to the trainer, and cluster.device={cluster.device}, "
+                f"cluster.placement={cluster.placement} share none. Leave it out."
+            )
         if cluster.device is Device.cpu:
             if rollout.kv_cache_mib < 1:
                 raise ConfigError(f"rollout.kv_cache_mib={rollout.kv_cache_mib}: on CPUs it must be at least 1")

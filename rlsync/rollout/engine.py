@@ -71,6 +71,7 @@ def engine_args(
         "enforce_eager": cuda_graphs is None,
         "worker_extension_cls": _EXTENSION,
         "num_gpu_blocks_override": kv_blocks,
+        "enable_sleep_mode": rollout.sleep,
     }
     if config.kernels.mode is KernelMode.native:
         return EngineArgs(**common, logprobs_mode="processed_logprobs")
@@ -126,6 +127,7 @@ class RolloutEngine:
         )
         self._ids = itertools.count()
         self._version = 0
+        self._asleep = False
         self._chunked = 0
 
     def fingerprints(self) -> list[str]:
@@ -157,13 +159,23 @@ class RolloutEngine:
         """Join the weight channels; one seat for each TP worker."""
         self._engine.collective_rpc("rlsync_connect", args=(plan, seats))
 
+    def sleep(self) -> None:
+        """Free the memory of weights and KV cache, until `receive_weights` fills them anew (rollout.sleep)."""
+        self._engine.sleep(level=2)
+        self._asleep = True
+
     def receive_weights(self, version: int, fault: Fault) -> list[TensorDigest]:
         """Load the weights that the trainer ranks send, and forget every cached key and value.
 
         Returns:
             digests of all workers' parts.
         """
+        if self._asleep:
+            self._engine.wake_up(["weights"])
         parts = self._engine.collective_rpc("rlsync_receive", args=(self._native, fault))
+        if self._asleep:
+            self._engine.wake_up(["kv_cache"])
+            self._asleep = False
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not reset its prefix cache: requests are still running")
         self._version = version

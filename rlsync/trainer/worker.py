@@ -63,6 +63,8 @@ class TrainerWorker:
 
     def send_weights(self) -> list[TensorDigest]:
         """Send the weights to the rollout workers (collective); returns digests of this rank's rows."""
+        if self._config.rollout.sleep:  # the engines on this GPU take their memory back
+            torch.cuda.empty_cache()
         return self._sender.send()
 
     def reference_kl(self, packs: list[Pack]) -> dict[int, torch.Tensor]:

@@ -25,10 +25,10 @@ from rlsync.kernels import ops
 @dataclass(slots=True)
 class PagedMetadata:
     num_tokens: int
-    decodes: bool
-    """Row s is the one new token of sequence s; in a CUDA graph the last ones may be padding."""
+    decodes: int
+    """Leading sequences with one new token each, which vLLM puts first; in a CUDA graph the last may be padding."""
     starts: torch.Tensor
-    """[S + 1]"""
+    """[S - decodes + 1] first new token of the others, and the end, counted from the first of them"""
     lengths: torch.Tensor
     """[S]"""
     table: torch.Tensor
@@ -47,10 +47,16 @@ class PagedMetadataBuilder(AttentionMetadataBuilder[PagedMetadata]):
         self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
     ) -> PagedMetadata:
         common = common_attn_metadata
+        if common.max_query_len == 1 and common.num_actual_tokens == common.num_reqs:
+            decodes, starts = common.num_reqs, common.query_start_loc
+        else:
+            alone = common.query_start_loc_cpu.diff() == 1
+            decodes = int(alone.cumprod(0).sum())
+            starts = common.query_start_loc[decodes:] - decodes
         return PagedMetadata(
             num_tokens=common.num_actual_tokens,
-            decodes=common.max_query_len == 1 and common.num_actual_tokens == common.num_reqs,
-            starts=common.query_start_loc,
+            decodes=decodes,
+            starts=starts,
             lengths=common.seq_lens,
             table=common.block_table_tensor,
             slots=common.slot_mapping,
@@ -103,11 +109,16 @@ class PagedAttentionImpl(AttentionImpl[PagedMetadata]):
             return output
         meta, n = attn_metadata, attn_metadata.num_tokens
         ops.write_cache(key[:n], value[:n], kv_cache, meta.slots[:n])
-        cache = (kv_cache, meta.table)
-        if meta.decodes:
-            ops.decode_attention(query[:n], *cache, meta.lengths, self.scale, self.window, output[:n])
-        else:
-            ops.paged_attention(query[:n], *cache, meta.starts, meta.lengths, self.scale, self.window, output[:n])
+        d = meta.decodes
+        if d:
+            ops.decode_attention(
+                query[:d], kv_cache, meta.table[:d], meta.lengths[:d], self.scale, self.window, output[:d]
+            )
+        if d < n:
+            ops.paged_attention(
+                query[d:n], kv_cache, meta.table[d:], meta.starts, meta.lengths[d:], self.scale, self.window,
+                output[d:n],
+            )  # fmt: skip
         return output
 
 

@@ -43,6 +43,9 @@ class FakeRollouts:
             weight_version=torch.where(torch.arange(n + 2) >= n, self.version, -1).to(torch.int32),
         )  # fmt: skip
 
+    def sleep(self):
+        self.log.append(("sleep",))
+
     def sync(self, version, fault):
         self.log.append(("sync", version, fault))
         self.version = version
@@ -135,8 +138,8 @@ def test_the_order_of_a_run(build):
     loop, log, folder = build()
     summary = loop.run()
     kinds = [entry[0] for entry in log]
-    step = ["sync", "generate", "generate", "train", "sync", "generate", "train", "sync", "generate", "save"]
-    assert kinds == step  # step 1 also evaluates; so does the end, with the new weights
+    first, second = ["sync", "generate", "generate", "sleep", "train"], ["sync", "generate", "sleep", "train"]
+    assert kinds == [*first, *second, "sync", "generate", "save"]  # step 1 evaluates, and the end the new weights
     assert [e[1] for e in log if e[0] == "sync"] == [0, 1, 2]
     assert summary.steps == 2
     assert [row["step"] for row in _rows(folder)] == [1, 2]

@@ -68,6 +68,13 @@ def test_too_many_workers_for_the_ranks_are_refused():
         _config(**{"rollout.engines": 5})
 
 
+@pytest.mark.parametrize("values", [{"cluster.placement": "separate"}, {"cluster.device": "cpu"}])
+def test_engines_sleep_only_beside_a_trainer(values):
+    assert _config(**{"rollout.sleep": True}).rollout.sleep
+    with pytest.raises(ConfigError, match=r"rollout\.sleep=true"):
+        _config(**{"rollout.sleep": True}, **values)
+
+
 @pytest.fixture(scope="module")
 def two_nodes():
     """Ray on two nodes of four GPUs each; nothing uses them."""
