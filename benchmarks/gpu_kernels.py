@@ -94,6 +94,24 @@ def prefill_row(heads: int, kv_heads: int, dim: int, length: int, sequences: int
             "tflops": flop / ours * 1e-12, "to_flash2": stock / ours, "to_flash3": flash3 / ours}  # fmt: skip
 
 
+def chunk_row(heads: int, kv_heads: int, dim: int, queries: int, length: int, sequences: int) -> dict[str, object]:
+    """Chunked prefill: the last `queries` tokens of sequences in pages of 16."""
+    pages = length // 16
+    cache = random(sequences * pages, kv_heads, 16, 2 * dim)
+    table = torch.randperm(sequences * pages, device="cuda", dtype=torch.int32).view(sequences, pages)
+    q = random(sequences * queries, heads, dim)
+    starts = torch.arange(0, sequences * queries + 1, queries, device="cuda", dtype=torch.int32)
+    lengths = torch.full((sequences,), length, device="cuda", dtype=torch.int32)
+    ours = seconds([lambda: ops.paged_attention(q, cache, table, starts, lengths, dim**-0.5)])
+    keys, values = (part.contiguous() for part in cache.transpose(1, 2).split(dim, -1))
+    flash3 = seconds([lambda: flash_attn_varlen_func(
+        q, keys, values, max_seqlen_q=queries, cu_seqlens_q=starts, max_seqlen_k=length, seqused_k=lengths, causal=True,
+        block_table=table, fa_version=3)])  # fmt: skip
+    flop = 4 * sequences * heads * dim * queries * (length - queries / 2)
+    return {"heads": heads, "kv_heads": kv_heads, "dim": dim, "queries": queries, "length": length,
+            "sequences": sequences, "tflops": flop / ours * 1e-12, "to_flash3": flash3 / ours}  # fmt: skip
+
+
 def decode_row(heads: int, kv_heads: int, dim: int, length: int, sequences: int) -> dict[str, object]:
     pages = length // 16
     cache = random(sequences * pages, 16, kv_heads, 2 * dim).transpose(1, 2)
@@ -127,13 +145,18 @@ def main() -> None:
         "torch": torch.__version__,
         "triton": triton.__version__,
         "gemm": [gemm_row(*shape) for shape in SHAPES],
-        "prefill": [prefill_row(*s) for s in ((32, 8, 128, 8192, 2), (32, 8, 128, 1024, 16), (16, 8, 128, 512, 64))],
+        "prefill": [prefill_row(*s) for s in (
+            (32, 8, 128, 8192, 2), (32, 8, 128, 1024, 16), (16, 8, 128, 512, 64), (32, 8, 64, 4096, 4))],
+        "chunk": [chunk_row(*s) for s in (
+            (32, 8, 128, 2048, 2048, 1), (32, 8, 128, 2048, 16384, 1), (16, 8, 128, 256, 512, 8),
+            (32, 8, 64, 2048, 4096, 1))],
         "decode": [decode_row(*s) for s in (
             (16, 8, 128, 1024, 64), (32, 8, 128, 1024, 256), (32, 8, 128, 8192, 16), (32, 8, 128, 32768, 1))],
     }  # fmt: skip
     print(result["device"], "torch", result["torch"], "triton", result["triton"])
     show("GEMM: share of cuBLAS's speed, by leaves of the tree", result["gemm"])
     show("attention, prefill", result["prefill"])
+    show("attention, chunked prefill over pages", result["chunk"])
     show("attention, decode", result["decode"])
     if out:
         out.write_text(json.dumps(result, indent=1) + "\n")

@@ -36,7 +36,7 @@ def _cache(k, v, lengths, page):
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "dim", "window", "page", "longest"),
     [(16, 8, 128, 0, 16, 2500), (8, 2, 64, 0, 16, 1500), (16, 8, 128, 700, 32, 2500), (14, 2, 64, 0, 16, 1100),
-     (4, 4, 256, 0, 16, 1200), (8, 1, 128, 0, 16, 32768)],
+     (4, 4, 256, 0, 16, 1200), (8, 1, 128, 0, 16, 32768), (16, 8, 128, 0, 64, 1500), (8, 2, 64, 300, 128, 1500)],
 )  # fmt: skip
 def test_one_function(heads, kv_heads, dim, window, page, longest):
     lengths = [longest, 37, 1024, 1]
@@ -57,7 +57,8 @@ def test_one_function(heads, kv_heads, dim, window, page, longest):
     for new in ([100, 37, 1, 1], [longest, 5, 1000, 1]):
         rows = torch.cat([torch.arange(int(starts[s + 1]) - n, int(starts[s + 1])) for s, n in enumerate(new)])
         begin = torch.tensor([0, *new], device="cuda").cumsum(0)
-        assert torch.equal(ops.paged_attention(q[rows], cache, table, begin, counts, scale, window), packed[rows])
+        for pages in (cache, cache.transpose(1, 2).contiguous().transpose(1, 2)):  # dense, or tokens before heads
+            assert torch.equal(ops.paged_attention(q[rows], pages, table, begin, counts, scale, window), packed[rows])
     for length in (1, 63, 64, 65, 1000, 1024, 1025, longest // 2):  # one sequence at the time it had that length
         one = torch.tensor([length], device="cuda")
         alone = ops.decode_attention(q[length - 1 : length], cache, table[:1], one, scale, window)

@@ -10,7 +10,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from rlsync.kernels.triton.attention import decode_merge, decode_split, prefill
-from rlsync.kernels.triton.attention_hopper import prefill_packed
+from rlsync.kernels.triton.attention_hopper import prefill_packed, prefill_paged
 from rlsync.kernels.triton.tiles import multiprocessors, rows_suit_tma
 from rlsync.types import KeyPaths
 
@@ -21,7 +21,7 @@ SPLIT = 1024
 _ROWS, _WARPS, _STAGES = 64, 4, 2
 """Of prefill: queries of a program, its warps, and how many tiles of keys it keeps in flight."""
 _HOPPER_SLOTS = 8
-"""Of prefill_packed: tiles of keys or values in flight."""
+"""Of the Hopper kernels: tiles of keys or values in flight."""
 _NO_WINDOW = 1 << 30
 
 
@@ -47,8 +47,11 @@ def paged_attention(
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention of new tokens over a paged cache; arguments as in cpu/attention.py."""
-    k, v, strides = _halves(cache)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
     lengths = lengths.to(torch.int32)
+    if _suits_tma(q) and _suits_tma(out) and _pages_suit_tma(cache):
+        return _prefill_pages_hopper(q, cache, table, starts.to(torch.int32), lengths, scale, window, out)
+    k, v, strides = _halves(cache)
     return _prefill(q, k, v, starts.to(torch.int32), table, lengths, strides, cache.shape[2], scale, window, out)[0]
 
 
@@ -103,24 +106,62 @@ def _prefill(
 def _prefill_hopper(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, scale: float, window: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    tokens, heads = q.shape[:2]
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    lse = torch.empty(tokens, heads, dtype=torch.float32, device=q.device)
-    sequences = starts.shape[0] - 1
-    groups = 3 if q.shape[2] == 64 else 2
-    blocks = tokens // (64 * groups) + sequences
-    prefill_packed[(min(multiprocessors(q.device.index), heads * blocks),)](
-        q, _descriptor(k), _descriptor(v), out, lse, starts, sequences, sequences.bit_length(), heads, blocks,
-        heads // k.shape[1], scale * math.log2(math.e), window or _NO_WINDOW, q.stride(0), out.stride(0),
-        GROUPS=groups, SPLIT=SPLIT // TILE, SLOTS=_HOPPER_SLOTS, OVERLAP=True, num_warps=4, enable_fp_fusion=False,
+    lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
+    grid, sizes, options = _hopper_launch(q, starts)
+    prefill_packed[grid](
+        q, _descriptor(k), _descriptor(v), out, lse, starts, *sizes, q.shape[1] // k.shape[1],
+        scale * math.log2(math.e), window or _NO_WINDOW, q.stride(0), out.stride(0), **options,
     )  # fmt: skip
     return out, lse
+
+
+def _prefill_pages_hopper(
+    q: torch.Tensor,
+    cache: torch.Tensor,
+    table: torch.Tensor,
+    starts: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float,
+    window: int,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    _, kv_heads, page, wide = cache.shape
+    lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
+    block = [min(page, TILE), 64]
+    layout = gl.NVMMASharedLayout.get_default_for(block, gl.bfloat16)
+    rows = TensorDescriptor.from_tensor(cache.view(-1, wide), block, layout)
+    grid, sizes, options = _hopper_launch(q, starts)
+    prefill_paged[grid](
+        q, rows, out, lse, table, starts, lengths, *sizes, q.shape[1] // kv_heads, scale * math.log2(math.e),
+        window or _NO_WINDOW, page, table.stride(0), kv_heads, q.stride(0), out.stride(0), D=wide // 2, **options,
+    )  # fmt: skip
+    return out
+
+
+def _hopper_launch(q: torch.Tensor, starts: torch.Tensor) -> tuple[tuple[int], tuple[int, ...], dict[str, object]]:
+    """Grid; sequences, rounds of their bisection, heads and blocks; and what is compiled in."""
+    tokens, heads, dim = q.shape
+    groups = 3 if dim == 64 else 2
+    sequences = starts.shape[0] - 1
+    blocks = tokens // (64 * groups) + sequences
+    options = {"GROUPS": groups, "SPLIT": SPLIT // TILE, "SLOTS": _HOPPER_SLOTS, "OVERLAP": True, "num_warps": 4,
+               "enable_fp_fusion": False}  # fmt: skip
+    grid = (min(multiprocessors(q.device.index), heads * blocks),)
+    return grid, (sequences, sequences.bit_length(), heads, blocks), options
 
 
 def _suits_tma(t: torch.Tensor) -> bool:
     """t [T, H, D] whose heads lie side by side in a row, and of a size that the Hopper kernel has."""
     side_by_side = t.stride(2) == 1 and t.stride(1) == t.shape[2]
     return rows_suit_tma(t) and side_by_side and t.shape[0] > 0 and t.shape[2] in (64, 128)
+
+
+def _pages_suit_tma(cache: torch.Tensor) -> bool:
+    """cache [blocks, Hkv, page, 2D], dense, of pages that tiles are made of, or that are made of tiles."""
+    page = cache.shape[2]
+    suits = page >= 16 and (TILE % page == 0 or page % TILE == 0) and cache.is_contiguous()
+    return suits and rows_suit_tma(cache.view(-1, cache.shape[3]))
 
 
 def _descriptor(t: torch.Tensor) -> TensorDescriptor:

@@ -1,4 +1,4 @@
-"""The kernel `prefill` of attention.py for packed bf16 sequences on Hopper, with the same bits (Gluon).
+"""The kernel `prefill` of attention.py for bf16 on Hopper, with the same bits (Gluon).
 
 A block owns 64 consecutive queries of one sequence and head for each of its warpgroups, which run on their own: two,
 or three where small heads leave the registers. A producer warp keeps tiles of keys and values in flight. A warpgroup
@@ -80,7 +80,7 @@ def _step(q, pipe, load, rows, tile, window, scale_log2, state, HIDES: gl.conste
 
 @gluon.jit
 def _clear(values, rows):
-    """Zero the values from `rows` on, of the next sequence: a weight of 0 does not hide a NaN."""
+    """Zero the values from `rows` on, which are not the sequence's: a weight of 0 does not hide a NaN."""
     D: gl.constexpr = values.shape[1]
     LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
     exists = gl.arange(0, ROWS, gl.SliceLayout(1, LAYOUT)) < rows
@@ -90,7 +90,7 @@ def _clear(values, rows):
 
 
 @gluon.jit
-def _split(q, pipe, load, rows, first, until, open_from, open_until, count, window, scale_log2, OVERLAP: gl.constexpr):
+def _split(q, pipe, load, rows, first, until, open_from, open_until, length, window, scale_log2, OVERLAP: gl.constexpr):
     """Highest score [ROWS], sum [ROWS] and weighted values [ROWS, D] of the tiles first .. until - 1 (at least one).
 
     The keys of tile t are load 2t + `load`; every row sees all of the tiles open_from .. open_until - 1.
@@ -117,8 +117,8 @@ def _split(q, pipe, load, rows, first, until, open_from, open_until, count, wind
             )  # fmt: skip
         begin = gl.maximum(begin, end)
     values = ring.index((load + 2 * until - 1) % SLOTS)
-    if until * ROWS > count:
-        _clear(values, count - (until - 1) * ROWS)
+    if until * ROWS > length:
+        _clear(values, length - (until - 1) * ROWS)
     total, acc = _weigh(p, fade, values, ones, total, acc)
     total, acc = warpgroup_mma_wait(0, deps=[total, acc])
     mbarrier.arrive(empty.index((load + 2 * until - 1) % SLOTS))
@@ -127,7 +127,7 @@ def _split(q, pipe, load, rows, first, until, open_from, open_until, count, wind
 
 @gluon.jit
 def _attend(
-    q, pipe, waiting, load, rows, low, high, open_from, count, window, scale_log2,
+    q, pipe, waiting, load, rows, low, high, open_from, open_until, length, window, scale_log2,
     SPLIT: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """As `_split`, of all splits of the tiles low .. high - 1; `waiting` [ROWS, D] fp32 holds those merged so far."""
@@ -139,7 +139,9 @@ def _attend(
     for split in range(low // SPLIT, gl.cdiv(high, SPLIT)):
         first = gl.maximum(low, split * SPLIT)
         until = gl.minimum(high, (split + 1) * SPLIT)
-        h, t, acc = _split(q, pipe, load, rows, first, until, open_from, high - 1, count, window, scale_log2, OVERLAP)
+        h, t, acc = _split(
+            q, pipe, load, rows, first, until, open_from, open_until, length, window, scale_log2, OVERLAP
+        )  # fmt: skip
         top = gl.maximum(highest, h)
         base = gl.where(top == float("-inf"), 0.0, top)
         old = gl.exp2(highest - base)
@@ -155,35 +157,39 @@ def _attend(
 
 @gluon.jit
 def _consume(
-    common, waiting, part: gl.constexpr, BLOCK: gl.constexpr, SPLIT: gl.constexpr, OVERLAP: gl.constexpr
+    common, waiting, part: gl.constexpr, BLOCK: gl.constexpr, PAGED: gl.constexpr, SPLIT: gl.constexpr,
+    OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """The queries part * ROWS .. of each block."""
     memory, pipe, pack, scale_log2 = common
     q, out, lse, stride_qt, stride_ot = memory
-    starts, sequences, rounds, heads, blocks, window = pack
-    ring, full, empty, _ = pipe
+    heads, blocks, window = pack[4], pack[5], pack[6]
+    ring, full, empty = pipe[0], pipe[1], pipe[2]
     D: gl.constexpr = ring.shape[2]
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
     A: gl.constexpr = gl.DotOperandLayout(0, SCORES, 2)
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     load = 0
     for index in range(gl.program_id(0), heads * blocks, gl.num_programs(0)):
-        head, begin, count, block_row = item_of(index, starts, sequences, rounds, heads, blocks, BLOCK)
-        block_low, block_high = tiles_of(block_row, count, window, BLOCK)
+        head, _seq, begin, count, length, block_row = item_of(index, pack, BLOCK, PAGED)
+        block_low, block_high = tiles_of(block_row, BLOCK, count, length, window)
         first_row = block_row + part * ROWS
-        low = gl.minimum(gl.maximum(0, first_row - window + 1) // ROWS, block_high)
-        high = gl.where(first_row < count, first_row // ROWS + 1, low)
+        low, high = tiles_of(first_row, ROWS, count, length, window)
+        low = gl.minimum(low, block_high)
+        high = gl.where(first_row < count, high, low)
         skip(full, empty, load, low - block_low)
         if first_row < count:
             rows = first_row + gl.arange(0, ROWS, gl.SliceLayout(1, A))
             q_at = q + (begin + rows)[:, None].to(gl.int64) * stride_qt + head * D
             q_at += gl.arange(0, D, gl.SliceLayout(0, A))[None, :]
             q_tile = gl.load(q_at, mask=(rows < count)[:, None], other=0.0)
+            first = length - count + first_row
+            positions = first + gl.arange(0, ROWS, gl.SliceLayout(1, SCORES))
             rows = first_row + gl.arange(0, ROWS, gl.SliceLayout(1, SCORES))
-            open_from = gl.cdiv(gl.maximum(0, first_row + ROWS - window), ROWS)
+            open_from = gl.cdiv(gl.maximum(0, first + ROWS - window), ROWS)
             highest, total, acc = _attend(
-                q_tile, pipe, waiting, load - 2 * block_low, rows, low, high, open_from, count, window, scale_log2,
-                SPLIT, OVERLAP,
+                q_tile, pipe, waiting, load - 2 * block_low, positions, low, high, open_from, (first + 1) // ROWS,
+                length, window, scale_log2, SPLIT, OVERLAP,
             )  # fmt: skip
             safe = gl.where(total == 0.0, 1.0, total)
             lse_at = lse + (begin + rows).to(gl.int64) * heads + head
@@ -197,6 +203,55 @@ def _consume(
         load += 2 * (block_high - block_low)
 
 
+@gluon.jit
+def _run(common, loads, GROUPS: gl.constexpr, PAGED: gl.constexpr, SPLIT: gl.constexpr, OVERLAP: gl.constexpr):
+    """GROUPS warpgroups of queries and a producer."""
+    pipe, pack = common[1], common[2]
+    ring, full, empty, ones = pipe
+    SLOTS: gl.constexpr = ring.shape[0]
+    D: gl.constexpr = ring.shape[2]
+    BLOCK: gl.constexpr = GROUPS * ROWS
+    gl.static_assert(GROUPS == 2 or GROUPS == 3)
+    for i in gl.static_range(SLOTS):
+        mbarrier.init(full.index(i), count=1)
+        mbarrier.init(empty.index(i), count=GROUPS)
+    waiting = gl.allocate_shared_memory(gl.float32, [GROUPS, ROWS, D], gl.NVMMASharedLayout(128, 32, 2))
+    ones.store(gl.full([ROWS, 16], 1.0, gl.bfloat16, gl.BlockedLayout([1, 8], [16, 2], [4, 1], [1, 0])))
+    fence_async_shared()
+    if GROUPS == 2:
+        gl.warp_specialize(
+            [
+                (_consume, (common, waiting.index(0), 0, BLOCK, PAGED, SPLIT, OVERLAP)),
+                (_consume, (common, waiting.index(1), 1, BLOCK, PAGED, SPLIT, OVERLAP)),
+                (produce, (loads, pack, BLOCK, PAGED)),
+            ],
+            [4, 1],
+            [232, 40],
+        )
+    else:
+        gl.warp_specialize(
+            [
+                (_consume, (common, waiting.index(0), 0, BLOCK, PAGED, SPLIT, OVERLAP)),
+                (_consume, (common, waiting.index(1), 1, BLOCK, PAGED, SPLIT, OVERLAP)),
+                (_consume, (common, waiting.index(2), 2, BLOCK, PAGED, SPLIT, OVERLAP)),
+                (produce, (loads, pack, BLOCK, PAGED)),
+            ],
+            [4, 4, 1],
+            [160, 160, 32],
+        )
+
+
+@gluon.jit
+def _pipe(D: gl.constexpr, SLOTS: gl.constexpr):
+    """The ring, its barriers, and ones that sum rows."""
+    ring = gl.allocate_shared_memory(
+        gl.bfloat16, [SLOTS, ROWS, D], gl.NVMMASharedLayout.get_default_for([ROWS, D], gl.bfloat16)
+    )
+    full = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
+    return ring, full, empty, gl.allocate_shared_memory(gl.bfloat16, [ROWS, 16], gl.NVMMASharedLayout(32, 16, 2))
+
+
 @gluon.jit(do_not_specialize=["sequences", "rounds", "heads", "blocks", "group", "window"])
 def prefill_packed(
     q, k_desc, v_desc, out, lse, starts, sequences, rounds, heads, blocks, group, scale_log2, window,
@@ -208,42 +263,25 @@ def prefill_packed(
     A split has SPLIT tiles of 64 keys. `blocks` bounds the blocks of a head: T // (64 GROUPS) + S. GROUPS, warpgroups
     of queries, and OVERLAP are for speed.
     """
-    D: gl.constexpr = k_desc.block_shape[1]
-    BLOCK: gl.constexpr = GROUPS * ROWS
-    gl.static_assert(GROUPS == 2 or GROUPS == 3)
-    ring = gl.allocate_shared_memory(gl.bfloat16, [SLOTS, ROWS, D], k_desc.layout)
-    full = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(SLOTS):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=GROUPS)
-    waiting = gl.allocate_shared_memory(gl.float32, [GROUPS, ROWS, D], gl.NVMMASharedLayout(128, 32, 2))
-    ones = gl.allocate_shared_memory(gl.bfloat16, [ROWS, 16], gl.NVMMASharedLayout(32, 16, 2))
-    ones.store(gl.full([ROWS, 16], 1.0, gl.bfloat16, gl.BlockedLayout([1, 8], [16, 2], [4, 1], [1, 0])))
-    fence_async_shared()
-    pipe = ring, full, empty, ones
-    pack = starts, sequences, rounds, heads, blocks, window
-    memory = q, out, lse, stride_qt, stride_ot
-    common = memory, pipe, pack, scale_log2
-    loads = k_desc, v_desc, ring, full, empty, pack, group
-    if GROUPS == 2:
-        gl.warp_specialize(
-            [
-                (_consume, (common, waiting.index(0), 0, BLOCK, SPLIT, OVERLAP)),
-                (_consume, (common, waiting.index(1), 1, BLOCK, SPLIT, OVERLAP)),
-                (produce, (loads, BLOCK)),
-            ],
-            [4, 1],
-            [232, 40],
-        )
-    else:
-        gl.warp_specialize(
-            [
-                (_consume, (common, waiting.index(0), 0, BLOCK, SPLIT, OVERLAP)),
-                (_consume, (common, waiting.index(1), 1, BLOCK, SPLIT, OVERLAP)),
-                (_consume, (common, waiting.index(2), 2, BLOCK, SPLIT, OVERLAP)),
-                (produce, (loads, BLOCK)),
-            ],
-            [4, 4, 1],
-            [160, 160, 32],
-        )
+    pipe = _pipe(k_desc.block_shape[1], SLOTS)
+    pack = starts, starts, sequences, rounds, heads, blocks, window
+    common = (q, out, lse, stride_qt, stride_ot), pipe, pack, scale_log2
+    _run(common, (k_desc, v_desc, pipe[0], pipe[1], pipe[2], group), GROUPS, False, SPLIT, OVERLAP)
+
+
+@gluon.jit(do_not_specialize=["sequences", "rounds", "heads", "blocks", "group", "window", "pages", "kv_heads"])
+def prefill_paged(
+    q, desc, out, lse, table, starts, lengths, sequences, rounds, heads, blocks, group, scale_log2, window,
+    page, pages, kv_heads, stride_qt, stride_ot, D: gl.constexpr,
+    GROUPS: gl.constexpr, SPLIT: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
+):  # fmt: skip
+    """As prefill_packed, of the last tokens of sequences in a paged cache.
+
+    The descriptor has blocks of a page, or of 64 tokens, by 64 channels of the cache as a matrix [blocks * Hkv * page,
+    2 D]; table [S, pages], lengths [S].
+    """
+    pipe = _pipe(D, SLOTS)
+    pack = starts, lengths, sequences, rounds, heads, blocks, window
+    common = (q, out, lse, stride_qt, stride_ot), pipe, pack, scale_log2
+    loads = desc, table, pages, kv_heads, page, pipe[0], pipe[1], pipe[2], group
+    _run(common, loads, GROUPS, True, SPLIT, OVERLAP)

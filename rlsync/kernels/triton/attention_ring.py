@@ -1,7 +1,8 @@
 """Which queries a block of attention_hopper.py works on, and the ring of shared memory its keys and values pass.
 
-Load 2n of a program is the keys of its n-th tile, load 2n + 1 the values. Load i lies in slot i % SLOTS of the ring;
-all warpgroups must hand a slot back, also of a tile that one of them does not need.
+Queries are the last `count` tokens of a sequence of `length`. Load 2n of a program is the keys of its n-th tile, load
+2n + 1 the values. Load i lies in slot i % SLOTS of the ring; all warpgroups must hand a slot back, also of a tile that
+one of them does not need.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
 ROWS = gl.constexpr(64)
-"""Queries of one warpgroup; as many as keys of a tile, so only its last tile is cut by causality."""
+"""Queries of one warpgroup, and keys of a tile."""
 
 
 @gluon.jit
-def item_of(index, starts, sequences, rounds, heads, blocks, BLOCK: gl.constexpr):
-    """Head, begin and tokens of the sequence, and first row in it of a block of BLOCK rows; late rows go first."""
+def item_of(index, pack, BLOCK: gl.constexpr, PAGED: gl.constexpr):
+    """Head, sequence, its begin, count and length, and a block's first row of the count; late rows go first."""
+    starts, lengths, sequences, rounds, heads, blocks = pack[0], pack[1], pack[2], pack[3], pack[4], pack[5]
     block = blocks - 1 - index // heads
     low = 0
     high = sequences
@@ -27,27 +29,31 @@ def item_of(index, starts, sequences, rounds, heads, blocks, BLOCK: gl.constexpr
         high = gl.where(before, high, middle)
     begin = gl.load(starts + low)
     count = gl.load(starts + low + 1) - begin
-    return index % heads, begin, count, (block - begin // BLOCK - low) * BLOCK
+    length = count
+    if PAGED:
+        length = gl.load(lengths + low)
+    return index % heads, low, begin, count, length, (block - begin // BLOCK - low) * BLOCK
 
 
 @gluon.jit
-def tiles_of(first_row, count, window, BLOCK: gl.constexpr):
-    """First tile of a block and the one after its last; none for rows past the sequence."""
-    low = gl.maximum(0, first_row - window + 1) // ROWS
-    high = gl.cdiv(gl.minimum(count, first_row + BLOCK), ROWS)
+def tiles_of(first_row, rows: gl.constexpr, count, length, window):
+    """First tile that `rows` rows from first_row on see and the one after the last; none for rows past the count."""
+    first = length - count + first_row
+    low = gl.maximum(0, first - window + 1) // ROWS
+    high = gl.cdiv(gl.minimum(length, first + rows), ROWS)
     return low, gl.where(first_row < count, high, low)
 
 
 @gluon.jit
-def produce(loads, BLOCK: gl.constexpr):
-    k_desc, v_desc, ring, full, empty, pack, group = loads
-    starts, sequences, rounds, heads, blocks, window = pack
+def _produce_rows(loads, pack, BLOCK: gl.constexpr):
+    """Keys and values that lie at the rows of their queries."""
+    k_desc, v_desc, ring, full, empty, group = loads
     SLOTS: gl.constexpr = ring.shape[0]
     D: gl.constexpr = ring.shape[2]
     load = 0
-    for index in range(gl.program_id(0), heads * blocks, gl.num_programs(0)):
-        head, begin, count, first_row = item_of(index, starts, sequences, rounds, heads, blocks, BLOCK)
-        low, high = tiles_of(first_row, count, window, BLOCK)
+    for index in range(gl.program_id(0), pack[4] * pack[5], gl.num_programs(0)):
+        head, _seq, begin, count, length, first_row = item_of(index, pack, BLOCK, False)
+        low, high = tiles_of(first_row, BLOCK, count, length, pack[6])
         for tile in range(low, high):
             at = [begin + tile * ROWS, head // group * D]
             for which in gl.static_range(2):
@@ -59,6 +65,59 @@ def produce(loads, BLOCK: gl.constexpr):
                 else:
                     tma.async_copy_global_to_shared(v_desc, at, full.index(slot), ring.index(slot))
                 load += 1
+
+
+@gluon.jit
+def _page_rows(table, tile, kv_head, kv_heads, page, last_page, PIECE: gl.constexpr):
+    """Row of the cache, as a matrix, at which each piece of a tile begins; past the sequence some row that exists."""
+    rows = ()
+    for piece in gl.static_range(ROWS // PIECE):
+        key = tile * ROWS + piece * PIECE
+        block = gl.load(table + gl.minimum(key // page, last_page))
+        rows = rows + ((block * kv_heads + kv_head) * page + key % page,)  # noqa: RUF005
+    return rows
+
+
+@gluon.jit
+def _produce_pages(loads, pack, BLOCK: gl.constexpr):
+    """Keys and values from the pages of a cache; its descriptor has blocks of PIECE tokens by WIDE channels."""
+    desc, table, pages, kv_heads, page, ring, full, empty, group = loads
+    SLOTS: gl.constexpr = ring.shape[0]
+    D: gl.constexpr = ring.shape[2]
+    PIECE: gl.constexpr = desc.block_shape[0]
+    WIDE: gl.constexpr = desc.block_shape[1]
+    PIECES: gl.constexpr = ROWS // PIECE
+    PARTS: gl.constexpr = D // WIDE
+    # A slot holds WIDE channels of all rows, then the next ones: as many contiguous pieces.
+    pieces = ring._reinterpret(desc.dtype, [SLOTS * PARTS * PIECES, PIECE, WIDE], desc.layout)
+    load = 0
+    for index in range(gl.program_id(0), pack[4] * pack[5], gl.num_programs(0)):
+        head, seq, _begin, count, length, first_row = item_of(index, pack, BLOCK, True)
+        low, high = tiles_of(first_row, BLOCK, count, length, pack[6])
+        own = table + seq * pages
+        last_page = (length - 1) // page
+        rows = _page_rows(own, low, head // group, kv_heads, page, last_page, PIECE)
+        for tile in range(low, high):
+            next_rows = _page_rows(own, tile + 1, head // group, kv_heads, page, last_page, PIECE)  # in time
+            for which in gl.static_range(2):
+                slot = load % SLOTS
+                mbarrier.wait(empty.index(slot), load // SLOTS & 1 ^ 1)
+                mbarrier.expect(full.index(slot), ROWS * D * 2)
+                for part in gl.static_range(PARTS):
+                    for piece in gl.static_range(PIECES):
+                        to = pieces.index((slot * PARTS + part) * PIECES + piece)
+                        at = [rows[piece], which * D + part * WIDE]
+                        tma.async_copy_global_to_shared(desc, at, full.index(slot), to)
+                load += 1
+            rows = next_rows
+
+
+@gluon.jit
+def produce(loads, pack, BLOCK: gl.constexpr, PAGED: gl.constexpr):
+    if PAGED:
+        _produce_pages(loads, pack, BLOCK)
+    else:
+        _produce_rows(loads, pack, BLOCK)
 
 
 @gluon.jit
