@@ -22,6 +22,7 @@ _ROWS, _WARPS, _STAGES = 64, 4, 2
 """Of prefill: queries of a program, its warps, and how many tiles of keys it keeps in flight."""
 _HOPPER_SLOTS = 8
 """Of the Hopper kernels: tiles of keys or values in flight."""
+_HOPPER_PAGES = (16, 32)
 _NO_WINDOW = 1 << 30
 
 
@@ -128,7 +129,7 @@ def _prefill_pages_hopper(
 ) -> torch.Tensor:
     _, kv_heads, page, wide = cache.shape
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
-    block = [min(page, TILE), 64]
+    block = [page, 64]
     layout = gl.NVMMASharedLayout.get_default_for(block, gl.bfloat16)
     rows = TensorDescriptor.from_tensor(cache.view(-1, wide), block, layout)
     grid, sizes, options = _hopper_launch(q, starts)
@@ -158,9 +159,8 @@ def _suits_tma(t: torch.Tensor) -> bool:
 
 
 def _pages_suit_tma(cache: torch.Tensor) -> bool:
-    """cache [blocks, Hkv, page, 2D], dense, of pages that tiles are made of, or that are made of tiles."""
-    page = cache.shape[2]
-    suits = page >= 16 and (TILE % page == 0 or page % TILE == 0) and cache.is_contiguous()
+    """cache [blocks, Hkv, page, 2D], dense, of pages that have been tested."""
+    suits = cache.shape[2] in _HOPPER_PAGES and cache.is_contiguous()
     return suits and rows_suit_tma(cache.view(-1, cache.shape[3]))
 
 

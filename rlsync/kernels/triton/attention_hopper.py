@@ -277,7 +277,7 @@ def prefill_paged(
 ):  # fmt: skip
     """As prefill_packed, of the last tokens of sequences in a paged cache.
 
-    The descriptor has blocks of a page, or of 64 tokens, by 64 channels of the cache as a matrix [blocks * Hkv * page,
+    The descriptor has blocks of a page by 64 channels of the cache as a matrix [blocks * Hkv * page,
     2 D]; table [S, pages], lengths [S].
     """
     pipe = _pipe(D, SLOTS)
