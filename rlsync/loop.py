@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from rlsync.algorithms.advantages import groups_without_signal
 from rlsync.batch import Batch, Sampler, shape_rewards
+from rlsync.checkpoint.progress import Progress, keep
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault, OnDivergence
 from rlsync.config.run import TrainConfig
@@ -28,14 +29,14 @@ from rlsync.telemetry import metrics as m
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import RunFolder
 from rlsync.telemetry.wandb_sink import WandbSink
-from rlsync.types import Rollout, RolloutRequest, StepStats, TrainSample
+from rlsync.types import Rollout, RolloutRequest, StepStats, Summary, TrainSample
 
 
 class Trainer(Protocol):
     def train(self, samples: list[TrainSample]) -> list[StepStats]: ...
     def reference_kl(self, rollouts: list[Rollout]) -> list[torch.Tensor]: ...
     def values(self, rollouts: list[Rollout]) -> list[torch.Tensor]: ...
-    def save(self, folder: str) -> None: ...
+    def save(self, folder: str, *, resumable: bool) -> None: ...
     def peak_memory_gib(self) -> float: ...
 
 
@@ -47,22 +48,6 @@ class Rollouts(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Summary:
-    """What the end of a run prints, and what summary.json holds."""
-
-    steps: int = 0
-    reward_first: float = 0.0
-    reward_last: float = 0.0
-    accuracy_before: float | None = None
-    accuracy_after: float | None = None
-    tokens_compared: int = 0
-    tokens_different: int = 0
-    draws_different: int = 0
-    seconds: float = 0.0
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True, kw_only=True)
 class Sinks:
     folder: RunFolder
     wandb: WandbSink
@@ -70,7 +55,11 @@ class Sinks:
 
 
 class TrainingLoop:
-    """One run. Give it the parts; `run` does the rest."""
+    """One run. Give it the parts; `run` does the rest.
+
+    Args:
+        progress: of the checkpoint that the trainer holds, to go on from.
+    """
 
     def __init__(
         self,
@@ -83,28 +72,32 @@ class TrainingLoop:
         prompts: PromptStream,
         evaluator: Evaluator,
         sinks: Sinks,
+        progress: Progress | None = None,
     ) -> None:
         self._config = config
         self._trainer, self._rollouts, self._evaluator = trainer, rollouts, evaluator
         self._sampler = Sampler(config, rollouts, scorer, codec, prompts)
-        self._sinks = sinks
+        self._prompts, self._sinks = prompts, sinks
         self._synced = -1
-        self.summary = Summary()
+        self._done, self.summary = 0, Summary()
+        if progress is not None:
+            prompts.restore(progress.prompts)
+            self._done, self.summary = progress.step, progress.summary
 
     def run(self) -> Summary:
         started = time.perf_counter()
         steps = self._config.trainer.steps
         self._sinks.console.start(steps)
         try:
-            for step in range(1, steps + 1):
+            for step in range(self._done + 1, steps + 1):
                 self._step(step)
         finally:
             self._sinks.console.stop()
-        self.summary.seconds = time.perf_counter() - started
+        self.summary.seconds += time.perf_counter() - started
         return self.summary
 
     def _step(self, step: int) -> None:
-        times, row = m.StepTimes(), {"step": step}
+        times, row, saved = m.StepTimes(), {"step": step}, False
         with times.measure("step"):
             with times.measure("sync"):
                 different = self._sync(step, step - 1, row)
@@ -128,15 +121,19 @@ class TrainingLoop:
             row |= parity
             wrong = judge(counts, step) or self._judge_ratio(ranks, step)
             if wrong is None or self._config.parity.on_divergence is OnDivergence.warn:
-                self._after_update(step, times, row)
+                saved = self._after_update(step, times, row)
         row |= m.time_metrics(times, batch.tokens_drawn, row["train/tokens"])
         row["memory/trainer_gib"] = self._trainer.peak_memory_gib()
         row["memory/rollout_gib"] = self._rollouts.peak_memory_gib()
         self._log(step, row)
+        if saved:  # now that the step is on record
+            prompts, run_id = self._prompts.state(), self._sinks.wandb.run_id
+            made = Progress(step=step, prompts=prompts, summary=self.summary, wandb_id=run_id)
+            keep(self._sinks.folder.checkpoint(step), made)
         self._handle(wrong)
 
-    def _after_update(self, step: int, times: m.StepTimes, row: m.Metrics) -> None:
-        """Evaluate the new weights and save them, where the step asks for it."""
+    def _after_update(self, step: int, times: m.StepTimes, row: m.Metrics) -> bool:
+        """Evaluate the new weights and save them, where the step asks for it; whether a run can go on from there."""
         last, every = step == self._config.trainer.steps, self._config.eval.every
         if last or (every and step % every == 0):
             with times.measure("sync"):
@@ -146,7 +143,9 @@ class TrainingLoop:
         save_every = self._config.trainer.save_every
         if last or (save_every and step % save_every == 0):
             with times.measure("save"):
-                self._trainer.save(str(self._sinks.folder.checkpoint(step)))
+                self._trainer.save(str(self._sinks.folder.checkpoint(step)), resumable=save_every > 0)
+            return save_every > 0
+        return False
 
     def _sync(self, step: int, version: int, row: m.Metrics) -> list[str]:
         """Bring the engines to weight `version`, unless they have it; a difference in digests is an error."""

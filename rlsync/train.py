@@ -8,18 +8,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rlsync.checkpoint.progress import Progress, newest
 from rlsync.cluster.groups import Cluster, RolloutGroup, TrainerGroup
 from rlsync.cluster.placement import placement
 from rlsync.cluster.session import ray_session, terminate_as_interrupt
 from rlsync.config.compose import to_yaml
 from rlsync.config.run import TrainConfig
 from rlsync.data.prompts import PromptStream
+from rlsync.errors import ConfigError
 from rlsync.evaluation import Evaluator
-from rlsync.loop import Sinks, Summary, TrainingLoop
+from rlsync.loop import Sinks, TrainingLoop
 from rlsync.prepare import prepare
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import RunFolder
 from rlsync.telemetry.wandb_sink import WandbSink
+from rlsync.types import Summary
 
 
 def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
@@ -28,11 +31,13 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
     Raises:
         RlsyncError: with the one message that the user is to read; every process of the run has ended.
     """
-    prepared = prepare(config, console.say)
     path = config.run.folder
-    text = to_yaml(config)
-    folder = RunFolder(path, text)
-    wandb_sink = WandbSink(config.telemetry, config.run.name, path, _plain(config))
+    found = _checkpoint(config, console)
+    progress = found[1] if found else None
+    prepared = prepare(config, console.say)
+    folder = RunFolder(path, to_yaml(config), progress.step if progress else 0)
+    run_id = progress.wandb_id if progress else None
+    wandb_sink = WandbSink(config.telemetry, config.run.name, path, _plain(config), run_id)
     exit_code = 1
     try:
         console.say(placement(config))
@@ -41,16 +46,19 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
             cluster = Cluster(config, prepared.model_path, reward_models=prepared.reward_models)
             console.say(f"all actors are ready after {time.perf_counter() - started:.0f} s")
             try:
-                rollouts = RolloutGroup(cluster, config)
+                rollouts, trainer = RolloutGroup(cluster, config), TrainerGroup(cluster, config)
+                if found:
+                    trainer.load(str(found[0]))
                 loop = TrainingLoop(
                     config,
-                    trainer=TrainerGroup(cluster, config),
+                    trainer=trainer,
                     rollouts=rollouts,
                     scorer=prepared.scorer,
                     codec=prepared.codec,
                     prompts=PromptStream(prepared.training, config.seed, config.data.weights),
                     evaluator=Evaluator(config, rollouts, prepared.sets),
                     sinks=Sinks(folder=folder, wandb=wandb_sink, console=console),
+                    progress=progress,
                 )
                 summary = loop.run()
             finally:
@@ -63,6 +71,28 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
     for line in summary_lines(summary, path):
         console.say(line)
     return summary
+
+
+def _checkpoint(config: TrainConfig, console: ConsoleReporter) -> tuple[Path, Progress] | None:
+    """What the run is to go on from, if it is to.
+
+    Raises:
+        ConfigError: it has done all its steps.
+    """
+    if not config.run.resume:
+        return None
+    checkpoints = config.run.folder / "checkpoints"
+    found = newest(checkpoints)
+    if found is None:
+        console.say(f"nothing to resume in {checkpoints} yet: the run begins")
+        return None
+    if found[1].step >= config.trainer.steps:
+        raise ConfigError(
+            f"run.resume=true: {found[0]} is of the last step of trainer.steps={config.trainer.steps}. Raise "
+            "trainer.steps, or leave run.resume out to begin again."
+        )
+    console.say(f"going on after step {found[1].step}, from {found[0]}")
+    return found
 
 
 def summary_lines(summary: Summary, path: Path) -> list[str]:

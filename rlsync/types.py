@@ -358,3 +358,19 @@ class StepStats:
     """Most memory that the rank's tensors have held on its GPU; 0 on a CPU."""
     parity: ParityCounts = field(default_factory=ParityCounts)
     critic: CriticStats | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """What the end of a run prints, and what summary.json holds."""
+
+    steps: int = 0
+    reward_first: float = 0.0
+    reward_last: float = 0.0
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+    tokens_compared: int = 0
+    tokens_different: int = 0
+    draws_different: int = 0
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)

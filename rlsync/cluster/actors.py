@@ -101,8 +101,11 @@ class TrainerActor(_Actor):
     def train(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize]) -> StepStats:
         return self._worker.train(minibatches, sizes)
 
-    def save(self, folder: str) -> None:
-        self._worker.save(folder)
+    def save(self, folder: str, resumable: bool) -> None:
+        self._worker.save(folder, resumable)
+
+    def load(self, folder: str) -> None:
+        self._worker.load(folder)
 
 
 class RewardModelActor(_Actor):

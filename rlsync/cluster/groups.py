@@ -209,8 +209,12 @@ class TrainerGroup:
             share_prefixes=self._config.share_prefixes,
         )
 
-    def save(self, folder: str) -> None:
-        self._cluster.on_trainers("saving", lambda h: h.save.remote(folder))
+    def save(self, folder: str, *, resumable: bool) -> None:
+        self._cluster.on_trainers("saving", lambda h: h.save.remote(folder, resumable))
+
+    def load(self, folder: str) -> None:
+        """Go on from a resumable checkpoint."""
+        self._cluster.on_trainers("resuming", lambda h: h.load.remote(folder))
 
     def peak_memory_gib(self) -> float:
         return sum(self._cluster.on_trainers("memory", lambda h: h.peak_memory_gib.remote()))

@@ -27,6 +27,9 @@ class RunConfig:
     name: str = "run"
     dir: str = ""
     """Run folder; empty = runs/<name>."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the folder that holds the trainer's state (trainer.save_every); begin where
+    there is none yet."""
 
     @property
     def folder(self) -> Path:

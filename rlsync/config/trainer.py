@@ -47,7 +47,8 @@ class TrainerConfig:
     gradient_checkpointing: bool = True
     nonfinite: NonFinitePolicy = NonFinitePolicy.skip
     save_every: int = 0
-    """Save Hugging Face weights every n steps, besides at the end; 0 = only at the end."""
+    """Save Hugging Face weights every n steps and, for run.resume, the trainer's state, which the newest checkpoint
+    alone keeps (12 bytes a parameter); 0 = weights alone, at the end."""
     threads_per_rank: int = 1
     """CPU threads of a rank; fixed, because a library's sums may depend on it."""
 

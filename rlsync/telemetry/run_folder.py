@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,16 +12,23 @@ import torch
 from rlsync.telemetry.metrics import Metrics
 from rlsync.types import Episode, Problem, Score, TrainSample
 
+_STEP = re.compile(rb'\{"step": (\d+)')
+"""How every line begins."""
+
 
 class RunFolder:
-    """Append-only writers; every line is complete on disk when its method returns."""
+    """Append-only writers; every line is complete on disk when its method returns.
 
-    def __init__(self, path: Path, config_yaml: str) -> None:
+    Args:
+        done: steps of an earlier part of the run, whose lines stay; later ones go.
+    """
+
+    def __init__(self, path: Path, config_yaml: str, done: int = 0) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.yaml").write_text(config_yaml)
-        self._metrics: IO[str] = (path / "metrics.jsonl").open("w")
-        self._rollouts: IO[str] = (path / "rollouts.jsonl").open("w")
+        self._metrics: IO[str] = _open_after(path / "metrics.jsonl", done)
+        self._rollouts: IO[str] = _open_after(path / "rollouts.jsonl", done)
 
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step_{step}"
@@ -79,6 +87,21 @@ class RunFolder:
 def hex_bits(values: torch.Tensor) -> list[str]:
     """fp32 [T] -> its bit patterns, 8 hex digits each."""
     return [f"{bits & 0xFFFFFFFF:08x}" for bits in values.view(torch.int32).tolist()]
+
+
+def _open_after(path: Path, done: int) -> IO[str]:
+    """To append to the lines of the first `done` steps; what follows them, perhaps torn, is cut off."""
+    kept = 0
+    if done and path.exists():
+        with path.open("rb") as lines:
+            for line in lines:
+                step = _STEP.match(line)
+                if step is None or int(step[1]) > done or not line.endswith(b"\n"):
+                    break
+                kept += len(line)
+    file = path.open("a")
+    file.truncate(kept)
+    return file
 
 
 def _append(file: IO[str], row: dict[str, Any]) -> None:

@@ -26,9 +26,15 @@ _SECTIONS = (
 
 
 class WandbSink:
-    """One wandb run; does nothing when telemetry.wandb=disabled."""
+    """One wandb run; does nothing when telemetry.wandb=disabled.
 
-    def __init__(self, config: TelemetryConfig, name: str, folder: Path, run_config: dict[str, Any]) -> None:
+    Args:
+        run_id: of the run to go on with.
+    """
+
+    def __init__(
+        self, config: TelemetryConfig, name: str, folder: Path, run_config: dict[str, Any], run_id: str | None = None
+    ) -> None:
         self._run: Any = None
         if config.wandb is WandbMode.disabled:
             return
@@ -37,6 +43,8 @@ class WandbSink:
             project=config.project,
             entity=config.entity,
             name=name,
+            id=run_id,
+            resume="allow" if run_id else None,
             dir=folder,
             config=run_config,
             mode="online" if online else "offline",
@@ -45,6 +53,10 @@ class WandbSink:
         self._run.define_metric("step")
         for section in _SECTIONS:
             self._run.define_metric(f"{section}/*", step_metric="step")
+
+    @property
+    def run_id(self) -> str | None:
+        return None if self._run is None else self._run.id
 
     def log(self, metrics: Metrics) -> None:
         if self._run is not None:

@@ -18,7 +18,7 @@ class CriticRunner:
 
     def __init__(self, config: TrainConfig, critic: ShardedCritic) -> None:
         self._config, self._critic = config, critic
-        self._updates = 0
+        self.updates = 0
         self._total = config.trainer.steps * config.trainer.minibatches * config.trainer.epochs
 
     @torch.no_grad()
@@ -58,9 +58,9 @@ class CriticRunner:
 
     def _update(self, stats: CriticStats) -> None:
         critic = self._critic
-        rate = learning_rate(self._updates, self._total, critic.settings)
+        rate = learning_rate(self.updates, self._total, critic.settings)
         stats.grad_norm, taken = take_update(critic.critic, critic.optimizer, rate, critic.settings, field="critic.lr")
         stats.learning_rate = rate
         stats.updates += taken
         stats.updates_skipped += not taken
-        self._updates += 1
+        self.updates += 1

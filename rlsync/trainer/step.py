@@ -29,7 +29,7 @@ class StepRunner:
 
     def __init__(self, config: TrainConfig, policy: Sharded, reference: Sharded | None) -> None:
         self._config, self._policy, self._reference = config, policy, reference
-        self._updates = 0
+        self.updates = 0
         self._updates_per_step = config.trainer.minibatches * config.trainer.epochs
         self._total = (config.trainer.steps - config.critic.warmup_steps) * self._updates_per_step
 
@@ -136,11 +136,11 @@ class StepRunner:
     def _update(self, stats: StepStats) -> None:
         optimizer, settings = self._policy.optimizer, self._config.trainer
         assert optimizer is not None
-        rate = learning_rate(self._updates, self._total, settings)
+        rate = learning_rate(self.updates, self._total, settings)
         stats.grad_norm, taken = take_update(self._policy.policy, optimizer, rate, settings, field="trainer.lr")
         stats.learning_rate = rate
         stats.updates += taken
         stats.updates_skipped += not taken
         if taken:
             self._policy.merge_adapters()
-        self._updates += 1
+        self.updates += 1

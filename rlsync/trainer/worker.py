@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from rlsync.checkpoint.export import export_adapters, export_model
+from rlsync.checkpoint.state import load_state, save_state
 from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
 from rlsync.trainer.critic_step import CriticRunner
@@ -83,8 +84,8 @@ class TrainerWorker:
         self._version += 1
         return stats
 
-    def save(self, folder: str) -> None:
-        """Write the models in Hugging Face format, the critic in `critic/` (collective; rank 0 writes)."""
+    def save(self, folder: str, resumable: bool) -> None:
+        """Write the models in Hugging Face format, the critic in `critic/`, and the state if wanted (collective)."""
         state, adapters = self._policy.full_image(), self._policy.adapter_image()
         critic = self._critic.full_image() if self._critic else {}
         if self._rank == 0:
@@ -96,6 +97,24 @@ class TrainerWorker:
                     critic, self._critic.hf_config, self._critic.dtype, self._model_path, Path(folder, "critic")
                 )
         dist.barrier()
+        if resumable:
+            critic_updates = self._critic_runner.updates if self._critic else 0
+            counters = torch.tensor([self._version, self._runner.updates, critic_updates])
+            save_state(Path(folder), self._parts(), counters)
+
+    def load(self, folder: str) -> None:
+        """Go on from the state that `save` has left (collective)."""
+        counters = torch.zeros(3, dtype=torch.int64)
+        load_state(Path(folder), self._parts(), counters)
+        self._policy.merge_adapters()
+        self._version, self._runner.updates, critic_updates = counters.tolist()
+        if self._critic:
+            self._critic_runner.updates = critic_updates
+
+    def _parts(self) -> dict[str, tuple[torch.nn.Module, torch.optim.Optimizer]]:
+        assert self._policy.optimizer is not None
+        parts = {"policy": (self._policy.policy, self._policy.optimizer)}
+        return parts | ({"critic": (self._critic.critic, self._critic.optimizer)} if self._critic else {})
 
 
 def _make_deterministic() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import wait_for_step
 from transformers import AutoModelForSequenceClassification, Qwen3Config
 
 from rlsync.config.reward import RewardConfig, RewardKind
@@ -52,10 +54,20 @@ def test_the_end_is_summarised(reference):
     assert (reference.folder / "config.yaml").exists()
 
 
-def test_another_tp_gives_the_same_run(launcher, reference):
-    """The same seed: the same metrics and weights bit for bit, with one TP worker in place of two."""
-    again = launcher.run("trainer.save_every=1", "rollout.tp=1")
+def test_another_tp_and_an_interruption_give_the_same_run(launcher, reference):
+    """The same seed: the same metrics and weights bit for bit, with one TP worker in place of two, stopped after two
+    steps and resumed."""
+    settings = ("trainer.save_every=1", "rollout.tp=1", "run.resume=true")
+    process, folder = launcher.start(*settings)
+    wait_for_step(folder, process, 2)
+    process.send_signal(signal.SIGINT)
+    begun = launcher.finish(process, folder)
+    assert begun.code == 130, begun.out + begun.err
+    assert "nothing to resume" in begun.out
+    again = launcher.run(*settings, f"run.dir={folder}")
     assert again.code == 0, again.out + again.err
+    assert "going on after step " in again.out
+    again.folder = folder
     assert _fixed(again.metrics) == _fixed(reference.metrics)
     mine, theirs = (load_file(r.folder / "checkpoints/step_3/model.safetensors") for r in (again, reference))
     assert mine.keys() == theirs.keys()

@@ -2,17 +2,19 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from rlsync.batch import sample_seed
+from rlsync.checkpoint.progress import newest
 from rlsync.config.compose import compose_train
 from rlsync.config.parity import Fault
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec, load_tokenizer
-from rlsync.errors import DivergenceError
+from rlsync.errors import DataError, DivergenceError
 from rlsync.evaluation import EvalSet, Evaluator
 from rlsync.loop import Sinks, TrainingLoop
 from rlsync.rewards.scorer import Scorer
@@ -72,8 +74,9 @@ class FakeTrainer:
         self.log.append(("values", len(rollouts)))
         return [0.25 * r.sampled.float() for r in rollouts]
 
-    def save(self, folder):
-        self.log.append(("save", folder.rpartition("/")[2]))
+    def save(self, folder, *, resumable):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self.log.append(("save", Path(folder).name, resumable))
 
     def peak_memory_gib(self):
         return 1.0
@@ -104,13 +107,13 @@ BAD = ParityCounts(
 def build(tmp_path):
     build_char_tokenizer(tmp_path / "tokenizer", "1234567890+=")
 
-    def make(*overrides, counts=GOOD, differing=(), ratio=1.0, mixed=None):
+    def make(*overrides, counts=GOOD, differing=(), ratio=1.0, mixed=None, progress=None):
         config = compose_train(
             ["algorithm.prompts_per_step=2", "algorithm.group_size=2", "trainer.steps=2", "telemetry=files_only",
              "reward=exact", *overrides]
         )  # fmt: skip
         log: list = []
-        folder = RunFolder(tmp_path / "run", "")
+        folder = RunFolder(tmp_path / "run", "", progress.step if progress else 0)
         rollouts = FakeRollouts(log, differing)
         scorer = Scorer(config.reward, source=None) if mixed is None else FakeScorer(mixed)
         codec = TextCodec(load_tokenizer(str(tmp_path / "tokenizer")), config.data)
@@ -124,6 +127,7 @@ def build(tmp_path):
             prompts=PromptStream(PROBLEMS, config.seed),
             evaluator=Evaluator(config, rollouts, [held_out]),
             sinks=Sinks(folder=folder, wandb=WandbSink(config.telemetry, "x", tmp_path, {}), console=ConsoleReporter()),
+            progress=progress,
         )
         return loop, log, folder
 
@@ -332,3 +336,42 @@ def test_long_responses_are_punished(build, limit, punishment):
     loop, _, folder = build(*settings)
     loop.run()
     assert {row["reward/shaping_mean"] for row in _rows(folder)} == {punishment}
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(build):
+    """Steps 3 and 4 again, from what step 2 left; the rows of a third that had ended and a fourth that had begun go."""
+    loop, whole, folder = build("trainer.steps=4", "trainer.save_every=2", "trainer.lr=0.5")
+    summary = loop.run()
+    rows, lines = _rows(folder), (folder.path / "rollouts.jsonl").read_text()
+    assert newest(folder.path / "checkpoints")[1].step == 4
+    assert not (folder.path / "checkpoints/step_2/progress.json").exists()
+
+    loop, first, folder = build("trainer.steps=4", "trainer.save_every=2", "trainer.lr=0.5")
+    trained = loop._trainer.train
+
+    def train(samples):
+        if sum(kind == "train" for kind, *_ in first) == 3:
+            raise KeyboardInterrupt
+        return trained(samples)
+
+    loop._trainer.train = train
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    assert len(_rows(folder)) == 3
+    assert '"step": 4' in (folder.path / "rollouts.jsonl").read_text()
+    path, progress = newest(folder.path / "checkpoints")
+    assert (path.name, progress.step, progress.summary.steps) == ("step_2", 2, 2)
+    loop, second, folder = build("trainer.steps=4", "trainer.save_every=2", "trainer.lr=0.5", progress=progress)
+    resumed = loop.run()
+    assert second[0] == ("sync", 2, Fault.none)
+    begin = next(i for i, entry in enumerate(whole) if entry[:2] == ("sync", 2))
+    assert second == whole[begin:]
+    assert [_fixed(row) for row in _rows(folder)] == [_fixed(row) for row in rows]
+    assert (folder.path / "rollouts.jsonl").read_text() == lines
+    assert replace(resumed, seconds=0) == replace(summary, seconds=0)
+    with pytest.raises(DataError, match="over other data"):  # the control
+        build("trainer.steps=4", "seed=1", progress=progress)
+
+
+def _fixed(row):
+    return {key: value for key, value in row.items() if not key.startswith(("time/", "perf/"))}

@@ -1,0 +1,49 @@
+"""How far a run was at a checkpoint, beside the trainer's state; the file comes last and makes the checkpoint whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rlsync.checkpoint.state import FOLDER
+from rlsync.data.prompts import PromptState
+from rlsync.types import Summary
+
+_FILE = "progress.json"
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    step: int
+    prompts: PromptState
+    summary: Summary
+    wandb_id: str | None
+
+
+def newest(checkpoints: Path) -> tuple[Path, Progress] | None:
+    """The whole checkpoint with the most steps in a run's folder of them, which need not exist."""
+    found = [(path.parent, _read(path)) for path in checkpoints.glob(f"step_*/{_FILE}")]
+    return max(found, key=lambda each: each[1].step, default=None)
+
+
+def keep(folder: Path, progress: Progress) -> None:
+    """Mark the checkpoint in `folder` as whole, and free the states of the others beside it."""
+    partial = folder / f"{_FILE}.partial"
+    partial.write_text(json.dumps(asdict(progress), indent=1) + "\n")
+    partial.rename(folder / _FILE)
+    for other in folder.parent.glob("step_*"):
+        if other != folder:
+            (other / _FILE).unlink(missing_ok=True)
+            shutil.rmtree(other / FOLDER, ignore_errors=True)
+
+
+def _read(path: Path) -> Progress:
+    values = json.loads(path.read_text())
+    return Progress(
+        step=values["step"],
+        prompts=PromptState(**values["prompts"]),
+        summary=Summary(**values["summary"]),
+        wandb_id=values["wandb_id"],
+    )
