@@ -29,6 +29,7 @@ def compose_train(overrides: list[str]) -> TrainConfig:
 
     Args:
         overrides: `recipe=NAME`, group choices `model=huggingface` and values `trainer.lr=1e-5`; the last one wins.
+            `model.path=FOLDER` alone means a Hugging Face model, whatever model the recipe has.
     Raises:
         ConfigError: an unknown key, group or recipe, a value of the wrong type, or a rule that joins fields is broken.
     """
@@ -38,14 +39,10 @@ def compose_train(overrides: list[str]) -> TrainConfig:
 def compose_eval(overrides: list[str]) -> TrainConfig:
     """The configuration of an evaluation: a training run's, of which it reads what rollouts need.
 
-    `model.path=FOLDER` alone means a Hugging Face model, whatever model the recipe has.
-
     Raises:
         ConfigError: as for a training run, or there is nothing to evaluate.
     """
-    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
-    saved = ["model=huggingface"] if "model.path" in keys and not keys & {"model", "model.source"} else []
-    config = _compose("eval", [*saved, *overrides])
+    config = _compose("eval", overrides)
     if config.eval.problems == 0:
         raise ConfigError("eval.problems=0 leaves nothing to evaluate; want the number of held-out problems of a set")
     return config
@@ -54,6 +51,9 @@ def compose_eval(overrides: list[str]) -> TrainConfig:
 def _compose(root: str, overrides: list[str]) -> TrainConfig:
     """Compose configs/<root>.yaml, the recipe and the overrides."""
     recipe, rest = _take_recipe(overrides)
+    keys = {override.lstrip("+").partition("=")[0] for override in rest}
+    if "model.path" in keys and not keys & {"model", "model.source"}:
+        rest = ["model=huggingface", *rest]
     _check_keys(rest)
     ConfigStore.instance().store(name=_SCHEMA, node=TrainConfig)
     search = [f"hydra.searchpath=[file://{shipped('recipes')}]", f"+{recipe}=recipe"] if recipe else []

@@ -68,10 +68,10 @@ def _together(ranks, folder, mode):
         assert process.returncode == 0, err
 
 
-@pytest.mark.parametrize("mode", ["load", "forget"])
-def test_state_comes_back(tmp_path, mode):
+@pytest.mark.parametrize(("ranks", "mode"), [(2, "load"), (1, "load"), (2, "forget")])
+def test_state_comes_back(tmp_path, ranks, mode):
     _together(2, tmp_path, "save")
-    _together(2, tmp_path, mode)
+    _together(ranks, tmp_path, mode)
 
 
 if __name__ == "__main__":

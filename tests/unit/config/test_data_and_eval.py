@@ -41,11 +41,12 @@ def test_an_evaluation_has_a_run_of_its_own() -> None:
     assert compose_eval([recipe]).eval.problems == compose_train([recipe]).eval.problems
 
 
-def test_a_saved_model_replaces_the_recipe_s() -> None:
+@pytest.mark.parametrize("compose", [compose_eval, compose_train])
+def test_a_saved_model_replaces_the_recipe_s(compose) -> None:
     recipe = "recipe=grpo_arithmetic_tiny_cpu"
-    model = compose_eval([recipe, "model.path=folder"]).model
+    model = compose([recipe, "model.path=folder"]).model
     assert (model.source, model.path) == ("huggingface", "folder")
-    assert compose_eval([recipe]).model.source == "tiny"
+    assert compose([recipe]).model.source == "tiny"
 
 
 @pytest.mark.parametrize(
