@@ -58,7 +58,7 @@ class TrainingLoop:
     """One run. Give it the parts; `run` does the rest.
 
     Args:
-        progress: of the checkpoint that the trainer holds, to go on from.
+        progress: of the checkpoint that the trainer holds, to go on from; the prompts stand there too.
     """
 
     def __init__(
@@ -79,13 +79,11 @@ class TrainingLoop:
         self._sampler = Sampler(config, rollouts, scorer, codec, prompts)
         self._prompts, self._sinks = prompts, sinks
         self._synced = -1
-        self._done, self.summary = 0, Summary()
-        if progress is not None:
-            prompts.restore(progress.prompts)
-            self._done, self.summary = progress.step, progress.summary
+        self._started = 0.0
+        self._done, self.summary = (progress.step, progress.summary) if progress else (0, Summary())
 
     def run(self) -> Summary:
-        started = time.perf_counter()
+        self._started = time.perf_counter() - self.summary.seconds
         steps = self._config.trainer.steps
         self._sinks.console.start(steps)
         try:
@@ -93,7 +91,7 @@ class TrainingLoop:
                 self._step(step)
         finally:
             self._sinks.console.stop()
-        self.summary.seconds += time.perf_counter() - started
+        self.summary.seconds = time.perf_counter() - self._started
         return self.summary
 
     def _step(self, step: int) -> None:
@@ -126,11 +124,11 @@ class TrainingLoop:
         row["memory/trainer_gib"] = self._trainer.peak_memory_gib()
         row["memory/rollout_gib"] = self._rollouts.peak_memory_gib()
         self._log(step, row)
+        self._handle(wrong)
         if saved:  # now that the step is on record
             prompts, run_id = self._prompts.state(), self._sinks.wandb.run_id
             made = Progress(step=step, prompts=prompts, summary=self.summary, wandb_id=run_id)
             keep(self._sinks.folder.checkpoint(step), made)
-        self._handle(wrong)
 
     def _after_update(self, step: int, times: m.StepTimes, row: m.Metrics) -> bool:
         """Evaluate the new weights and save them, where the step asks for it; whether a run can go on from there."""
@@ -170,7 +168,7 @@ class TrainingLoop:
 
     def _log(self, step: int, row: m.Metrics) -> None:
         summary = self.summary
-        summary.steps = step
+        summary.steps, summary.seconds = step, time.perf_counter() - self._started
         if step == 1:
             summary.reward_first = row["reward/mean"]
             summary.accuracy_before = row.get("eval/accuracy_initial")

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlsync.checkpoint.progress import Progress, newest
+from rlsync.checkpoint.progress import Progress, forget, newest
 from rlsync.cluster.groups import Cluster, RolloutGroup, TrainerGroup
 from rlsync.cluster.placement import placement
 from rlsync.cluster.session import ray_session, terminate_as_interrupt
-from rlsync.config.compose import to_yaml
+from rlsync.config.compose import differences, to_yaml
 from rlsync.config.run import TrainConfig
 from rlsync.data.prompts import PromptStream
 from rlsync.errors import ConfigError
@@ -35,6 +35,8 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
     found = _checkpoint(config, console)
     progress = found[1] if found else None
     prepared = prepare(config, console.say)
+    prompts = PromptStream(prepared.training, config.seed, config.data.weights)
+    _join(progress, prompts, config, console)
     folder = RunFolder(path, to_yaml(config), progress.step if progress else 0)
     run_id = progress.wandb_id if progress else None
     wandb_sink = WandbSink(config.telemetry, config.run.name, path, _plain(config), run_id)
@@ -55,7 +57,7 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
                     rollouts=rollouts,
                     scorer=prepared.scorer,
                     codec=prepared.codec,
-                    prompts=PromptStream(prepared.training, config.seed, config.data.weights),
+                    prompts=prompts,
                     evaluator=Evaluator(config, rollouts, prepared.sets),
                     sinks=Sinks(folder=folder, wandb=wandb_sink, console=console),
                     progress=progress,
@@ -88,11 +90,26 @@ def _checkpoint(config: TrainConfig, console: ConsoleReporter) -> tuple[Path, Pr
         return None
     if found[1].step >= config.trainer.steps:
         raise ConfigError(
-            f"run.resume=true: {found[0]} is of the last step of trainer.steps={config.trainer.steps}. Raise "
-            "trainer.steps, or leave run.resume out to begin again."
+            f"run.resume=true: {found[0]} is of the last step of trainer.steps={config.trainer.steps}. Train on from "
+            f"its weights with model.path={found[0]}, in another run.dir."
         )
     console.say(f"going on after step {found[1].step}, from {found[0]}")
     return found
+
+
+def _join(progress: Progress | None, prompts: PromptStream, config: TrainConfig, console: ConsoleReporter) -> None:
+    """Go on where the checkpoint was, and say what is otherwise now; or leave nothing to go on from by mistake.
+
+    Raises:
+        DataError: the problems are others than before.
+    """
+    folder = config.run.folder
+    if progress is None:
+        forget(folder / "checkpoints")
+        return
+    prompts.restore(progress.prompts)
+    for line in differences((folder / "config.yaml").read_text(), config):
+        console.say(f"not as before: {line}")
 
 
 def summary_lines(summary: Summary, path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,12 +32,21 @@ def newest(checkpoints: Path) -> tuple[Path, Progress] | None:
 def keep(folder: Path, progress: Progress) -> None:
     """Mark the checkpoint in `folder` as whole, and free the states of the others beside it."""
     partial = folder / f"{_FILE}.partial"
-    partial.write_text(json.dumps(asdict(progress), indent=1) + "\n")
+    with partial.open("w") as file:
+        file.write(json.dumps(asdict(progress), indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     partial.rename(folder / _FILE)
     for other in folder.parent.glob("step_*"):
         if other != folder:
             (other / _FILE).unlink(missing_ok=True)
             shutil.rmtree(other / FOLDER, ignore_errors=True)
+
+
+def forget(checkpoints: Path) -> None:
+    """What an earlier run left in the folder is not this one's to go on from; its weights stay."""
+    for path in checkpoints.glob(f"step_*/{_FILE}"):
+        path.unlink()
 
 
 def _read(path: Path) -> Progress:

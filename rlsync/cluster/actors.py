@@ -89,6 +89,9 @@ class TrainerActor(_Actor):
     def connect(self, plan: SyncPlan) -> None:
         self._worker.connect(plan)
 
+    def free_memory(self) -> None:
+        self._worker.free_memory()
+
     def send_weights(self) -> list[TensorDigest]:
         return self._worker.send_weights()
 
@@ -153,6 +156,9 @@ class RolloutActor(_Actor):
 
     def sleep(self) -> None:
         self._engine.sleep()
+
+    def wake(self) -> None:
+        self._engine.wake()
 
     def receive_weights(self, version: int, fault: Fault) -> list[TensorDigest]:
         try:

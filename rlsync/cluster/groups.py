@@ -234,17 +234,28 @@ class RolloutGroup:
             for index, rollout in finished:
                 yield engine + index * len(engines), rollout
 
+    def _free_trainers(self) -> None:
+        if self._config.rollout.sleep:
+            self._cluster.on_trainers("weight sync", lambda h: h.free_memory.remote())
+
     def sleep(self) -> None:
         """Leave the GPUs to the trainer until the next sync, where the run asks for it."""
         if self._config.rollout.sleep:
             self._cluster.on_engines("sleep", lambda h: h.sleep.remote())
 
     def sync(self, version: int, fault: Fault) -> list[str]:
-        """Send the trainer's weights to every worker; returns the names whose digests differ."""
+        """Send the trainer's weights to every worker; returns the names whose digests differ.
+
+        Engines that sleep wake in two steps, each after the trainer has freed what it keeps of the GPUs.
+        """
         trainers, engines = self._cluster.trainers, self._cluster.engines
+        self._free_trainers()
         calls = [(m, m.handle.send_weights.remote()) for m in trainers]
         calls += [(m, m.handle.receive_weights.remote(version, fault)) for m in engines]
         results = gather(calls, stage="weight sync", timeout_s=self._config.cluster.stage_timeout_s)
+        if self._config.rollout.sleep:
+            self._free_trainers()
+            self._cluster.on_engines("weight sync", lambda h: h.wake.remote())
         trainer = combine(part for rank in results[: len(trainers)] for part in rank)
         rollout = [combine(engine) for engine in results[len(trainers) :]]
         return sorted({name for engine in rollout for name in differing(trainer, engine)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -42,7 +43,7 @@ def compose_eval(overrides: list[str]) -> TrainConfig:
     Raises:
         ConfigError: as for a training run, or there is nothing to evaluate.
     """
-    config = _compose("eval", overrides)
+    config = _compose("eval", [*overrides, "rollout.sleep=false"])  # there is no trainer to sleep for
     if config.eval.problems == 0:
         raise ConfigError("eval.problems=0 leaves nothing to evaluate; want the number of held-out problems of a set")
     return config
@@ -71,6 +72,22 @@ def _compose(root: str, overrides: list[str]) -> TrainConfig:
 
 def to_yaml(config: TrainConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def differences(saved: str, config: TrainConfig) -> list[str]:
+    """`key: old -> new` where a saved configuration (YAML) differs; what a run is called, logs and runs on aside."""
+    old, new = (_flat(OmegaConf.to_container(OmegaConf.create(text))) for text in (saved, to_yaml(config)))
+    keys = (key for key in old | new if key.partition(".")[0] not in ("run", "telemetry", "cluster"))
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
 
 
 def valid_keys() -> list[str]:

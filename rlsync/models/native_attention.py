@@ -11,7 +11,8 @@ from rlsync.models.install import SUPPORTED_CRITICS, head_dim
 NATIVE_ATTENTION = "rlsync_native"
 _AMPERE = (8, 0)
 """The oldest compute capability that PyTorch's flash attention runs on."""
-_HEAD_DIMS = range(8, 257, 8)
+_HEAD_DIMS = range(8, 193, 8)
+"""That its backward has on every such GPU."""
 
 
 def packed_flash_forward(

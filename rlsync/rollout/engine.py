@@ -160,7 +160,8 @@ class RolloutEngine:
         self._engine.collective_rpc("rlsync_connect", args=(plan, seats))
 
     def sleep(self) -> None:
-        """Free the memory of weights and KV cache, until `receive_weights` fills them anew (rollout.sleep)."""
+        """Free the memory of weights and KV cache (rollout.sleep); `receive_weights` fills the weights anew, and `wake`
+        brings the cache back."""
         self._engine.sleep(level=2)
         self._asleep = True
 
@@ -173,13 +174,16 @@ class RolloutEngine:
         if self._asleep:
             self._engine.wake_up(["weights"])
         parts = self._engine.collective_rpc("rlsync_receive", args=(self._native, fault))
-        if self._asleep:
-            self._engine.wake_up(["kv_cache"])
-            self._asleep = False
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not reset its prefix cache: requests are still running")
         self._version = version
         return [digest for worker in parts for digest in worker]
+
+    def wake(self) -> None:
+        """Take back the memory of the KV cache, after `receive_weights`."""
+        if self._asleep:
+            self._engine.wake_up(["kv_cache"])
+            self._asleep = False
 
     def counters(self) -> EngineCounters:
         """Of an engine that was made with `counts`."""

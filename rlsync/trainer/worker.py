@@ -62,10 +62,12 @@ class TrainerWorker:
         """Wait until every receiver has joined this rank's channel, if it has one."""
         self._sender.connect(plan)
 
+    def free_memory(self) -> None:
+        """Leave what PyTorch keeps of the GPU for later use to the engines there."""
+        torch.cuda.empty_cache()
+
     def send_weights(self) -> list[TensorDigest]:
         """Send the weights to the rollout workers (collective); returns digests of this rank's rows."""
-        if self._config.rollout.sleep:  # the engines on this GPU take their memory back
-            torch.cuda.empty_cache()
         return self._sender.send()
 
     def reference_kl(self, packs: list[Pack]) -> dict[int, torch.Tensor]:

@@ -23,6 +23,8 @@ _DEVICE_ARGUMENT = 6
 """Of torch.multiprocessing.reductions.rebuild_cuda_tensor."""
 _ALIGNED = 256
 """Bytes that a buffer begins at a multiple of."""
+_STAGING_BYTES = 256 << 20
+"""Of a buffer at most; a longer message goes in pieces."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,7 +79,7 @@ class Channel:
     ) -> None:
         self._rank, self._world, self._device = rank, world, device
         self._staging: torch.Tensor | None = None
-        """[2, bytes]: the buffers on a shared GPU. A receiver at barrier t has read message t - 1, so message t + 1 may
+        """[2, bytes]: the buffers on a shared GPU. A receiver at barrier t has read piece t - 1, so piece t + 1 may
         take its buffer."""
         self._turn = 0
         self._group: dist.ProcessGroup | None = None
@@ -105,18 +107,21 @@ class Channel:
 
     def buffer(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
         """[numel] for the sender to fill and to `send`."""
-        if self._staging is None:
-            return torch.empty(numel, dtype=dtype, device=self._device)
-        return self._staged(numel, dtype)
+        if self._staging is not None and numel * dtype.itemsize <= self._staging.shape[1]:
+            return self._slot(numel * dtype.itemsize).view(dtype)
+        return torch.empty(numel, dtype=dtype, device=self._device)
 
     def send(self, tensor: torch.Tensor) -> None:
-        """A tensor of `buffer`. It is all sent for this device's later work, or for the next call of `buffer`."""
+        """A tensor of `buffer`, to be left alone by all but this device's later work; a staged one by that too."""
         if not tensor.numel():
             return
         if self._staging is not None:
-            torch.cuda.synchronize()
-            self._barrier()
-            self._turn += 1
+            for piece in tensor.view(torch.uint8).split(self._staging.shape[1]):
+                slot = self._slot(piece.numel())
+                if slot.data_ptr() != piece.data_ptr():
+                    slot.copy_(piece)
+                self._meet()
+                self._turn += 1
         elif self._nccl is not None:
             self._nccl.broadcast([tensor]).wait()
         else:
@@ -125,11 +130,7 @@ class Channel:
     def receive(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
         """[numel] of `dtype`, on this member's device; to be read before the next call."""
         if self._staging is not None and numel:
-            torch.cuda.synchronize()  # the last one has been read
-            self._barrier()
-            tensor = self._staged(numel, dtype)
-            self._turn += 1
-            return tensor
+            return self._receive_staged(numel, dtype, self._staging.shape[1])
         if self._nccl is not None and numel:
             tensor = torch.empty(numel, dtype=dtype, device=self._device)
             self._nccl.broadcast([tensor]).wait()
@@ -139,12 +140,33 @@ class Channel:
             self._broadcast(tensor)
         return tensor.to(self._device)
 
-    def _staged(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
+    def _receive_staged(self, numel: int, dtype: torch.dtype, room: int) -> torch.Tensor:
+        """In place where the message is one piece, else copied together."""
+        size = numel * dtype.itemsize
+        if size <= room:
+            self._meet()
+            whole = self._slot(size)
+            self._turn += 1
+        else:
+            whole = torch.empty(size, dtype=torch.uint8, device=self._device)
+            for piece in whole.split(room):
+                self._meet()
+                piece.copy_(self._slot(piece.numel()))
+                self._turn += 1
+        return whole.view(dtype)
+
+    def _slot(self, size: int) -> torch.Tensor:
         assert self._staging is not None
-        return self._staging[self._turn % 2, : numel * dtype.itemsize].view(dtype)
+        return self._staging[self._turn % 2, :size]
+
+    def _meet(self) -> None:
+        """The sender has filled the slot, and the receivers have read the one before."""
+        torch.cuda.synchronize()
+        self._barrier()
 
     def _share(self, largest: int) -> torch.Tensor:
-        staging = torch.empty(2, -(-largest // _ALIGNED) * _ALIGNED, dtype=torch.uint8, device=self._device)
+        room = min(-(-largest // _ALIGNED) * _ALIGNED, _STAGING_BYTES)
+        staging = torch.empty(2, room, dtype=torch.uint8, device=self._device)
         handle = torch.frombuffer(bytearray(pickle.dumps(reduce_tensor(staging))), dtype=torch.uint8)
         self._broadcast(torch.tensor([handle.numel()]))
         self._broadcast(handle)

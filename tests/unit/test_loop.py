@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlsync.batch import sample_seed
-from rlsync.checkpoint.progress import newest
+from rlsync.checkpoint.progress import forget, newest
 from rlsync.config.compose import compose_train
 from rlsync.config.parity import Fault
 from rlsync.data.char_tokenizer import build_char_tokenizer
@@ -118,13 +118,16 @@ def build(tmp_path):
         scorer = Scorer(config.reward, source=None) if mixed is None else FakeScorer(mixed)
         codec = TextCodec(load_tokenizer(str(tmp_path / "tokenizer")), config.data)
         held_out = EvalSet(name="held_out", problems=PROBLEMS[:3], codec=codec, scorer=scorer)
+        prompts = PromptStream(PROBLEMS, config.seed)
+        if progress:
+            prompts.restore(progress.prompts)
         loop = TrainingLoop(
             config,
             trainer=FakeTrainer(log, counts, ratio),
             rollouts=rollouts,
             scorer=scorer,
             codec=codec,
-            prompts=PromptStream(PROBLEMS, config.seed),
+            prompts=prompts,
             evaluator=Evaluator(config, rollouts, [held_out]),
             sinks=Sinks(folder=folder, wandb=WandbSink(config.telemetry, "x", tmp_path, {}), console=ConsoleReporter()),
             progress=progress,
@@ -371,6 +374,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(build):
     assert replace(resumed, seconds=0) == replace(summary, seconds=0)
     with pytest.raises(DataError, match="over other data"):  # the control
         build("trainer.steps=4", "seed=1", progress=progress)
+    forget(folder.path / "checkpoints")
+    assert newest(folder.path / "checkpoints") is None
 
 
 def _fixed(row):

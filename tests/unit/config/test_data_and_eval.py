@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlsync.config.compose import compose_eval, compose_train
+from rlsync.config.compose import compose_eval, compose_train, differences, to_yaml
 from rlsync.errors import ConfigError
 
 MIXED = ["data=mixture", "+data@data.parts.sums=chain_sum", "+data@data.parts.words=gsm8k"]
@@ -39,6 +39,16 @@ def test_an_evaluation_has_a_run_of_its_own() -> None:
     assert compose_eval([recipe, "run.name=x"]).run.name == "x"
     assert compose_eval([]).run.name == "eval"
     assert compose_eval([recipe]).eval.problems == compose_train([recipe]).eval.problems
+
+
+def test_what_a_saved_configuration_has_otherwise() -> None:
+    saved = compose_train(["recipe=grpo_arithmetic_tiny_cpu"])
+    text = to_yaml(saved)
+    assert differences(text, saved) == []
+    saved.trainer.lr, saved.run.dir = 0.5, "elsewhere"
+    (only,) = differences(text, saved)
+    assert only.startswith("trainer.lr: ")
+    assert only.endswith(" -> 0.5")
 
 
 @pytest.mark.parametrize("compose", [compose_eval, compose_train])

@@ -1,6 +1,7 @@
 """Channels on the CPU: every receiver gets what was sent, in order; seats."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -32,6 +33,36 @@ def test_every_receiver_gets_what_was_sent():
         thread.join(60)
     assert all(torch.equal(a, b) for tensors in got for a, b in zip(tensors, sent, strict=True))
     assert not torch.equal(got[0][2], sent[2].flip(0))  # the control
+
+
+@pytest.mark.parametrize("buffers", [2, 1])
+def test_messages_through_two_buffers(monkeypatch, buffers):
+    """As on a shared GPU, here in memory that both sides have: in place or in pieces, and not overwritten before they
+    were read, as they would be in one buffer."""
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    staging = torch.empty(buffers, 512, dtype=torch.uint8).expand(2, 512)
+    sent = [torch.randn(size) for size in (100, 128, 1000, 0, 3, 129, 256)]
+    sender = Channel(rank=0, world=2, device=CPU)
+    (seat,) = seats([0], {0: sender.address})
+    got: list[torch.Tensor] = []
+
+    def receive() -> None:
+        channel = Channel(rank=seat.rank, world=seat.world, device=CPU, address=seat.address)
+        channel.connect(4000)
+        channel._staging = staging
+        for tensor in sent:
+            arrived = channel.receive(tensor.numel(), tensor.dtype)
+            time.sleep(0.01)  # the sender is not to overtake
+            got.append(arrived.clone())
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    sender.connect(4000)
+    sender._staging = staging
+    for tensor in sent:
+        sender.send(sender.buffer(tensor.numel(), tensor.dtype).copy_(tensor))
+    thread.join(60)
+    assert all(torch.equal(a, b) for a, b in zip(got, sent, strict=True)) == (buffers == 2)
 
 
 def test_a_channel_is_connected_before_its_use():
