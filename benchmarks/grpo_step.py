@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
 import string
 import subprocess
 import sys
@@ -22,12 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from recipe import NATIVE, median, metrics_of, total
 from shapes import build, config_of
 
 from rlsync.data.char_tokenizer import SPECIAL_TOKENS, build_char_tokenizer
 
 RECIPES = {"cuda": "grpo_arithmetic_small_1gpu", "cpu": "grpo_arithmetic_tiny_cpu"}
-MODES = {"exact": (), "native": ("kernels=native", "parity=warn", "parity.redraw=false")}
+MODES = {"exact": (), "native": NATIVE}
 STAGES = ("step", "rollout", "train", "sync")
 _PROMPT = 32
 """Tokens at most."""
@@ -85,13 +85,13 @@ def measure(mode: str, common: list[str], folder: Path) -> Result:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{mode} FAILED\n{done.stdout[-4000:]}")
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = metrics_of(folder)
     kept = rows[1:-1]
     return Result(
-        stages_s={stage: statistics.median(row[f"time/{stage}"] for row in kept) for stage in STAGES},
-        tokens_a_step=statistics.median(row["response/tokens"] for row in kept),
-        tokens_different=sum(row["parity/tokens_different"] for row in rows),
-        tokens_compared=sum(row["parity/tokens_compared"] for row in rows),
+        stages_s={stage: median(kept, f"time/{stage}") for stage in STAGES},
+        tokens_a_step=median(kept, "response/tokens"),
+        tokens_different=total(rows, "parity/tokens_different"),
+        tokens_compared=total(rows, "parity/tokens_compared"),
     )
 
 

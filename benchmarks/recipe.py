@@ -45,24 +45,37 @@ class Result:
     tokens_compared: int
 
 
+def metrics_of(folder: Path) -> list[dict[str, float]]:
+    """Of each step of a run."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def median(rows: list[dict[str, float]], key: str) -> float:
+    return statistics.median(row[key] for row in rows)
+
+
+def total(rows: list[dict[str, float]], key: str) -> int:
+    return int(sum(row[key] for row in rows))
+
+
 def measure(name: str, steps: int, root: Path) -> Result:
     folder = root / name.replace(" ", "_")
     command = [sys.executable, "-m", "rlsync.cli", "train", RECIPE, f"trainer.steps={steps}", f"run.dir={folder}"]
     command += ["telemetry=files_only", "eval.problems=0", *VARIANTS[name]]
     started = time.time()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = metrics_of(folder)
     later = rows[1:]
     ended = (folder / "metrics.jsonl").stat().st_mtime
     loop_s = sum(row["time/step"] for row in rows)
     return Result(
         first_step_s=ended - started - loop_s,
-        stages_s={stage: statistics.median(row[f"time/{stage}"] for row in later) for stage in STAGES},
-        rollout_tokens_per_s=statistics.median(row["perf/rollout_tokens_per_s"] for row in later),
-        train_tokens_per_s=statistics.median(row["perf/train_tokens_per_s"] for row in later),
+        stages_s={stage: median(later, f"time/{stage}") for stage in STAGES},
+        rollout_tokens_per_s=median(later, "perf/rollout_tokens_per_s"),
+        train_tokens_per_s=median(later, "perf/train_tokens_per_s"),
         memory_gib=rows[-1]["memory/trainer_gib"] + rows[-1]["memory/rollout_gib"],
-        tokens_different=sum(row["parity/tokens_different"] for row in rows),
-        tokens_compared=sum(row["parity/tokens_compared"] for row in rows),
+        tokens_different=total(rows, "parity/tokens_different"),
+        tokens_compared=total(rows, "parity/tokens_compared"),
     )
 
 

@@ -58,7 +58,7 @@ class TrainingLoop:
     """One run. Give it the parts; `run` does the rest.
 
     Args:
-        progress: of the checkpoint that the trainer holds, to go on from; the prompts stand there too.
+        progress: where trainer and prompts stand: at the beginning, or at a checkpoint.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TrainingLoop:
         prompts: PromptStream,
         evaluator: Evaluator,
         sinks: Sinks,
-        progress: Progress | None = None,
+        progress: Progress,
     ) -> None:
         self._config = config
         self._trainer, self._rollouts, self._evaluator = trainer, rollouts, evaluator
@@ -80,7 +80,7 @@ class TrainingLoop:
         self._prompts, self._sinks = prompts, sinks
         self._synced = -1
         self._started = 0.0
-        self._done, self.summary = (progress.step, progress.summary) if progress else (0, Summary())
+        self._done, self.summary = progress.step, progress.summary
 
     def run(self) -> Summary:
         self._started = time.perf_counter() - self.summary.seconds
@@ -139,11 +139,12 @@ class TrainingLoop:
             with times.measure("eval"):
                 row |= self._evaluator.metrics()
         save_every = self._config.trainer.save_every
-        if last or (save_every and step % save_every == 0):
+        resumable = save_every > 0
+        saves = last or (resumable and step % save_every == 0)
+        if saves:
             with times.measure("save"):
-                self._trainer.save(str(self._sinks.folder.checkpoint(step)), resumable=save_every > 0)
-            return save_every > 0
-        return False
+                self._trainer.save(str(self._sinks.folder.checkpoint(step)), resumable=resumable)
+        return saves and resumable
 
     def _sync(self, step: int, version: int, row: m.Metrics) -> list[str]:
         """Bring the engines to weight `version`, unless they have it; a difference in digests is an error."""

@@ -20,7 +20,7 @@ from rlsync.evaluation import Evaluator
 from rlsync.loop import Sinks, TrainingLoop
 from rlsync.prepare import prepare
 from rlsync.telemetry.console import ConsoleReporter
-from rlsync.telemetry.run_folder import RunFolder
+from rlsync.telemetry.run_folder import CHECKPOINTS, RunFolder
 from rlsync.telemetry.wandb_sink import WandbSink
 from rlsync.types import Summary
 
@@ -32,14 +32,12 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
         RlsyncError: with the one message that the user is to read; every process of the run has ended.
     """
     path = config.run.folder
-    found = _checkpoint(config, console)
-    progress = found[1] if found else None
+    checkpoint, progress = _checkpoint(config, console)
     prepared = prepare(config, console.say)
     prompts = PromptStream(prepared.training, config.seed, config.data.weights)
-    _join(progress, prompts, config, console)
-    folder = RunFolder(path, to_yaml(config), progress.step if progress else 0)
-    run_id = progress.wandb_id if progress else None
-    wandb_sink = WandbSink(config.telemetry, config.run.name, path, _plain(config), run_id)
+    _join(checkpoint, progress, prompts, config, console)
+    folder = RunFolder(path, to_yaml(config), progress.step)
+    wandb_sink = WandbSink(config.telemetry, config.run.name, path, _plain(config), progress.wandb_id)
     exit_code = 1
     try:
         console.say(placement(config))
@@ -49,8 +47,8 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
             console.say(f"all actors are ready after {time.perf_counter() - started:.0f} s")
             try:
                 rollouts, trainer = RolloutGroup(cluster, config), TrainerGroup(cluster, config)
-                if found:
-                    trainer.load(str(found[0]))
+                if checkpoint:
+                    trainer.load(str(checkpoint))
                 loop = TrainingLoop(
                     config,
                     trainer=trainer,
@@ -75,37 +73,40 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
     return summary
 
 
-def _checkpoint(config: TrainConfig, console: ConsoleReporter) -> tuple[Path, Progress] | None:
-    """What the run is to go on from, if it is to.
+def _checkpoint(config: TrainConfig, console: ConsoleReporter) -> tuple[Path | None, Progress]:
+    """The checkpoint that the run is to go on from, if there is one, and where it stands.
 
     Raises:
         ConfigError: it has done all its steps.
     """
     if not config.run.resume:
-        return None
-    checkpoints = config.run.folder / "checkpoints"
+        return None, Progress()
+    checkpoints = config.run.folder / CHECKPOINTS
     found = newest(checkpoints)
     if found is None:
         console.say(f"nothing to resume in {checkpoints} yet: the run begins")
-        return None
-    if found[1].step >= config.trainer.steps:
+        return None, Progress()
+    folder, progress = found
+    if progress.step >= config.trainer.steps:
         raise ConfigError(
-            f"run.resume=true: {found[0]} is of the last step of trainer.steps={config.trainer.steps}. Train on from "
-            f"its weights with model.path={found[0]}, in another run.dir."
+            f"run.resume=true: {folder} is of the last step of trainer.steps={config.trainer.steps}. Train on from "
+            f"its weights with model.path={folder}, in another run.dir."
         )
-    console.say(f"going on after step {found[1].step}, from {found[0]}")
-    return found
+    console.say(f"going on after step {progress.step}, from {folder}")
+    return folder, progress
 
 
-def _join(progress: Progress | None, prompts: PromptStream, config: TrainConfig, console: ConsoleReporter) -> None:
+def _join(
+    checkpoint: Path | None, progress: Progress, prompts: PromptStream, config: TrainConfig, console: ConsoleReporter
+) -> None:
     """Go on where the checkpoint was, and say what is otherwise now; or leave nothing to go on from by mistake.
 
     Raises:
         DataError: the problems are others than before.
     """
     folder = config.run.folder
-    if progress is None:
-        forget(folder / "checkpoints")
+    if checkpoint is None:
+        forget(folder / CHECKPOINTS)
         return
     prompts.restore(progress.prompts)
     for line in differences((folder / "config.yaml").read_text(), config):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rlsync.checkpoint.state import FOLDER
@@ -17,15 +17,17 @@ _FILE = "progress.json"
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    step: int
-    prompts: PromptState
-    summary: Summary
-    wandb_id: str | None
+    """By default that of a run which begins."""
+
+    step: int = 0
+    prompts: PromptState = field(default_factory=PromptState)
+    summary: Summary = field(default_factory=Summary)
+    wandb_id: str | None = None
 
 
 def newest(checkpoints: Path) -> tuple[Path, Progress] | None:
     """The whole checkpoint with the most steps in a run's folder of them, which need not exist."""
-    found = [(path.parent, _read(path)) for path in checkpoints.glob(f"step_*/{_FILE}")]
+    found = [(path.parent, _read(path)) for path in checkpoints.glob(f"*/{_FILE}")]
     return max(found, key=lambda each: each[1].step, default=None)
 
 
@@ -37,15 +39,14 @@ def keep(folder: Path, progress: Progress) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.rename(folder / _FILE)
-    for other in folder.parent.glob("step_*"):
-        if other != folder:
-            (other / _FILE).unlink(missing_ok=True)
-            shutil.rmtree(other / FOLDER, ignore_errors=True)
+    for other in (path for path in folder.parent.iterdir() if path.is_dir() and path != folder):
+        (other / _FILE).unlink(missing_ok=True)
+        shutil.rmtree(other / FOLDER, ignore_errors=True)
 
 
 def forget(checkpoints: Path) -> None:
     """What an earlier run left in the folder is not this one's to go on from; its weights stay."""
-    for path in checkpoints.glob(f"step_*/{_FILE}"):
+    for path in checkpoints.glob(f"*/{_FILE}"):
         path.unlink()
 
 

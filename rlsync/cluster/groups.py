@@ -234,10 +234,6 @@ class RolloutGroup:
             for index, rollout in finished:
                 yield engine + index * len(engines), rollout
 
-    def _free_trainers(self) -> None:
-        if self._config.rollout.sleep:
-            self._cluster.on_trainers("weight sync", lambda h: h.free_memory.remote())
-
     def sleep(self) -> None:
         """Leave the GPUs to the trainer until the next sync, where the run asks for it."""
         if self._config.rollout.sleep:
@@ -249,7 +245,8 @@ class RolloutGroup:
         Engines that sleep wake in two steps, each after the trainer has freed what it keeps of the GPUs.
         """
         trainers, engines = self._cluster.trainers, self._cluster.engines
-        self._free_trainers()
+        if self._config.rollout.sleep:
+            self._free_trainers()
         calls = [(m, m.handle.send_weights.remote()) for m in trainers]
         calls += [(m, m.handle.receive_weights.remote(version, fault)) for m in engines]
         results = gather(calls, stage="weight sync", timeout_s=self._config.cluster.stage_timeout_s)
@@ -259,6 +256,9 @@ class RolloutGroup:
         trainer = combine(part for rank in results[: len(trainers)] for part in rank)
         rollout = [combine(engine) for engine in results[len(trainers) :]]
         return sorted({name for engine in rollout for name in differing(trainer, engine)})
+
+    def _free_trainers(self) -> None:
+        self._cluster.on_trainers("weight sync", lambda h: h.free_memory.remote())
 
     def peak_memory_gib(self) -> float:
         return sum(self._cluster.on_engines("memory", lambda h: h.peak_memory_gib.remote()))

@@ -12,6 +12,8 @@ import torch
 from rlsync.telemetry.metrics import Metrics
 from rlsync.types import Episode, Problem, Score, TrainSample
 
+CHECKPOINTS = "checkpoints"
+"""Within a run's folder."""
 _STEP = re.compile(rb'\{"step": (\d+)')
 """How every line begins."""
 
@@ -31,7 +33,7 @@ class RunFolder:
         self._rollouts: IO[str] = _open_after(path / "rollouts.jsonl", done)
 
     def checkpoint(self, step: int) -> Path:
-        return self.path / "checkpoints" / f"step_{step}"
+        return self.path / CHECKPOINTS / f"step_{step}"
 
     def write_metrics(self, metrics: Metrics) -> None:
         _append(self._metrics, metrics)

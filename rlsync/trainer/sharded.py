@@ -28,9 +28,8 @@ class Sharded:
     def __init__(self, config: TrainConfig, model_path: str, mesh: DeviceMesh, *, trainable: bool) -> None:
         self.dtype = torch_dtype(config.model.dtype)
         self.mesh, self.device = mesh, mesh_device(mesh)
-        self.native = config.kernels.mode is KernelMode.native
         model = load_model(model_path, config.kernels.mode)
-        if self.native:
+        if config.kernels.mode is KernelMode.native:
             use_flash(model, self.device, self.dtype)
         self.hf_config = model.config
         if trainable and config.trainer.gradient_checkpointing:

@@ -49,11 +49,11 @@ class WeightSender:
         assert self._plan is not None
         parts = list(self._weights.local_images())
         images = {name: local for name, local, _, _ in parts}
+        channel = self._channel
         for bucket in self._plan.buckets:
             own = torch.cat([images[spec.name].reshape(-1) for spec in bucket])
             own = F.pad(own, (0, self._plan.message_elements(bucket) - own.numel()))
             size = self._plan.ranks * own.numel()
-            channel = self._channel
             everyone = own.new_empty(size) if channel is None else channel.buffer(size, own.dtype)
             dist.all_gather_into_tensor(everyone, own)
             if channel is not None:

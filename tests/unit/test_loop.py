@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlsync.batch import sample_seed
-from rlsync.checkpoint.progress import forget, newest
+from rlsync.checkpoint.progress import Progress, forget, newest
 from rlsync.config.compose import compose_train
 from rlsync.config.parity import Fault
 from rlsync.data.char_tokenizer import build_char_tokenizer
@@ -130,7 +130,7 @@ def build(tmp_path):
             prompts=prompts,
             evaluator=Evaluator(config, rollouts, [held_out]),
             sinks=Sinks(folder=folder, wandb=WandbSink(config.telemetry, "x", tmp_path, {}), console=ConsoleReporter()),
-            progress=progress,
+            progress=progress or Progress(),
         )
         return loop, log, folder
 
