@@ -2,6 +2,7 @@
 
     python benchmarks/grpo_step.py --shape qwen3_0_6b --json benchmarks/results/NAME.json
     python benchmarks/grpo_step.py --shape qwen3_1_7b --ranks 2 --tp 2 rollout.max_num_seqs=128
+    python benchmarks/grpo_step.py --side-by-side --steps 6
     python benchmarks/grpo_step.py --device cpu --shape tiny --steps 3 --prompts 4 --group 4 --tokens 16
 
 Weights are random, so nearly all responses run to `--tokens`, and the reward, of a response's last digit, is a coin.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import string
 import subprocess
@@ -80,11 +82,17 @@ def overrides(args: argparse.Namespace, model: Path) -> list[str]:
     return [*(f"{key}={value}" for key, value in values.items()), *args.overrides]
 
 
-def measure(mode: str, common: list[str], folder: Path) -> Result:
+def start(mode: str, common: list[str], folder: Path, gpu: int | None) -> subprocess.Popen[str]:
+    """A run; on one GPU alone, or with those there are."""
     command = [sys.executable, "-m", "rlsync.cli", "train", *common, f"run.dir={folder}", *MODES[mode]]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{mode} FAILED\n{done.stdout[-4000:]}")
+    variables = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)})
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
+
+
+def result_of(mode: str, run: subprocess.Popen[str], folder: Path) -> Result:
+    said, _ = run.communicate()
+    if run.returncode:
+        raise SystemExit(f"{mode} FAILED\n{said[-4000:]}")
     rows = metrics_of(folder)
     kept = rows[1:-1]
     return Result(
@@ -112,6 +120,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512, help="of a response")
     parser.add_argument("--ranks", type=int, default=1, help="FSDP ranks of the trainer, a GPU each")
     parser.add_argument("--tp", type=int, default=1)
+    parser.add_argument("--side-by-side", action="store_true", help="both modes at once, each on a GPU of its own")
     parser.add_argument("--kv-mib", type=int, help="KV cache of a worker; default: 16384, on CPUs 64")
     parser.add_argument("--device", choices=tuple(RECIPES), default="cuda")
     parser.add_argument("--json", type=Path)
@@ -123,8 +132,12 @@ def main() -> None:
     results: dict[str, Result] = {}
     with tempfile.TemporaryDirectory(prefix="rlsync-bench-") as scratch:
         common = overrides(args, make_model(args, Path(scratch, "model")))
+        beside = {}
+        if args.side_by_side:
+            beside = {mode: start(mode, common, Path(scratch, mode), gpu) for gpu, mode in enumerate(args.modes)}
         for mode in args.modes:
-            results[mode] = measure(mode, common, Path(scratch, mode))
+            run = beside.get(mode) or start(mode, common, Path(scratch, mode), None)
+            results[mode] = result_of(mode, run, Path(scratch, mode))
             show(mode, results[mode])
     ratios = {}
     if len(results) == 2:
