@@ -12,22 +12,25 @@ _PIECE = 1 << 24
 """Elements at a time: their keys take eight bytes each."""
 
 
-def keyed_sum(bits: torch.Tensor, row: int, column: int, columns: int) -> int:
-    """Sum of the bits [r, c] (int16 or int32), each times the key of its place, modulo 2^64.
+def keyed_sum(bits: torch.Tensor, row: int, column: int, columns: int) -> torch.Tensor:
+    """Sum of the bits [r, c] (int16 or int32), each times the key of its place, modulo 2^64: [] int64 on their device.
 
     Args:
         row, column: where the first one lies in the whole.
         columns: of the whole.
     """
     if bits.is_cuda:
-        return int(ops.backend(bits).keyed_sum(bits, row, column, columns))
+        return ops.backend(bits).keyed_sum(bits, row, column, columns)
     rows = max(1, _PIECE // max(1, bits.shape[1]))
-    return sum(_sum(bits[b : b + rows], row + b, column, columns) for b in range(0, len(bits), rows)) % (1 << 64)
+    total = torch.zeros((), dtype=torch.int64)
+    for begin in range(0, len(bits), rows):
+        total += _sum(bits[begin : begin + rows], row + begin, column, columns)
+    return total
 
 
-def _sum(bits: torch.Tensor, row: int, column: int, columns: int) -> int:
+def _sum(bits: torch.Tensor, row: int, column: int, columns: int) -> torch.Tensor:
     index = (torch.arange(row, row + bits.shape[0], device=bits.device) * columns)[:, None]
     index = index + torch.arange(column, column + bits.shape[1], device=bits.device)
     key = index * GOLDEN
     key = (key ^ (key >> 29)) | 1
-    return int((bits.to(torch.int64) * key).sum())
+    return (bits.to(torch.int64) * key).sum()

@@ -16,6 +16,7 @@ from rlsync.models.native_attention import use_flash
 from rlsync.models.policy import Policy
 from rlsync.trainer.fsdp import MODEL_PREFIX, full_state, make_optimizer, mesh_device, shard, torch_dtype
 from rlsync.types import ParamSpec
+from rlsync.weight_sync.digest import Part
 
 
 class Sharded:
@@ -67,13 +68,14 @@ class Sharded:
         dtype = str(self.dtype).removeprefix("torch.")
         return [ParamSpec(name=name, shape=tuple(param.shape), dtype=dtype) for name, param in self._weights()]
 
-    def local_images(self) -> Iterator[tuple[str, torch.Tensor, int, int]]:
-        """(name, this rank's rows in the compute dtype, first row, columns of the whole)."""
+    def local_parts(self) -> Iterator[Part]:
+        """This rank's rows of the canonical tensors, master weights."""
         rank = self.mesh.get_local_rank()
         for name, param in self._weights():
             size = -(-param.shape[0] // self.mesh.size())
             columns = 1 if param.ndim == 1 else param.shape[1]
-            yield name, _local(param).to(self.dtype), min(rank * size, param.shape[0]), columns
+            row = min(rank * size, param.shape[0])
+            yield Part(name=name, values=_local(param), row=row, columns=columns)
 
     def full_image(self) -> dict[str, torch.Tensor]:
         """The whole model in the compute dtype, by Hugging Face name, on rank 0; empty on the others. Collective.

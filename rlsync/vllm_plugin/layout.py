@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from vllm.model_executor.layers.linear import (
@@ -14,27 +13,12 @@ from vllm.model_executor.layers.linear import (
 )
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
-from rlsync.types import TensorDigest
 from rlsync.vllm_plugin.linear import InvariantRowParallelLinear
-from rlsync.weight_sync.digest import digest_part
+from rlsync.weight_sync.digest import Part
 
 
-@dataclass(slots=True)
-class LocalPart:
-    """A view into a local parameter and its place in the canonical tensor."""
-
-    name: str
-    view: torch.Tensor
-    row: int
-    column: int
-    columns: int
-
-    def digest(self) -> TensorDigest:
-        return digest_part(self.name, self.view, row=self.row, column=self.column, columns=self.columns)
-
-
-def local_parts(model: torch.nn.Module) -> Iterator[LocalPart]:
-    """Every parameter of a vLLM model (or its TP shard), as parts of canonical tensors."""
+def local_parts(model: torch.nn.Module) -> Iterator[Part]:
+    """Every parameter of a vLLM model (or its TP shard): views, as parts of canonical tensors."""
     packed: dict[str, list[str]] = model.packed_modules_mapping
     for name, param in model.named_parameters():  # a tied tensor appears once, as in the canonical list
         owner_name, _, kind = name.rpartition(".")
@@ -48,13 +32,13 @@ def local_parts(model: torch.nn.Module) -> Iterator[LocalPart]:
             case RowParallelLinear() if param.ndim == 2:
                 yield _row_parallel(name, param, owner, columns)
             case ColumnParallelLinear():
-                yield LocalPart(name, param.data, owner.tp_rank * param.shape[0], 0, columns)
+                yield Part(name=name, values=param.data, row=owner.tp_rank * param.shape[0], columns=columns)
             case VocabParallelEmbedding():
                 shard = owner.shard_indices
                 count = shard.org_vocab_end_index - shard.org_vocab_start_index
-                yield LocalPart(name, param.data[:count], shard.org_vocab_start_index, 0, columns)
+                yield Part(name=name, values=param.data[:count], row=shard.org_vocab_start_index, columns=columns)
             case _:
-                yield LocalPart(name, param.data, 0, 0, columns)
+                yield Part(name=name, values=param.data, row=0, columns=columns)
 
 
 def _full_columns(owner: torch.nn.Module, param: torch.Tensor) -> int:
@@ -63,7 +47,7 @@ def _full_columns(owner: torch.nn.Module, param: torch.Tensor) -> int:
 
 def _stacked(
     names: list[str], param: torch.Tensor, owner: QKVParallelLinear | MergedColumnParallelLinear, columns: int
-) -> Iterator[LocalPart]:
+) -> Iterator[Part]:
     if isinstance(owner, QKVParallelLinear):
         q, kv = owner.num_heads * owner.head_size, owner.num_kv_heads * owner.head_size
         sizes = [q, kv, kv]
@@ -74,12 +58,12 @@ def _stacked(
         ranks = [owner.tp_rank] * len(sizes)
     offset = 0
     for name, size, rank in zip(names, sizes, ranks, strict=True):
-        yield LocalPart(name, param.data[offset : offset + size], rank * size, 0, columns)
+        yield Part(name=name, values=param.data[offset : offset + size], row=rank * size, columns=columns)
         offset += size
 
 
-def _row_parallel(name: str, param: torch.Tensor, owner: RowParallelLinear, columns: int) -> LocalPart:
+def _row_parallel(name: str, param: torch.Tensor, owner: RowParallelLinear, columns: int) -> Part:
     if isinstance(owner, InvariantRowParallelLinear) and owner.gathers:
         begin, end = owner.column_range
-        return LocalPart(name, param.data[: end - begin], begin, 0, columns)
-    return LocalPart(name, param.data, 0, owner.tp_rank * param.shape[1], columns)
+        return Part(name=name, values=param.data[: end - begin], row=begin, columns=columns)
+    return Part(name=name, values=param.data, row=0, column=owner.tp_rank * param.shape[1], columns=columns)

@@ -13,7 +13,7 @@ from rlsync.config.parity import Fault
 from rlsync.kernels.fingerprint import fingerprint
 from rlsync.types import TensorDigest
 from rlsync.vllm_plugin.settings import settings_of
-from rlsync.weight_sync.digest import digest_part
+from rlsync.weight_sync.digest import Digester, Part
 from rlsync.weight_sync.plan import SyncPlan, torch_dtype
 from rlsync.weight_sync.transport import Channel, Seat
 
@@ -26,7 +26,7 @@ class WeightReceiver:
     device: torch.device
     rlsync_channel: Channel
     rlsync_plan: SyncPlan
-    rlsync_received: list[TensorDigest]
+    rlsync_received: Digester
 
     def rlsync_pid(self) -> int:
         return os.getpid()
@@ -62,13 +62,13 @@ class WeightReceiver:
 
         In native mode vLLM repacks its weights, so the digest is of what arrived.
         """
-        self.rlsync_received = []
+        self.rlsync_received = Digester()
         model = self.model_runner.get_model()
         stale = self._stale_part(model) if fault is Fault.stale_shard else None
         tensors = self._tensors(native)
         if native:
             self.model_runner.reload_weights(weights_iterator=tensors)
-            return self.rlsync_received
+            return self.rlsync_received.digests()
         model.load_weights(tensors)
         if stale is not None:
             view, old = stale
@@ -87,13 +87,16 @@ class WeightReceiver:
             for name, tensor in plan.assemble(bucket, list(messages.split(size))):
                 if native:
                     columns = 1 if tensor.ndim == 1 else tensor.shape[1]
-                    self.rlsync_received.append(digest_part(name, tensor, row=0, column=0, columns=columns))
+                    self.rlsync_received.add(Part(name=name, values=tensor, row=0, columns=columns))
                 yield name, tensor
 
     def _digests(self, model: torch.nn.Module) -> list[TensorDigest]:
         from rlsync.vllm_plugin.layout import local_parts
 
-        return [part.digest() for part in local_parts(model)]
+        digester = Digester()
+        for part in local_parts(model):
+            digester.add(part)
+        return digester.digests()
 
     def _is_last_worker(self) -> bool:
         group = get_tp_group()

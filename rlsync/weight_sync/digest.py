@@ -7,6 +7,7 @@ whole. So FSDP shards and TP shards are compared without gathering either.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,20 +18,40 @@ from rlsync.types import TensorDigest
 _MODULUS = 1 << 64
 
 
-def digest_part(name: str, part: torch.Tensor, *, row: int, column: int, columns: int) -> TensorDigest:
-    """Digest of a rectangle of a tensor.
+@dataclass(slots=True, kw_only=True)
+class Part:
+    """A rectangle of a tensor."""
 
-    Args:
-        part: [r, c], or [r] for a vector; bf16 or fp32.
-        row, column: where its first element lies in the whole.
-        columns: of the whole (1 for a vector).
-    """
-    part = part.detach().reshape(part.shape[0], columns if part.ndim == 1 else part.shape[1])
-    bits = part.contiguous().view(torch.int16 if part.dtype == torch.bfloat16 else torch.int32)
-    value = keyed_sum(bits, row, column, columns)
-    return TensorDigest(
-        name=name, rows=(row, row + part.shape[0]), columns=(column, column + part.shape[1]), value=value
-    )
+    name: str
+    values: torch.Tensor
+    """[r, c], or [r] of a vector; bf16 or fp32."""
+    row: int
+    """Where its first element lies in the whole."""
+    column: int = 0
+    columns: int
+    """Of the whole; 1 for a vector."""
+
+
+class Digester:
+    """Collects digests of parts. Their values stay on the device until all are read together."""
+
+    def __init__(self) -> None:
+        self._found: list[TensorDigest] = []
+        self._sums: list[torch.Tensor] = []
+
+    def add(self, part: Part) -> None:
+        """Of the values that the part has now."""
+        t = part.values.detach()
+        t = t.reshape(t.shape[0], part.columns if t.ndim == 1 else t.shape[1]).contiguous()
+        bits = t.view(torch.int16 if t.dtype == torch.bfloat16 else torch.int32)
+        self._sums.append(keyed_sum(bits, part.row, part.column, part.columns))
+        rows, columns = (part.row, part.row + t.shape[0]), (part.column, part.column + t.shape[1])
+        self._found.append(TensorDigest(name=part.name, rows=rows, columns=columns, value=0))
+
+    def digests(self) -> list[TensorDigest]:
+        """Of all parts, in order."""
+        values = torch.stack(self._sums).tolist() if self._sums else []
+        return [replace(found, value=value % _MODULUS) for found, value in zip(self._found, values, strict=True)]
 
 
 def combine(parts: Iterable[TensorDigest]) -> dict[str, int]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 
 from rlsync.types import TensorDigest
-from rlsync.weight_sync.digest import digest_part
-from rlsync.weight_sync.plan import SyncPlan
+from rlsync.weight_sync.digest import Digester, Part
+from rlsync.weight_sync.plan import SyncPlan, torch_dtype
 from rlsync.weight_sync.transport import Address, Channel
 
 
 class Weights(Protocol):
-    """The rows of each tensor that a rank holds, as trainer/sharded.py has them."""
+    """The rows of each tensor that a rank holds, as trainer/sharded.py has them, in the order of its specs."""
 
     device: torch.device
 
-    def local_images(self) -> Iterator[tuple[str, torch.Tensor, int, int]]: ...
+    def local_parts(self) -> Iterator[Part]: ...
 
 
 class WeightSender:
@@ -47,19 +48,32 @@ class WeightSender:
     def send(self) -> list[TensorDigest]:
         """Send all tensors (collective); returns digests of this rank's rows."""
         assert self._plan is not None
-        parts = list(self._weights.local_images())
-        images = {name: local for name, local, _, _ in parts}
-        channel = self._channel
+        digester = Digester()
+        parts = self._weights.local_parts()  # in the plan's order
         for bucket in self._plan.buckets:
-            own = torch.cat([images[spec.name].reshape(-1) for spec in bucket])
-            own = F.pad(own, (0, self._plan.message_elements(bucket) - own.numel()))
+            own = torch.zeros(
+                self._plan.message_elements(bucket), dtype=torch_dtype(bucket[0].dtype), device=self._weights.device
+            )
+            taken = _fill(own, itertools.islice(parts, len(bucket)))
             size = self._plan.ranks * own.numel()
-            everyone = own.new_empty(size) if channel is None else channel.buffer(size, own.dtype)
+            everyone = own.new_empty(size) if self._channel is None else self._channel.buffer(size, own.dtype)
             dist.all_gather_into_tensor(everyone, own)
-            if channel is not None:
-                channel.send(everyone)
-        return [
-            digest_part(name, local, row=row, column=0, columns=columns)
-            for name, local, row, columns in parts
-            if local.numel()
-        ]
+            if self._channel is not None:
+                self._channel.send(everyone)
+            for part in taken:
+                digester.add(part)
+        return digester.digests()
+
+
+def _fill(message: torch.Tensor, parts: Iterable[Part]) -> list[Part]:
+    """Lay a rank's rows of a bucket side by side in its message, rounded to its dtype; returns them as they lie there,
+    but for those of a tensor of which it has none."""
+    taken = []
+    offset = 0
+    for part in parts:
+        rows = message[offset : offset + part.values.numel()].view(part.values.shape)
+        rows.copy_(part.values)
+        offset += rows.numel()
+        if rows.numel():
+            taken.append(replace(part, values=rows))
+    return taken

@@ -6,7 +6,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from rlsync.kernels import ops
 from rlsync.kernels.rope import RopeSpec, rope_table
-from rlsync.weight_sync.digest import digest_part
+from rlsync.weight_sync.digest import Digester, Part
 
 
 def _rows(t, w, dtype, seed=0):
@@ -87,12 +87,20 @@ def test_draws_follow_the_distribution_and_repeat():
     assert (share - row[0].exp()).abs().max() < 0.02
 
 
-def test_a_digest_is_the_cpus():
+def _digests(parts):
+    digester = Digester()
+    for part in parts:
+        columns = 1 if part.ndim == 1 else 5000
+        digester.add(Part(name="w", values=part, row=1 << 20, column=3, columns=columns))
+    return digester.digests()
+
+
+def test_digests_are_the_cpus():
     weights = _rows(300, 4100, torch.bfloat16)
-    for part in (weights, weights[3:17, 5:1000], weights[:, 0], weights.float()):
-        place = {"row": 1 << 20, "column": 3, "columns": 1 if part.ndim == 1 else 5000}
-        digest = digest_part("w", part, **place)
-        assert digest == digest_part("w", part.cpu(), **place)
-        other = part.clone()
+    parts = (weights, weights[3:17, 5:1000], weights[:, 0], weights.float())
+    found = _digests(parts)
+    assert found == _digests([part.cpu() for part in parts])
+    others = [part.clone() for part in parts]
+    for other in others:
         other[-1] = -other[-1]
-        assert digest != digest_part("w", other, **place)
+    assert all(digest != other for digest, other in zip(found, _digests(others), strict=True))

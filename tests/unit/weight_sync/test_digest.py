@@ -6,16 +6,16 @@ import torch.nn.functional as F
 
 from rlsync.errors import DivergenceError
 from rlsync.types import ParamSpec
-from rlsync.weight_sync.digest import combine, differing, digest_part
+from rlsync.weight_sync.digest import Digester, Part, combine, differing
 from rlsync.weight_sync.plan import make_plan
 
 
 def _parts(t, rows, columns):
-    out = []
+    digester = Digester()
     for r0, r1 in rows:
         for c0, c1 in columns:
-            out.append(digest_part("w", t[r0:r1, c0:c1], row=r0, column=c0, columns=t.shape[1]))
-    return out
+            digester.add(Part(name="w", values=t[r0:r1, c0:c1], row=r0, column=c0, columns=t.shape[1]))
+    return digester.digests()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
