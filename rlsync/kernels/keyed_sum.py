@@ -1,6 +1,9 @@
-"""A sum of a tensor's bits, each times a key of its place: what weight_sync/digest.py adds up."""
+"""Sums of tensors' bits, each times a key of its place: what weight_sync/digest.py adds up."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -12,25 +15,38 @@ _PIECE = 1 << 24
 """Elements at a time: their keys take eight bytes each."""
 
 
-def keyed_sum(bits: torch.Tensor, row: int, column: int, columns: int) -> torch.Tensor:
-    """Sum of the bits [r, c] (int16 or int32), each times the key of its place, modulo 2^64: [] int64 on their device.
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """Bits of a part of a matrix."""
 
-    Args:
-        row, column: where the first one lies in the whole.
-        columns: of the whole.
-    """
-    if bits.is_cuda:
-        return ops.backend(bits).keyed_sum(bits, row, column, columns)
+    bits: torch.Tensor
+    """[r, c], int16 or int32, contiguous."""
+    row: int
+    """Where the first one lies in the whole."""
+    column: int
+    columns: int
+    """Of the whole."""
+
+
+def keyed_sums(rectangles: Sequence[Rectangle]) -> torch.Tensor:
+    """Sum of each one's bits, each times the key of its place, modulo 2^64: [n] int64 on their common device."""
+    if rectangles[0].bits.is_cuda:
+        return ops.backend(rectangles[0].bits).keyed_sums(rectangles)
+    return torch.stack([_keyed_sum(rectangle) for rectangle in rectangles])
+
+
+def _keyed_sum(rectangle: Rectangle) -> torch.Tensor:
+    bits = rectangle.bits
     rows = max(1, _PIECE // max(1, bits.shape[1]))
     total = torch.zeros((), dtype=torch.int64)
     for begin in range(0, len(bits), rows):
-        total += _sum(bits[begin : begin + rows], row + begin, column, columns)
+        total += _sum(bits[begin : begin + rows], rectangle.row + begin, rectangle.column, rectangle.columns)
     return total
 
 
 def _sum(bits: torch.Tensor, row: int, column: int, columns: int) -> torch.Tensor:
-    index = (torch.arange(row, row + bits.shape[0], device=bits.device) * columns)[:, None]
-    index = index + torch.arange(column, column + bits.shape[1], device=bits.device)
+    index = (torch.arange(row, row + bits.shape[0]) * columns)[:, None]
+    index = index + torch.arange(column, column + bits.shape[1])
     key = index * GOLDEN
     key = (key ^ (key >> 29)) | 1
     return (bits.to(torch.int64) * key).sum()

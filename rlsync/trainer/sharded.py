@@ -101,7 +101,8 @@ class Sharded:
 def _local(param: torch.Tensor) -> torch.Tensor:
     """This rank's rows of a sharded parameter, itself and not a copy."""
     assert isinstance(param, DTensor)
-    return param.detach().to_local()
+    with torch.no_grad():  # which spares DTensor's dispatch
+        return param.to_local().detach()
 
 
 def _compact(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -87,15 +87,14 @@ class WeightReceiver:
             for name, tensor in plan.assemble(bucket, list(messages.split(size))):
                 if native:
                     columns = 1 if tensor.ndim == 1 else tensor.shape[1]
-                    self.rlsync_received.add(Part(name=name, values=tensor, row=0, columns=columns))
+                    self.rlsync_received.add([Part(name=name, values=tensor, row=0, columns=columns)])
                 yield name, tensor
 
     def _digests(self, model: torch.nn.Module) -> list[TensorDigest]:
         from rlsync.vllm_plugin.layout import local_parts
 
         digester = Digester()
-        for part in local_parts(model):
-            digester.add(part)
+        digester.add(list(local_parts(model)))
         return digester.digests()
 
     def _is_last_worker(self) -> bool:

@@ -6,13 +6,13 @@ whole. So FSDP shards and TP shards are compared without gathering either.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from rlsync.errors import DivergenceError
-from rlsync.kernels.keyed_sum import keyed_sum
+from rlsync.kernels.keyed_sum import Rectangle, keyed_sums
 from rlsync.types import TensorDigest
 
 _MODULUS = 1 << 64
@@ -39,19 +39,27 @@ class Digester:
         self._found: list[TensorDigest] = []
         self._sums: list[torch.Tensor] = []
 
-    def add(self, part: Part) -> None:
-        """Of the values that the part has now."""
-        t = part.values.detach()
-        t = t.reshape(t.shape[0], part.columns if t.ndim == 1 else t.shape[1]).contiguous()
-        bits = t.view(torch.int16 if t.dtype == torch.bfloat16 else torch.int32)
-        self._sums.append(keyed_sum(bits, part.row, part.column, part.columns))
-        rows, columns = (part.row, part.row + t.shape[0]), (part.column, part.column + t.shape[1])
-        self._found.append(TensorDigest(name=part.name, rows=rows, columns=columns, value=0))
+    def add(self, parts: Sequence[Part]) -> None:
+        """Of the values that the parts have now; all on one device."""
+        if not parts:
+            return
+        rectangles = [_rectangle(part) for part in parts]
+        self._sums.append(keyed_sums(rectangles))
+        for part, r in zip(parts, rectangles, strict=True):
+            rows, columns = (r.row, r.row + r.bits.shape[0]), (r.column, r.column + r.bits.shape[1])
+            self._found.append(TensorDigest(name=part.name, rows=rows, columns=columns, value=0))
 
     def digests(self) -> list[TensorDigest]:
         """Of all parts, in order."""
-        values = torch.stack(self._sums).tolist() if self._sums else []
+        values = torch.cat(self._sums).tolist() if self._sums else []
         return [replace(found, value=value % _MODULUS) for found, value in zip(self._found, values, strict=True)]
+
+
+def _rectangle(part: Part) -> Rectangle:
+    t = part.values.detach()
+    t = t.reshape(t.shape[0], part.columns if t.ndim == 1 else t.shape[1]).contiguous()
+    bits = t.view(torch.int16 if t.dtype == torch.bfloat16 else torch.int32)
+    return Rectangle(bits, part.row, part.column, part.columns)
 
 
 def combine(parts: Iterable[TensorDigest]) -> dict[str, int]:

@@ -54,14 +54,12 @@ class WeightSender:
             own = torch.zeros(
                 self._plan.message_elements(bucket), dtype=torch_dtype(bucket[0].dtype), device=self._weights.device
             )
-            taken = _fill(own, itertools.islice(parts, len(bucket)))
+            digester.add(_fill(own, itertools.islice(parts, len(bucket))))
             size = self._plan.ranks * own.numel()
             everyone = own.new_empty(size) if self._channel is None else self._channel.buffer(size, own.dtype)
             dist.all_gather_into_tensor(everyone, own)
             if self._channel is not None:
                 self._channel.send(everyone)
-            for part in taken:
-                digester.add(part)
         return digester.digests()
 
 

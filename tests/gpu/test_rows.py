@@ -89,9 +89,12 @@ def test_draws_follow_the_distribution_and_repeat():
 
 def _digests(parts):
     digester = Digester()
-    for part in parts:
-        columns = 1 if part.ndim == 1 else 5000
-        digester.add(Part(name="w", values=part, row=1 << 20, column=3, columns=columns))
+    digester.add(
+        [
+            Part(name=str(i), values=part, row=1 << 20, column=3, columns=1 if part.ndim == 1 else 5000)
+            for i, part in enumerate(parts)
+        ]
+    )
     return digester.digests()
 
 

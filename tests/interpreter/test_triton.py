@@ -10,7 +10,7 @@ import torch
 from rlsync.kernels import cpu, ops
 from rlsync.kernels import triton as gpu
 from rlsync.kernels.cpu.attention_backward import segment_backward
-from rlsync.kernels.keyed_sum import keyed_sum
+from rlsync.kernels.keyed_sum import Rectangle, keyed_sums
 from rlsync.kernels.order import tree_sum
 from rlsync.kernels.triton import attend, attention_backward
 from rlsync.kernels.triton.gemm import combine
@@ -168,11 +168,10 @@ def test_rope_strides_and_the_cache():
     assert torch.equal(gpu.silu_and_mul(gate, up), gpu.silu_and_mul(gate.contiguous(), up.contiguous()))
 
 
-@pytest.mark.parametrize(
-    ("rows", "width", "dtype"), [(5, 700, torch.int16), (9, 1, torch.int32), (3, 5000, torch.int16)]
-)
-def test_a_keyed_sum_is_the_cpus(rows, width, dtype):
-    bits = torch.randint(-(2**15), 2**15, (rows, 2 * width), dtype=dtype)[:, :width]
-    found = gpu.keyed_sum(bits, 7, 11, 6000)
-    assert found == keyed_sum(bits, 7, 11, 6000)
-    assert found != gpu.keyed_sum(bits, 7, 12, 6000)
+def test_keyed_sums_are_the_cpus():
+    shapes = ((5, 700, torch.int16), (9, 1, torch.int32), (0, 3, torch.int16), (3, 5000, torch.int16))
+    bits = [torch.randint(-(2**15), 2**15, (rows, width), dtype=dtype) for rows, width, dtype in shapes]
+    found = gpu.keyed_sums([Rectangle(b, 7, 11, 6000) for b in bits])
+    assert torch.equal(found, keyed_sums([Rectangle(b, 7, 11, 6000) for b in bits]))
+    moved = gpu.keyed_sums([Rectangle(b, 7, 12, 6000) for b in bits])
+    assert (moved != found).tolist() == [True, True, False, True]

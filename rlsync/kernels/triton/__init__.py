@@ -7,7 +7,7 @@ from rlsync.kernels.triton.activation import silu_and_mul
 from rlsync.kernels.triton.attend import decode_attention, packed_attention, paged_attention, tree_attention
 from rlsync.kernels.triton.attention_backward import packed_attention_backward, tree_attention_backward
 from rlsync.kernels.triton.cache import write_cache
-from rlsync.kernels.triton.keyed_sum import keyed_sum
+from rlsync.kernels.triton.keyed_sum import keyed_sums
 from rlsync.kernels.triton.logprobs import logprobs
 from rlsync.kernels.triton.matmul import matmul
 from rlsync.kernels.triton.norm import add_rms_norm, rms_norm
@@ -21,7 +21,7 @@ __all__ = [
     "decode_attention",
     "draw",
     "finish_across",
-    "keyed_sum",
+    "keyed_sums",
     "logit_grads",
     "logprobs",
     "matmul",

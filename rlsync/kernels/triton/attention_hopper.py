@@ -212,7 +212,6 @@ def _run(common, q_desc, loads, GROUPS: gl.constexpr, PAGED: gl.constexpr, SPLIT
     """GROUPS warpgroups of queries and a producer."""
     pipe, queries, pack = common[1], common[2], common[3]
     ring, full, empty, ones = pipe
-    q_smem, q_full, q_empty = queries
     SLOTS: gl.constexpr = ring.shape[0]
     D: gl.constexpr = ring.shape[2]
     BLOCK: gl.constexpr = GROUPS * ROWS
@@ -220,9 +219,6 @@ def _run(common, q_desc, loads, GROUPS: gl.constexpr, PAGED: gl.constexpr, SPLIT
     for i in gl.static_range(SLOTS):
         mbarrier.init(full.index(i), count=1)
         mbarrier.init(empty.index(i), count=GROUPS)
-    for i in gl.static_range(GROUPS):
-        mbarrier.init(q_full.index(i), count=1)
-        mbarrier.init(q_empty.index(i), count=1)
     waiting = gl.allocate_shared_memory(gl.float32, [GROUPS, ROWS, D], gl.NVMMASharedLayout(128, 32, 2))
     ones.store(gl.full([ROWS, 16], 1.0, gl.bfloat16, gl.BlockedLayout([1, 8], [16, 2], [4, 1], [1, 0])))
     fence_async_shared()
@@ -267,7 +263,11 @@ def _queries(D: gl.constexpr, GROUPS: gl.constexpr):
         gl.bfloat16, [GROUPS, ROWS, D], gl.NVMMASharedLayout.get_default_for([ROWS, D], gl.bfloat16)
     )
     full = gl.allocate_shared_memory(gl.int64, [GROUPS, 1], mbarrier.MBarrierLayout())
-    return tiles, full, gl.allocate_shared_memory(gl.int64, [GROUPS, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [GROUPS, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(GROUPS):
+        mbarrier.init(full.index(i), count=1)
+        mbarrier.init(empty.index(i), count=1)
+    return tiles, full, empty
 
 
 @gluon.jit(do_not_specialize=["sequences", "rounds", "heads", "blocks", "group", "window"])
@@ -277,8 +277,8 @@ def prefill_packed(
 ):  # fmt: skip
     """Attention over sequences laid end to end, their heads side by side in a row.
 
-    Descriptors have blocks [64, D] of q [T, Hq * D], k and v [T, Hkv * D]; out [T, Hq * D], lse [T, Hq], starts [S + 1].
-    A split has SPLIT tiles of 64 keys. `blocks` bounds the blocks of a head: T // (64 GROUPS) + S. GROUPS, warpgroups
+    Descriptors have blocks [64, D] of q [T, Hq * D], k and v [T, Hkv * D]; out is as q, lse [T, Hq], starts [S + 1]. A
+    split has SPLIT tiles of 64 keys. `blocks` bounds the blocks of a head: T // (64 GROUPS) + S. GROUPS, warpgroups
     of queries, and OVERLAP are for speed.
     """
     pipe = _pipe(k_desc.block_shape[1], SLOTS)

@@ -14,7 +14,7 @@ def _parts(t, rows, columns):
     digester = Digester()
     for r0, r1 in rows:
         for c0, c1 in columns:
-            digester.add(Part(name="w", values=t[r0:r1, c0:c1], row=r0, column=c0, columns=t.shape[1]))
+            digester.add([Part(name="w", values=t[r0:r1, c0:c1], row=r0, column=c0, columns=t.shape[1])])
     return digester.digests()
 
 
