@@ -35,7 +35,7 @@ def _forms(leaves, leaf_k, dtype):
     from rlsync.kernels.triton.matmul import blockwise, persistent
     from rlsync.kernels.triton.tiles import BlockTile, Form, PersistentTile, block_tile, persistent_tile
 
-    rows, columns = (1, 16, 32, 64, 128, 512, 8192), (512, 2048, 4096, 32768)
+    rows, columns = (1, 16, 32, 64, 128, 512, 8192), (512, 2048, 4096, 32768, 151936)
     few = {block_tile(m, n, leaves, leaf_k, 2) for m in rows for n in columns}
     few |= {BlockTile(16, 64, 64, 4, 3, Form.programs), BlockTile(128, 128, 64, 8, 3, Form.programs)}
     few |= {BlockTile(64, 32, 64, 4, 3, form) for form in Form if leaves <= 8 or form is not Form.side_by_side}
@@ -68,6 +68,21 @@ def test_a_row_does_not_know_how_many_there_are(leaves):
     for m in (1, 2, 15, 16, 17, 32, 64, 65, 128, 192, 200, 513, 1024, 5000):
         assert _same(matmul(x[:m], w, None, leaves, torch.bfloat16), whole[:m])
     assert _same(matmul(x[4097:4100], w, None, leaves, torch.bfloat16), whole[4097:4100])
+
+
+@pytest.mark.parametrize("columns", [32, 64])
+def test_rows_of_half_a_tile(columns):
+    """Nothing is loaded for the second warpgroup; what lies in its shared memory is another product's NaNs."""
+    from rlsync.kernels.triton.matmul import persistent
+    from rlsync.kernels.triton.tiles import PersistentTile
+
+    x, w = _operand(320, 4096, "exponents", 0), _operand(4096, 4096, "exponents", 1)
+    tile = PersistentTile(columns, 64, 6)
+    whole = persistent(x, w, None, 8, torch.bfloat16, tile)
+    for m in (33, 64, 65, 192, 300, 320):
+        nans = persistent(torch.full_like(x, torch.nan), w, None, 8, torch.bfloat16, tile)
+        assert nans.isnan().all()
+        assert _same(persistent(x[:m], w, None, 8, torch.bfloat16, tile), whole[:m])
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])

@@ -43,15 +43,15 @@ def _produce(x_desc, w_desc, x_smem, w_smem, full, empty, m, tiles_m, tiles_n, k
         row, column = _tile_of(tile, tiles_m, tiles_n, GROUP)
         upper = row * 2 * ROWS
         lower = upper + ROWS
-        if lower >= m:  # nobody keeps these results, and rows that do not exist are slow to load
-            lower = upper
+        whole = lower < m  # else nobody keeps what the second warpgroup makes of whatever lies there
         for k in range(k_steps):
             stage = step % STAGES
             mbarrier.wait(empty.index(stage), step // STAGES & 1 ^ 1)
             ready = full.index(stage)
-            mbarrier.expect(ready, x_desc.block_type.nbytes * 2 + w_desc.block_type.nbytes)
+            mbarrier.expect(ready, x_desc.block_type.nbytes * 2 + w_desc.block_type.nbytes, pred=whole)
+            mbarrier.expect(ready, x_desc.block_type.nbytes + w_desc.block_type.nbytes, pred=lower >= m)
             tma.async_copy_global_to_shared(x_desc, [upper, k * BK], ready, x_smem.index(stage * 2))
-            tma.async_copy_global_to_shared(x_desc, [lower, k * BK], ready, x_smem.index(stage * 2 + 1))
+            tma.async_copy_global_to_shared(x_desc, [lower, k * BK], ready, x_smem.index(stage * 2 + 1), pred=whole)
             tma.async_copy_global_to_shared(w_desc, [column * BN, k * BK], ready, w_smem.index(stage))
             step += 1
 

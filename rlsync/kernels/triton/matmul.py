@@ -19,8 +19,6 @@ from rlsync.kernels.triton.tiles import (
     rows_suit_tma,
 )
 
-_PERSISTENT_ROWS = 65
-"""With fewer, one warp group of the persistent kernel has nothing to do."""
 _COMBINE_BLOCK = 512
 _GROUP = 8
 _GL_TYPES = {torch.bfloat16: gl.bfloat16, torch.float32: gl.float32}
@@ -32,7 +30,7 @@ def matmul(
     """x [M, K] w [N, K]^T as a tree of `leaves` leaves: [M, N]."""
     leaf_k = x.shape[1] // leaves
     tile = persistent_tile(x.shape[0], w.shape[0], leaves, leaf_k, out_dtype == torch.float32)
-    if x.shape[0] >= _PERSISTENT_ROWS and tile is not None and _suits_tma(x, w, out_dtype):
+    if tile is not None and _suits_tma(x, w, out_dtype):
         return persistent(x, w, bias, leaves, out_dtype, tile)
     few = block_tile(x.shape[0], w.shape[0], leaves, leaf_k, x.itemsize)
     return blockwise(x, w, bias, leaves, out_dtype, few)

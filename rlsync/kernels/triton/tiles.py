@@ -15,6 +15,10 @@ import torch
 
 from rlsync.errors import ConfigError
 
+_FEW_ROWS, _HALF_A_TILE = 32, 64
+"""Rows up to which the persistent kernel is never the faster one, and with which one of its two warpgroups is idle."""
+_WIDE_HEAD = 1 << 16
+"""Columns."""
 _TOO_FEW_TILES = 40
 """So few tiles of 32 columns leave most multiprocessors idle, and a program per leaf is faster."""
 _FEW_WIDE_TILES = 100
@@ -89,15 +93,17 @@ def multiprocessors(index: int) -> int:
 
 
 def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool) -> PersistentTile | None:
-    """Tile of the persistent kernel, if the depth of a stage can divide a leaf; `wide_output` is fp32.
+    """Tile of the persistent kernel, where that is fast and the depth of a stage can divide a leaf.
 
     Multiprocessors work in waves, so the width is the one whose waves take least; with many rows it is the widest,
-    which reads least.
+    which reads least. `wide_output` is fp32.
     """
     depth = next((d for d in (64, 32, 16) if leaf_k % d == 0), None)
     if depth is None or leaves > 16:
         return None
     rows = -(-m // 128)
+    if m <= _FEW_ROWS or (m <= _HALF_A_TILE and not _half_a_tile_suits(n, leaves)):
+        return None
     if leaves >= 4 and rows * -(-n // 32) <= _TOO_FEW_TILES:
         return None
     if leaves > 8:
@@ -107,6 +113,11 @@ def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool)
     if rows >= 8 and tiles.get(256, 0) >= _FEW_WIDE_TILES:
         columns = 256
     return PersistentTile(columns, depth, _stages(columns, leaves, wide_output))
+
+
+def _half_a_tile_suits(n: int, leaves: int) -> bool:
+    nearly_a_wave = 100 < -(-n // 32) <= _HOPPER_PROCESSORS
+    return n > _WIDE_HEAD or (1 < leaves <= 8 and nearly_a_wave)
 
 
 def _stages(columns: int, leaves: int, wide_output: bool) -> int:
