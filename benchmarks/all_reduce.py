@@ -23,10 +23,10 @@ import torch
 import torch.distributed as dist
 import triton
 
-from rlsync.kernels.triton.symmetric import PART_BYTES, SLOT_BYTES, gather_and_finish, open_reducer
+from rlsync.kernels.triton.symmetric import PART_BYTES, SLOT_BYTES, WORD_SLOT_BYTES, gather_and_finish, open_reducer
 
 COLUMNS = 4096
-ROWS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 8192)
+ROWS = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 8192)
 """8 KiB to 64 MiB of output in bf16."""
 CUSTOM_BYTES = 8 << 20
 """vLLM's custom all-reduce takes less."""
@@ -75,6 +75,8 @@ def measure(rows: int, group: dist.ProcessGroup, reducer: Any, custom: Any) -> d
     out = torch.empty_like(narrow)
     calls = 20 if rows <= 512 else 5
     us: dict[str, float] = {"chosen": seconds(lambda: reducer(root, None, torch.bfloat16), calls)}
+    if root.nbytes <= WORD_SLOT_BYTES // (2 * group.size()):
+        us["words"] = seconds(lambda: reducer.in_words(root, None, out), calls)
     if root.nbytes <= SLOT_BYTES // group.size():
         us["one_shot"] = seconds(lambda: reducer.one_shot(root, None, out), calls)
     if root.nbytes <= PART_BYTES:
@@ -92,7 +94,7 @@ def measure(rows: int, group: dist.ProcessGroup, reducer: Any, custom: Any) -> d
 
 def show(result: dict[str, Any]) -> None:
     print(result["device"], "x", result["ranks"], "torch", result["torch"], "triton", result["triton"])
-    names = ("chosen", "one_shot", "two_shot", "gather", "nccl_bf16", "nccl_fp32", "vllm_bf16")
+    names = ("chosen", "words", "one_shot", "two_shot", "gather", "nccl_bf16", "nccl_fp32", "vllm_bf16")
     print("KiB bf16  KiB fp32 " + "".join(f"{name:>10}" for name in names) + "  us; nccl_bf16 and vllm_bf16 / chosen")
     for row in result["rows"]:
         us, ratios = row["us"], row["ratios"]

@@ -50,10 +50,11 @@ def _expected(root, group, bias, dtype):
 
 
 def _forms(reducer, root, group, bias, dtype):
-    from rlsync.kernels.triton.symmetric import PART_BYTES, SLOT_BYTES, gather_and_finish
+    from rlsync.kernels.triton.symmetric import PART_BYTES, SLOT_BYTES, WORD_SLOT_BYTES, gather_and_finish
 
     out = {"chosen": finish_across(root, group, bias, dtype), "gather": gather_and_finish(root, group, bias, dtype)}
     for name, form, limit in (
+        ("words", reducer.in_words, WORD_SLOT_BYTES // (2 * group.size())),
         ("one", reducer.one_shot, SLOT_BYTES // group.size()),
         ("two", reducer.two_shot, PART_BYTES),
     ):
@@ -74,7 +75,7 @@ def every_form_gives_the_bits_of_the_tree(reducer, group):
 
 
 def control_other_roots_or_another_order_differ(reducer, group):
-    root = torch.randn(64, 4096, device="cuda")
+    root = torch.randn(16, 4096, device="cuda")
     parts = all_gather(root, group)
     wrong = parts.clone()
     if group.size() == 2:  # two roots have no order: one of them is off by the last bit

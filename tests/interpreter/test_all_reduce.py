@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlsync.kernels import order
-from rlsync.kernels.triton.all_reduce import one_shot, two_shot
+from rlsync.kernels.triton.all_reduce import in_words, one_shot, two_shot
 
 BLOCKS = 3
 FLAGS, ROOM = BLOCKS * 8, 1 << 15
@@ -44,6 +44,38 @@ def test_every_rank_gets_the_bits_of_the_tree(kernel, offsets, m, n, ranks):
     for bias in (None, torch.randn(n, generator=g)):
         expected = order.finish(order.tree_sum(roots), bias, torch.float32)
         assert all(torch.equal(out, expected) for out in _run(kernel, roots, bias, torch.float32, offsets))
+
+
+def _run_in_words(roots, bias, exchange, arrived):
+    """Each rank's result, and the words that it has sent; `arrived` stamps those of its peers."""
+    ranks, m, n = roots.shape
+    size, piece, slot = m * n, ROOM // 8 // ranks, (OFFSETS[0] + exchange % 2 * ROOM) // 8
+    bits = roots.view(torch.int32).reshape(ranks, size).long() & 0xFFFFFFFF
+    outs = torch.zeros(ranks, m, n)
+    for rank in range(ranks):
+        buffers = torch.zeros(ranks, (8 * FLAGS + 2 * ROOM) // 8, dtype=torch.int64)
+        pieces = buffers[:, slot : slot + ranks * piece].view(ranks, ranks, piece)
+        pieces[rank, :, :size] = (arrived << 32) | bits
+        buffers[rank, rank : ranks * BLOCKS : ranks] = exchange - 1
+        peers = torch.tensor([buffer.data_ptr() for buffer in buffers])
+        in_words[(BLOCKS,)](
+            roots[rank].contiguous(), peers, outs if bias is None else bias, outs[rank], size, n, OFFSETS[0], ROOM,
+            RANK=rank, RANKS=ranks, TILE=128, HAS_BIAS=bias is not None,
+        )  # fmt: skip
+        sent = ((exchange << 32) | bits[rank]).expand(ranks - 1, -1)
+        assert torch.equal(pieces[[r for r in range(ranks) if r != rank], rank, :size], sent)
+        assert (buffers[rank, rank : ranks * BLOCKS : ranks] == exchange).all()
+    return outs
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+@pytest.mark.parametrize("exchange", [7, (1 << 31) + 4])
+def test_words_give_the_bits_of_the_tree(exchange, ranks):
+    roots = torch.randn(ranks, 5, 60, generator=torch.Generator().manual_seed(ranks))
+    for bias in (None, torch.randn(60)):
+        expected = order.finish(order.tree_sum(roots), bias, torch.float32)
+        out = _run_in_words(roots, bias, exchange, exchange)
+        assert all(torch.equal(o, expected) for o in out)
 
 
 def test_control_another_order_of_ranks_differs():

@@ -1,14 +1,15 @@
 """The tree across ranks through peer memory: out = round(tree of the ranks' roots + bias), a kernel launch a call.
 
 A rank writes into the others' buffers and reads its own alone: a write to a peer needs no answer, a read waits for one.
-A rank's buffer (symmetric.py) holds flags, two slots of roots for `one_shot`, and parts and results for `two_shot`; in
-each, every rank has a piece that it alone writes. Every rank launches the same kernels in the same order, in one
-stream, always with as many blocks; block b of a rank waits for block b of the others alone, and reads only what those
-wrote.
+A rank's buffer (symmetric.py) holds flags, two slots of roots for `one_shot`, parts and results for `two_shot`, and two
+slots of words for `in_words`; in each, every rank has a piece that it alone writes. Every rank launches the same kernels
+in the same order, in one stream, always with as many blocks; block b of a rank waits for block b of the others alone,
+and reads only what those wrote. A word is a number and, above it, the exchange that it belongs to: whoever sees it has
+both, so no flag follows, which would wait until all before it has arrived.
 
 Why nothing is overwritten that a peer still reads, whatever the mix of kernels and sizes: a block's flag value is the
-number of exchanges that it has been through, which all blocks of a rank share between kernels. A peer in exchange e is
-in the kernel of e, and so has ended all earlier kernels.
+number of exchanges that it has been through, which all blocks of a rank share between kernels. A peer in exchange e, or
+whose words of e have come, is in the kernel of e, and so has ended all earlier kernels.
 - A slot is written before exchange e and read after it, until that kernel ends. Slots alternate with e, so the next
   write comes before exchange e + 2 at the earliest, when this rank has passed e + 1: the peer's reads have ended.
 - Parts are read between the two exchanges of a `two_shot`. They are written again by a later kernel, and so after all
@@ -75,6 +76,58 @@ def _finished(root, pieces, piece_bytes, bias, at, within, mask, n, DTYPE: tl.co
     if HAS_BIAS:
         total += tl.load(bias + at % n, mask=mask, other=0.0).to(tl.float32)
     return total.to(DTYPE)
+
+
+@triton.jit
+def _from_words(pieces, piece_bytes, at, mask, epoch, PEER: tl.constexpr):
+    """Root [TILE] of a peer, once all its words are those of exchange `epoch`."""
+    words = tl.multiple_of((pieces + PEER * piece_bytes).to(tl.pointer_type(tl.int64)), 16) + at
+    stamp = epoch.to(tl.int32)  # it comes again after 2^32 exchanges: a week of decoding
+    word = tl.load(words, mask=mask, other=0, volatile=True)
+    while tl.max((mask & ((word >> 32).to(tl.int32) != stamp)).to(tl.int32), 0) > 0:
+        word = tl.load(words, mask=mask, other=0, volatile=True)
+    return (word & 0xFFFFFFFF).to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _tree_of_words(value, pieces, piece_bytes, at, mask, epoch, FIRST: tl.constexpr, COUNT: tl.constexpr,
+                   RANK: tl.constexpr):  # fmt: skip
+    """As `_tree`; `value` is this rank's own root."""
+    if COUNT > 1:
+        left = _tree_of_words(value, pieces, piece_bytes, at, mask, epoch, FIRST, COUNT // 2, RANK)
+        right = _tree_of_words(value, pieces, piece_bytes, at, mask, epoch, FIRST + COUNT // 2, COUNT // 2, RANK)
+        return left + right
+    elif FIRST == RANK:
+        return value
+    else:
+        return _from_words(pieces, piece_bytes, at, mask, epoch, FIRST)
+
+
+@triton.jit
+def in_words(
+    root, peers, bias, out, size, n, slots, slot_bytes,
+    RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
+):  # fmt: skip
+    """As `one_shot`, of few elements: at most TILE for a block."""
+    epoch = _epoch(peers, RANK, RANKS) + 1
+    slot = slots + epoch % 2 * slot_bytes
+    piece_bytes = slot_bytes // RANKS
+    at = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    mask = at < size
+    value = tl.load(root + at, mask=mask, other=0.0)
+    word = (epoch << 32) + (value.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF)
+    for step in tl.static_range(1, RANKS):
+        piece = _at(peers, (RANK + step) % RANKS, slot + RANK * piece_bytes, tl.int64)
+        tl.store(piece + at, word, mask=mask)
+    tl.debug_barrier()  # which no store moves past
+    own = tl.load(peers + RANK)
+    total = _tree_of_words(value, own + slot, piece_bytes, at, mask, epoch, 0, RANKS, RANK)
+    if HAS_BIAS:
+        total += tl.load(bias + at % n, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + at, total.to(out.dtype.element_ty), mask=mask)
+    tl.debug_barrier()  # all threads have read the flag
+    flag = own + (tl.program_id(0) * RANKS + RANK) * FLAG_BYTES
+    tl.store(flag.to(tl.pointer_type(tl.int64)), epoch)
 
 
 @triton.jit

@@ -16,21 +16,24 @@ import torch.distributed as dist
 from torch.distributed import _symmetric_memory as symmetric_memory
 
 from rlsync.kernels.order import is_power_of_two
-from rlsync.kernels.triton.all_reduce import FLAG_BYTES, one_shot, two_shot
+from rlsync.kernels.triton.all_reduce import FLAG_BYTES, in_words, one_shot, two_shot
 from rlsync.kernels.triton.matmul import fold
-from rlsync.kernels.triton.tiles import ONE_SHOT_BYTES, element_tile, multiprocessors
+from rlsync.kernels.triton.tiles import ONE_SHOT_BYTES, WORDS_BYTES, element_tile, multiprocessors, word_tile
 
 SWITCH = "RLSYNC_ALL_REDUCE"
 SLOT_BYTES = 8 << 20
 """The roots of all ranks in a `one_shot`, at most."""
 PART_BYTES = 32 << 20
 """Largest root of a `two_shot`; a larger one goes in pieces."""
+WORD_SLOT_BYTES = 4 << 20
+"""The words of all ranks in an `in_words`, at most: twice the bytes of their roots."""
 _BLOCKS = 128
 """One a multiprocessor: they wait for each other, so all must be resident together."""
 _SLOTS = _BLOCKS * FLAG_BYTES.value * max(ONE_SHOT_BYTES)
 _PARTS = _SLOTS + 2 * SLOT_BYTES
 _RESULTS = _PARTS + PART_BYTES
-_BUFFER_BYTES = _RESULTS + PART_BYTES
+_WORDS = _RESULTS + PART_BYTES
+_BUFFER_BYTES = _WORDS + 2 * WORD_SLOT_BYTES
 _log = logging.getLogger(__name__)
 
 
@@ -50,18 +53,29 @@ class TreeAllReduce:
             raise RuntimeError("a symmetric allocation does not begin where its tensor does")
         self.peers = torch.tensor(self.handle.buffer_ptrs, dtype=torch.int64, device=device)
         self.memory[:_SLOTS].zero_()
+        self.memory[_WORDS:].zero_()  # words of no exchange
         self.blocks = _blocks(device)
 
     def __call__(self, root: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
         """root [M, N] fp32 -> round(tree + bias) [M, N]."""
         out = torch.empty(root.shape, dtype=dtype, device=root.device)
         if root.nbytes <= ONE_SHOT_BYTES[self.ranks]:
-            self.one_shot(root, bias, out)
+            form = self.in_words if root.nbytes <= WORDS_BYTES[self.ranks] else self.one_shot
+            form(root, bias, out)
             return out
         rows = PART_BYTES // (4 * root.shape[1])
         for begin in range(0, root.shape[0], rows):
             self.two_shot(root[begin : begin + rows], bias, out[begin : begin + rows])
         return out
+
+    def in_words(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
+        """Root of at most WORD_SLOT_BYTES / (2 ranks)."""
+        tile = word_tile(root.numel(), self.blocks)
+        in_words[(self.blocks,)](
+            root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], _WORDS, WORD_SLOT_BYTES,
+            RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
+            num_warps=min(16, tile // 128), num_stages=1, enable_fp_fusion=False,
+        )  # fmt: skip
 
     def one_shot(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
         """Root of at most SLOT_BYTES / ranks."""

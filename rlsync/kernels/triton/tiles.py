@@ -158,6 +158,15 @@ and the few microseconds of one exchange more.
 """
 
 
+WORDS_BYTES = {2: 512 << 10, 4: 256 << 10, 8: 128 << 10}
+"""The same, of a root that goes in words, which are twice as long."""
+
+
+def word_tile(elements: int, blocks: int) -> int:
+    """Elements of a block that goes in words: all that it has."""
+    return max(512, 1 << (-(-elements // blocks) - 1).bit_length())
+
+
 def element_tile(elements: int, blocks: int) -> int:
     """Elements that a block of the all-reduce moves at a time: one turn for all of them, within bounds."""
     return min(8192, max(2048, 1 << (-(-elements // blocks) - 1).bit_length()))
