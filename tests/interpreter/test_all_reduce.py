@@ -46,8 +46,8 @@ def test_every_rank_gets_the_bits_of_the_tree(kernel, offsets, m, n, ranks):
         assert all(torch.equal(out, expected) for out in _run(kernel, roots, bias, torch.float32, offsets))
 
 
-def _run_in_words(roots, bias, exchange, arrived):
-    """Each rank's result, and the words that it has sent; `arrived` stamps those of its peers."""
+def _run_in_words(roots, bias, exchange):
+    """Each rank's result where the words of its peers have come; checks those that it sends."""
     ranks, m, n = roots.shape
     size, piece, slot = m * n, ROOM // 8 // ranks, (OFFSETS[0] + exchange % 2 * ROOM) // 8
     bits = roots.view(torch.int32).reshape(ranks, size).long() & 0xFFFFFFFF
@@ -55,7 +55,7 @@ def _run_in_words(roots, bias, exchange, arrived):
     for rank in range(ranks):
         buffers = torch.zeros(ranks, (8 * FLAGS + 2 * ROOM) // 8, dtype=torch.int64)
         pieces = buffers[:, slot : slot + ranks * piece].view(ranks, ranks, piece)
-        pieces[rank, :, :size] = (arrived << 32) | bits
+        pieces[rank, :, :size] = (exchange << 32) | bits
         buffers[rank, rank : ranks * BLOCKS : ranks] = exchange - 1
         peers = torch.tensor([buffer.data_ptr() for buffer in buffers])
         in_words[(BLOCKS,)](
@@ -74,7 +74,7 @@ def test_words_give_the_bits_of_the_tree(exchange, ranks):
     roots = torch.randn(ranks, 5, 60, generator=torch.Generator().manual_seed(ranks))
     for bias in (None, torch.randn(60)):
         expected = order.finish(order.tree_sum(roots), bias, torch.float32)
-        out = _run_in_words(roots, bias, exchange, exchange)
+        out = _run_in_words(roots, bias, exchange)
         assert all(torch.equal(o, expected) for o in out)
 
 

@@ -2,14 +2,15 @@
 
 A rank writes into the others' buffers and reads its own alone: a write to a peer needs no answer, a read waits for one.
 A rank's buffer (symmetric.py) holds flags, two slots of roots for `one_shot`, parts and results for `two_shot`, and two
-slots of words for `in_words`; in each, every rank has a piece that it alone writes. Every rank launches the same kernels
-in the same order, in one stream, always with as many blocks; block b of a rank waits for block b of the others alone,
-and reads only what those wrote. A word is a number and, above it, the exchange that it belongs to: whoever sees it has
-both, so no flag follows, which would wait until all before it has arrived.
+slots of words for `in_words`; in each, every rank has a piece that it alone writes. Every rank launches the same
+kernels in the same order, in one stream, always with as many blocks; block b of a rank waits for block b of the others
+alone, and reads only what those wrote. A word is a number and, above it, the exchange that it belongs to: whoever sees
+it has both, so no flag follows, which would wait until all before it has arrived.
 
 Why nothing is overwritten that a peer still reads, whatever the mix of kernels and sizes: a block's flag value is the
 number of exchanges that it has been through, which all blocks of a rank share between kernels. A peer in exchange e, or
-whose words of e have come, is in the kernel of e, and so has ended all earlier kernels.
+whose words of e have come, is in the kernel of e, and so has ended all earlier kernels. (A block of `in_words` without
+elements waits for nobody, but block 0 does, and so the kernel.)
 - A slot is written before exchange e and read after it, until that kernel ends. Slots alternate with e, so the next
   write comes before exchange e + 2 at the earliest, when this rank has passed e + 1: the peer's reads have ended.
 - Parts are read between the two exchanges of a `two_shot`. They are written again by a later kernel, and so after all
