@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import string
 import subprocess
 import sys
@@ -82,18 +83,18 @@ def overrides(args: argparse.Namespace, model: Path) -> list[str]:
     return [*(f"{key}={value}" for key, value in values.items()), *args.overrides]
 
 
-def start(mode: str, common: list[str], folder: Path, gpu: int | None) -> subprocess.Popen[str]:
-    """A run; on one GPU alone, or with those there are."""
-    command = [sys.executable, "-m", "rlsync.cli", "train", *common, f"run.dir={folder}", *MODES[mode]]
-    variables = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)})
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
+def start(mode: str, common: list[str], scratch: Path, gpu: str | None) -> subprocess.Popen[bytes]:
+    """A run; on one GPU alone, or with those there are. What it says goes to a file: a full pipe would stop it."""
+    command = [sys.executable, "-m", "rlsync.cli", "train", *common, f"run.dir={scratch / mode}", *MODES[mode]]
+    variables = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+    with open(scratch / f"{mode}.log", "wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=variables)
 
 
-def result_of(mode: str, run: subprocess.Popen[str], folder: Path) -> Result:
-    said, _ = run.communicate()
-    if run.returncode:
-        raise SystemExit(f"{mode} FAILED\n{said[-4000:]}")
-    rows = metrics_of(folder)
+def result_of(mode: str, run: subprocess.Popen[bytes], scratch: Path) -> Result:
+    if run.wait():
+        raise SystemExit(f"{mode} FAILED\n{(scratch / f'{mode}.log').read_text()[-4000:]}")
+    rows = metrics_of(scratch / mode)
     kept = rows[1:-1]
     return Result(
         stages_s={stage: median(kept, f"time/{stage}") for stage in STAGES},
@@ -101,6 +102,11 @@ def result_of(mode: str, run: subprocess.Popen[str], folder: Path) -> Result:
         tokens_different=total(rows, "parity/tokens_different"),
         tokens_compared=total(rows, "parity/tokens_compared"),
     )
+
+
+def visible_gpus() -> list[str]:
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return chosen.split(",") if chosen else [str(index) for index in range(torch.cuda.device_count())]
 
 
 def show(mode: str, result: Result) -> None:
@@ -120,7 +126,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512, help="of a response")
     parser.add_argument("--ranks", type=int, default=1, help="FSDP ranks of the trainer, a GPU each")
     parser.add_argument("--tp", type=int, default=1)
-    parser.add_argument("--side-by-side", action="store_true", help="both modes at once, each on a GPU of its own")
+    parser.add_argument(
+        "--side-by-side", action="store_true", help="modes at once, a GPU each, on shared processors"
+    )
     parser.add_argument("--kv-mib", type=int, help="KV cache of a worker; default: 16384, on CPUs 64")
     parser.add_argument("--device", choices=tuple(RECIPES), default="cuda")
     parser.add_argument("--json", type=Path)
@@ -128,17 +136,26 @@ def main() -> None:
     args = parser.parse_args()
     if args.steps < 3:
         parser.error(f"--steps {args.steps}: want at least 3, for the first and the last are left out")
+    if args.side_by_side and (args.ranks > 1 or args.tp > 1 or len(visible_gpus()) < len(set(args.modes))):
+        parser.error("--side-by-side: want a GPU for each mode, and --ranks and --tp of 1")
     args.kv_mib = args.kv_mib or (16384 if args.device == "cuda" else 64)
     results: dict[str, Result] = {}
     with tempfile.TemporaryDirectory(prefix="rlsync-bench-") as scratch:
         common = overrides(args, make_model(args, Path(scratch, "model")))
-        beside = {}
-        if args.side_by_side:
-            beside = {mode: start(mode, common, Path(scratch, mode), gpu) for gpu, mode in enumerate(args.modes)}
-        for mode in args.modes:
-            run = beside.get(mode) or start(mode, common, Path(scratch, mode), None)
-            results[mode] = result_of(mode, run, Path(scratch, mode))
-            show(mode, results[mode])
+        runs: dict[str, subprocess.Popen[bytes]] = {}
+        try:
+            if args.side_by_side:
+                pairs = zip(args.modes, visible_gpus(), strict=False)
+                runs |= {mode: start(mode, common, Path(scratch), gpu) for mode, gpu in pairs}
+            for mode in args.modes:
+                if mode not in runs:
+                    runs[mode] = start(mode, common, Path(scratch), None)
+                results[mode] = result_of(mode, runs[mode], Path(scratch))
+                show(mode, results[mode])
+        finally:
+            for run in runs.values():
+                run.send_signal(signal.SIGINT)  # of one that has ended, nothing
+                run.wait()
     ratios = {}
     if len(results) == 2:
         exact, native = results["exact"].stages_s, results["native"].stages_s

@@ -26,7 +26,6 @@ class WeightReceiver:
     device: torch.device
     rlsync_channel: Channel
     rlsync_plan: SyncPlan
-    rlsync_received: Digester
 
     def rlsync_pid(self) -> int:
         return os.getpid()
@@ -62,14 +61,13 @@ class WeightReceiver:
 
         In native mode vLLM repacks its weights, so the digest is of what arrived.
         """
-        self.rlsync_received = Digester()
         model = self.model_runner.get_model()
         stale = self._stale_part(model) if fault is Fault.stale_shard else None
-        tensors = self._tensors(native)
         if native:
-            self.model_runner.reload_weights(weights_iterator=tensors)
-            return self.rlsync_received.digests()
-        model.load_weights(tensors)
+            received = Digester()
+            self.model_runner.reload_weights(weights_iterator=self._tensors(received))
+            return received.digests()
+        model.load_weights(self._tensors())
         if stale is not None:
             view, old = stale
             view.copy_(old)
@@ -78,17 +76,17 @@ class WeightReceiver:
             self._plant_ulp(model)
         return digests
 
-    def _tensors(self, native: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    def _tensors(self, received: Digester | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """All tensors as they come; `received` digests them."""
         plan = self.rlsync_plan
         for bucket in plan.buckets:
             dtype = torch_dtype(bucket[0].dtype)
             size = plan.message_elements(bucket)
             messages = self.rlsync_channel.receive(plan.ranks * size, dtype)
-            for name, tensor in plan.assemble(bucket, list(messages.split(size))):
-                if native:
-                    columns = 1 if tensor.ndim == 1 else tensor.shape[1]
-                    self.rlsync_received.add([Part(name=name, values=tensor, row=0, columns=columns)])
-                yield name, tensor
+            tensors = plan.assemble(bucket, list(messages.split(size)))
+            if received is not None:
+                received.add([_whole(*named) for named in tensors])
+            yield from tensors
 
     def _digests(self, model: torch.nn.Module) -> list[TensorDigest]:
         from rlsync.vllm_plugin.layout import local_parts
@@ -114,3 +112,7 @@ class WeightReceiver:
             weight = next(p.data for name, p in model.named_parameters() if name.endswith("input_layernorm.weight"))
             bits = weight.view(torch.int16 if weight.dtype == torch.bfloat16 else torch.int32)
             bits[weight.abs().argmax()] += 1
+
+
+def _whole(name: str, tensor: torch.Tensor) -> Part:
+    return Part(name=name, values=tensor, row=0, columns=1 if tensor.ndim == 1 else tensor.shape[1])

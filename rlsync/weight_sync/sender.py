@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 
-from rlsync.types import TensorDigest
+from rlsync.types import ParamSpec, TensorDigest
 from rlsync.weight_sync.digest import Digester, Part
 from rlsync.weight_sync.plan import SyncPlan, torch_dtype
 from rlsync.weight_sync.transport import Address, Channel
@@ -54,7 +54,7 @@ class WeightSender:
             own = torch.zeros(
                 self._plan.message_elements(bucket), dtype=torch_dtype(bucket[0].dtype), device=self._weights.device
             )
-            digester.add(_fill(own, itertools.islice(parts, len(bucket))))
+            digester.add(_fill(own, zip(bucket, itertools.islice(parts, len(bucket)), strict=True)))
             size = self._plan.ranks * own.numel()
             everyone = own.new_empty(size) if self._channel is None else self._channel.buffer(size, own.dtype)
             dist.all_gather_into_tensor(everyone, own)
@@ -63,12 +63,13 @@ class WeightSender:
         return digester.digests()
 
 
-def _fill(message: torch.Tensor, parts: Iterable[Part]) -> list[Part]:
+def _fill(message: torch.Tensor, bucket: Iterable[tuple[ParamSpec, Part]]) -> list[Part]:
     """Lay a rank's rows of a bucket side by side in its message, rounded to its dtype; returns them as they lie there,
     but for those of a tensor of which it has none."""
     taken = []
     offset = 0
-    for part in parts:
+    for spec, part in bucket:
+        assert spec.name == part.name, f"{part.name} where the plan has {spec.name}"
         rows = message[offset : offset + part.values.numel()].view(part.values.shape)
         rows.copy_(part.values)
         offset += rows.numel()

@@ -70,6 +70,16 @@ def test_a_row_does_not_know_how_many_there_are(leaves):
     assert _same(matmul(x[4097:4100], w, None, leaves, torch.bfloat16), whole[4097:4100])
 
 
+def test_33_to_64_rows_of_a_wide_product():
+    """Which take the persistent kernel, where fewer do not."""
+    from rlsync.kernels.triton import matmul
+
+    x, w = _operand(130, 4096, "exponents", 0), _operand(4096, 4096, "exponents", 1)
+    whole = matmul(x, w, None, 8, torch.bfloat16)
+    for m in (1, 32, 33, 48, 64, 65):
+        assert _same(matmul(x[:m], w, None, 8, torch.bfloat16), whole[:m])
+
+
 @pytest.mark.parametrize("columns", [32, 64])
 def test_rows_of_half_a_tile(columns):
     """Nothing is loaded for the second warpgroup; what lies in its shared memory is another product's NaNs."""

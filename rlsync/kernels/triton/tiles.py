@@ -18,7 +18,7 @@ from rlsync.errors import ConfigError
 _FEW_ROWS, _HALF_A_TILE = 32, 64
 """Rows up to which the persistent kernel is never the faster one, and with which one of its two warpgroups is idle."""
 _WIDE_HEAD = 1 << 16
-"""Columns."""
+"""Columns of a product that fills many waves whatever the tile, as heads do."""
 _TOO_FEW_TILES = 40
 """So few tiles of 32 columns leave most multiprocessors idle, and a program per leaf is faster."""
 _FEW_WIDE_TILES = 100
@@ -116,7 +116,8 @@ def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool)
 
 
 def _half_a_tile_suits(n: int, leaves: int) -> bool:
-    nearly_a_wave = 100 < -(-n // 32) <= _HOPPER_PROCESSORS
+    """Measured: where 64 rows by 32 columns nearly fill a wave, and in wide heads."""
+    nearly_a_wave = _HOPPER_PROCESSORS * 3 // 4 < -(-n // 32) <= _HOPPER_PROCESSORS
     return n > _WIDE_HEAD or (1 < leaves <= 8 and nearly_a_wave)
 
 
@@ -158,8 +159,8 @@ and the few microseconds of one exchange more.
 """
 
 
-WORDS_BYTES = {2: 512 << 10, 4: 256 << 10, 8: 128 << 10}
-"""The same, of a root that goes in words, which are twice as long."""
+WORDS_BYTES = {2: 0, 4: 0, 8: 0}
+"""The same, of a root that goes in words, which are twice as long: none, until a long run has shown their bits."""
 
 
 def word_tile(elements: int, blocks: int) -> int:
