@@ -126,9 +126,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512, help="of a response")
     parser.add_argument("--ranks", type=int, default=1, help="FSDP ranks of the trainer, a GPU each")
     parser.add_argument("--tp", type=int, default=1)
-    parser.add_argument(
-        "--side-by-side", action="store_true", help="modes at once, a GPU each, on shared processors"
-    )
+    parser.add_argument("--side-by-side", action="store_true", help="modes at once, a GPU each, on shared processors")
     parser.add_argument("--kv-mib", type=int, help="KV cache of a worker; default: 16384, on CPUs 64")
     parser.add_argument("--device", choices=tuple(RECIPES), default="cuda")
     parser.add_argument("--json", type=Path)
