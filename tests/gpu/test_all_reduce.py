@@ -126,6 +126,37 @@ def graphs_replay_among_other_calls(reducer, group):
             assert _same(y, _expected(roots[j], group, biases[j], torch.bfloat16)), (step, i)
 
 
+def every_form_holds_for_long(reducer, group):
+    """Thousands of calls in replays of a graph; roots change sign from one to the next, so an old one would show."""
+    shapes = [(t, 4096) for t in (1, 3, 16, 32, 3, 1)]
+    roots = [torch.randn(shape, device="cuda") for shape in shapes]
+    expected = [order.tree_sum(all_gather(root, group)) for root in roots]
+    outs = [torch.empty_like(root) for root in roots]
+    wrong = torch.zeros((), dtype=torch.int64, device="cuda")
+
+    def calls():
+        for root, right, out in zip(roots, expected, outs, strict=True):
+            for form in (reducer.in_words, reducer.one_shot, reducer.in_words, reducer.two_shot, reducer.in_words):
+                root.neg_()
+                right.neg_()
+                form(root, None, out)
+                wrong.add_((out != right).sum())
+
+    calls()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        calls()
+    for step in range(1000):
+        if step % 7 == group.rank():
+            torch.cuda._sleep(50_000)
+        graph.replay()
+    assert int(wrong) == 0
+    roots[0][0, 0] += 1  # the control
+    graph.replay()
+    assert int(wrong) > 0
+
+
 def the_switch_takes_nccl(reducer, group):
     from rlsync.kernels.triton.symmetric import SWITCH, open_reducer
 
@@ -138,6 +169,7 @@ CHECKS = [
     control_other_roots_or_another_order_differ,
     calls_follow_each_other_without_a_wait,
     graphs_replay_among_other_calls,
+    every_form_holds_for_long,
     the_switch_takes_nccl,
 ]
 
