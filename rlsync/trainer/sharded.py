@@ -16,7 +16,7 @@ from rlsync.models.native_attention import use_flash
 from rlsync.models.policy import Policy
 from rlsync.trainer.fsdp import MODEL_PREFIX, full_state, make_optimizer, mesh_device, shard, torch_dtype
 from rlsync.types import ParamSpec
-from rlsync.weight_sync.digest import Part
+from rlsync.weight_sync.digest import Part, whole_rows
 
 
 class Sharded:
@@ -73,9 +73,7 @@ class Sharded:
         rank = self.mesh.get_local_rank()
         for name, param in self._weights():
             size = -(-param.shape[0] // self.mesh.size())
-            columns = 1 if param.ndim == 1 else param.shape[1]
-            row = min(rank * size, param.shape[0])
-            yield Part(name=name, values=_local(param), row=row, columns=columns)
+            yield whole_rows(name, _local(param), min(rank * size, param.shape[0]))
 
     def full_image(self) -> dict[str, torch.Tensor]:
         """The whole model in the compute dtype, by Hugging Face name, on rank 0; empty on the others. Collective.

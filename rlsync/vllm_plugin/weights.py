@@ -13,7 +13,7 @@ from rlsync.config.parity import Fault
 from rlsync.kernels.fingerprint import fingerprint
 from rlsync.types import TensorDigest
 from rlsync.vllm_plugin.settings import settings_of
-from rlsync.weight_sync.digest import Digester, Part
+from rlsync.weight_sync.digest import Digester, whole_rows
 from rlsync.weight_sync.plan import SyncPlan, torch_dtype
 from rlsync.weight_sync.transport import Channel, Seat
 
@@ -85,7 +85,7 @@ class WeightReceiver:
             messages = self.rlsync_channel.receive(plan.ranks * size, dtype)
             tensors = plan.assemble(bucket, list(messages.split(size)))
             if received is not None:
-                received.add([_whole(*named) for named in tensors])
+                received.add([whole_rows(*named) for named in tensors])
             yield from tensors
 
     def _digests(self, model: torch.nn.Module) -> list[TensorDigest]:
@@ -112,7 +112,3 @@ class WeightReceiver:
             weight = next(p.data for name, p in model.named_parameters() if name.endswith("input_layernorm.weight"))
             bits = weight.view(torch.int16 if weight.dtype == torch.bfloat16 else torch.int32)
             bits[weight.abs().argmax()] += 1
-
-
-def _whole(name: str, tensor: torch.Tensor) -> Part:
-    return Part(name=name, values=tensor, row=0, columns=1 if tensor.ndim == 1 else tensor.shape[1])

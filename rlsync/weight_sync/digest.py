@@ -7,7 +7,7 @@ whole. So FSDP shards and TP shards are compared without gathering either.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -32,11 +32,16 @@ class Part:
     """Of the whole; 1 for a vector."""
 
 
+def whole_rows(name: str, values: torch.Tensor, row: int = 0) -> Part:
+    """All columns of the rows from `row` on; values [r, c] or [r]."""
+    return Part(name=name, values=values, row=row, columns=1 if values.ndim == 1 else values.shape[1])
+
+
 class Digester:
     """Collects digests of parts. Their values stay on the device until all are read together."""
 
     def __init__(self) -> None:
-        self._found: list[TensorDigest] = []
+        self._places: list[tuple[str, tuple[int, int], tuple[int, int]]] = []
         self._sums: list[torch.Tensor] = []
 
     def add(self, parts: Sequence[Part]) -> None:
@@ -47,12 +52,15 @@ class Digester:
         self._sums.append(keyed_sums(rectangles))
         for part, r in zip(parts, rectangles, strict=True):
             rows, columns = (r.row, r.row + r.bits.shape[0]), (r.column, r.column + r.bits.shape[1])
-            self._found.append(TensorDigest(name=part.name, rows=rows, columns=columns, value=0))
+            self._places.append((part.name, rows, columns))
 
     def digests(self) -> list[TensorDigest]:
         """Of all parts, in order."""
         values = torch.cat(self._sums).tolist() if self._sums else []
-        return [replace(found, value=value % _MODULUS) for found, value in zip(self._found, values, strict=True)]
+        return [
+            TensorDigest(name=name, rows=rows, columns=columns, value=value % _MODULUS)
+            for (name, rows, columns), value in zip(self._places, values, strict=True)
+        ]
 
 
 def _rectangle(part: Part) -> Rectangle:

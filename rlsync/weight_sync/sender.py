@@ -51,7 +51,7 @@ class WeightSender:
         digester = Digester()
         parts = self._weights.local_parts()  # in the plan's order
         for bucket in self._plan.buckets:
-            own = torch.zeros(
+            own = torch.empty(
                 self._plan.message_elements(bucket), dtype=torch_dtype(bucket[0].dtype), device=self._weights.device
             )
             digester.add(_fill(own, zip(bucket, itertools.islice(parts, len(bucket)), strict=True)))
@@ -75,4 +75,5 @@ def _fill(message: torch.Tensor, bucket: Iterable[tuple[ParamSpec, Part]]) -> li
         offset += rows.numel()
         if rows.numel():
             taken.append(replace(part, values=rows))
+    message[offset:].zero_()
     return taken

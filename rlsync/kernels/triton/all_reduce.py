@@ -57,32 +57,16 @@ def _at(peers, peer, offset, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def _tree(root, pieces, piece_bytes, at, within, mask, FIRST: tl.constexpr, COUNT: tl.constexpr, RANK: tl.constexpr):
-    """Tree of ranks FIRST .. FIRST + COUNT - 1; `pieces`: where in this rank's buffer the ranks have written theirs."""
-    if COUNT > 1:
-        left = _tree(root, pieces, piece_bytes, at, within, mask, FIRST, COUNT // 2, RANK)
-        right = _tree(root, pieces, piece_bytes, at, within, mask, FIRST + COUNT // 2, COUNT // 2, RANK)
-        return left + right
-    elif FIRST == RANK:
-        return tl.load(root + at, mask=mask, other=0.0)
-    else:
-        piece = tl.multiple_of((pieces + FIRST * piece_bytes).to(tl.pointer_type(tl.float32)), 16)
-        return tl.load(piece + within, mask=mask, other=0.0, cache_modifier=".cg")
+def _next_slot(peers, slots, slot_bytes, RANK: tl.constexpr, RANKS: tl.constexpr):
+    """The exchange to come, where its slot begins, and how much of it a rank has."""
+    epoch = _epoch(peers, RANK, RANKS) + 1
+    return epoch, slots + epoch % 2 * slot_bytes, slot_bytes // RANKS
 
 
 @triton.jit
-def _finished(root, pieces, piece_bytes, bias, at, within, mask, n, DTYPE: tl.constexpr, RANK: tl.constexpr,
-              RANKS: tl.constexpr, HAS_BIAS: tl.constexpr):  # fmt: skip
-    total = _tree(root, pieces, piece_bytes, at, within, mask, 0, RANKS, RANK)
-    if HAS_BIAS:
-        total += tl.load(bias + at % n, mask=mask, other=0.0).to(tl.float32)
-    return total.to(DTYPE)
-
-
-@triton.jit
-def _from_words(pieces, piece_bytes, at, mask, epoch, PEER: tl.constexpr):
+def _from_words(piece, at, mask, epoch):
     """Root [TILE] of a peer, once all its words are those of exchange `epoch`."""
-    words = tl.multiple_of((pieces + PEER * piece_bytes).to(tl.pointer_type(tl.int64)), 16) + at
+    words = tl.multiple_of(piece.to(tl.pointer_type(tl.int64)), 16) + at
     stamp = epoch.to(tl.int32)  # it comes again after 2^32 exchanges: a week of decoding
     word = tl.load(words, mask=mask, other=0, volatile=True)
     while tl.max((mask & ((word >> 32).to(tl.int32) != stamp)).to(tl.int32), 0) > 0:
@@ -91,17 +75,29 @@ def _from_words(pieces, piece_bytes, at, mask, epoch, PEER: tl.constexpr):
 
 
 @triton.jit
-def _tree_of_words(value, pieces, piece_bytes, at, mask, epoch, FIRST: tl.constexpr, COUNT: tl.constexpr,
-                   RANK: tl.constexpr):  # fmt: skip
-    """As `_tree`; `value` is this rank's own root."""
+def _tree(root, pieces, piece_bytes, at, within, mask, epoch, FIRST: tl.constexpr, COUNT: tl.constexpr,
+          RANK: tl.constexpr, WORDS: tl.constexpr):  # fmt: skip
+    """Tree of ranks FIRST .. FIRST + COUNT - 1; `pieces`: where in this rank's buffer the ranks have written theirs."""
     if COUNT > 1:
-        left = _tree_of_words(value, pieces, piece_bytes, at, mask, epoch, FIRST, COUNT // 2, RANK)
-        right = _tree_of_words(value, pieces, piece_bytes, at, mask, epoch, FIRST + COUNT // 2, COUNT // 2, RANK)
+        left = _tree(root, pieces, piece_bytes, at, within, mask, epoch, FIRST, COUNT // 2, RANK, WORDS)
+        right = _tree(root, pieces, piece_bytes, at, within, mask, epoch, FIRST + COUNT // 2, COUNT // 2, RANK, WORDS)
         return left + right
     elif FIRST == RANK:
-        return value
+        return tl.load(root + at, mask=mask, other=0.0)
+    elif WORDS:
+        return _from_words(pieces + FIRST * piece_bytes, within, mask, epoch)
     else:
-        return _from_words(pieces, piece_bytes, at, mask, epoch, FIRST)
+        piece = tl.multiple_of((pieces + FIRST * piece_bytes).to(tl.pointer_type(tl.float32)), 16)
+        return tl.load(piece + within, mask=mask, other=0.0, cache_modifier=".cg")
+
+
+@triton.jit
+def _finished(root, pieces, piece_bytes, bias, at, within, mask, n, epoch, DTYPE: tl.constexpr, RANK: tl.constexpr,
+              RANKS: tl.constexpr, HAS_BIAS: tl.constexpr, WORDS: tl.constexpr):  # fmt: skip
+    total = _tree(root, pieces, piece_bytes, at, within, mask, epoch, 0, RANKS, RANK, WORDS)
+    if HAS_BIAS:
+        total += tl.load(bias + at % n, mask=mask, other=0.0).to(tl.float32)
+    return total.to(DTYPE)
 
 
 @triton.jit
@@ -110,9 +106,7 @@ def in_words(
     RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
     """As `one_shot`, of few elements: at most TILE for a block."""
-    epoch = _epoch(peers, RANK, RANKS) + 1
-    slot = slots + epoch % 2 * slot_bytes
-    piece_bytes = slot_bytes // RANKS
+    epoch, slot, piece_bytes = _next_slot(peers, slots, slot_bytes, RANK, RANKS)
     at = tl.program_id(0) * TILE + tl.arange(0, TILE)
     mask = at < size
     value = tl.load(root + at, mask=mask, other=0.0)
@@ -122,10 +116,10 @@ def in_words(
         tl.store(piece + at, word, mask=mask)
     tl.debug_barrier()  # which no store moves past
     own = tl.load(peers + RANK)
-    total = _tree_of_words(value, own + slot, piece_bytes, at, mask, epoch, 0, RANKS, RANK)
-    if HAS_BIAS:
-        total += tl.load(bias + at % n, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + at, total.to(out.dtype.element_ty), mask=mask)
+    y = _finished(
+        root, own + slot, piece_bytes, bias, at, at, mask, n, epoch, out.dtype.element_ty, RANK, RANKS, HAS_BIAS, True
+    )  # fmt: skip
+    tl.store(out + at, y, mask=mask)
     tl.debug_barrier()  # all threads have read the flag
     flag = own + (tl.program_id(0) * RANKS + RANK) * FLAG_BYTES
     tl.store(flag.to(tl.pointer_type(tl.int64)), epoch)
@@ -137,9 +131,7 @@ def one_shot(
     RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
     """Every rank gets all roots. root, out [M, N], size = M N; peers [RANKS]: addresses of the ranks' buffers."""
-    epoch = _epoch(peers, RANK, RANKS) + 1
-    slot = slots + epoch % 2 * slot_bytes
-    piece_bytes = slot_bytes // RANKS
+    epoch, slot, piece_bytes = _next_slot(peers, slots, slot_bytes, RANK, RANKS)
     first = tl.program_id(0) * TILE
     stride = tl.num_programs(0) * TILE
     for start in range(first, size, stride):
@@ -153,7 +145,8 @@ def one_shot(
     for start in range(first, size, stride):
         at = start + tl.arange(0, TILE)
         y = _finished(
-            root, pieces, piece_bytes, bias, at, at, at < size, n, out.dtype.element_ty, RANK, RANKS, HAS_BIAS
+            root, pieces, piece_bytes, bias, at, at, at < size, n, epoch, out.dtype.element_ty, RANK, RANKS, HAS_BIAS,
+            False,
         )  # fmt: skip
         tl.store(out + at, y, mask=at < size)
 
@@ -182,7 +175,7 @@ def two_shot(
         within = tile * TILE + tl.arange(0, TILE)
         at = RANK * share * TILE + within
         y = _finished(
-            root, own + parts, piece_bytes, bias, at, within, at < size, n, DTYPE, RANK, RANKS, HAS_BIAS
+            root, own + parts, piece_bytes, bias, at, within, at < size, n, epoch, DTYPE, RANK, RANKS, HAS_BIAS, False
         )  # fmt: skip
         for step in tl.static_range(1, RANKS):
             piece = _at(peers, (RANK + step) % RANKS, results + RANK * piece_bytes, DTYPE)

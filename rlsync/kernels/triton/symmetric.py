@@ -13,6 +13,7 @@ import zlib
 
 import torch
 import torch.distributed as dist
+import triton
 from torch.distributed import _symmetric_memory as symmetric_memory
 
 from rlsync.kernels.order import is_power_of_two
@@ -71,28 +72,33 @@ class TreeAllReduce:
     def in_words(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
         """Root of at most WORD_SLOT_BYTES / (2 ranks)."""
         tile = word_tile(root.numel(), self.blocks)
-        in_words[(self.blocks,)](
-            root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], _WORDS, WORD_SLOT_BYTES,
-            RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
-            num_warps=min(16, tile // 128), num_stages=1, enable_fp_fusion=False,
-        )  # fmt: skip
+        self._launch(in_words, (_WORDS, WORD_SLOT_BYTES), root, bias, out, tile, min(16, tile // 128))
 
     def one_shot(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
         """Root of at most SLOT_BYTES / ranks."""
         tile = element_tile(root.numel(), self.blocks)
-        one_shot[(self.blocks,)](
-            root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], _SLOTS, SLOT_BYTES,
-            RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
-            num_warps=16, num_stages=1, enable_fp_fusion=False,
-        )  # fmt: skip
+        self._launch(one_shot, (_SLOTS, SLOT_BYTES), root, bias, out, tile, 16)
 
     def two_shot(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
         """Root of at most PART_BYTES."""
         tile = element_tile(root.numel() // self.ranks, self.blocks)
-        two_shot[(self.blocks,)](
-            root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], _PARTS, _RESULTS,
-            PART_BYTES, RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
-            num_warps=16, num_stages=1, enable_fp_fusion=False,
+        self._launch(two_shot, (_PARTS, _RESULTS, PART_BYTES), root, bias, out, tile, 16)
+
+    def _launch(
+        self,
+        kernel: triton.JITFunction,
+        places: tuple[int, ...],
+        root: torch.Tensor,
+        bias: torch.Tensor | None,
+        out: torch.Tensor,
+        tile: int,
+        warps: int,
+    ) -> None:
+        """`places`: of what the kernel uses in a rank's buffer."""
+        kernel[(self.blocks,)](
+            root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], *places,
+            RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
+            num_warps=warps, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
 
 

@@ -165,9 +165,14 @@ WORDS_BYTES = {2: 0, 4: 0, 8: 0}
 
 def word_tile(elements: int, blocks: int) -> int:
     """Elements of a block that goes in words: all that it has."""
-    return max(512, 1 << (-(-elements // blocks) - 1).bit_length())
+    return max(512, _share(elements, blocks))
 
 
 def element_tile(elements: int, blocks: int) -> int:
     """Elements that a block of the all-reduce moves at a time: one turn for all of them, within bounds."""
-    return min(8192, max(2048, 1 << (-(-elements // blocks) - 1).bit_length()))
+    return min(8192, max(2048, _share(elements, blocks)))
+
+
+def _share(elements: int, blocks: int) -> int:
+    """A block's, rounded up to a power of two."""
+    return 1 << (-(-elements // blocks) - 1).bit_length()

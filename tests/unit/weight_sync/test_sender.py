@@ -6,7 +6,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from rlsync.types import ParamSpec
-from rlsync.weight_sync.digest import Digester, Part, combine
+from rlsync.weight_sync.digest import Digester, combine, whole_rows
 from rlsync.weight_sync.plan import make_plan
 from rlsync.weight_sync.sender import WeightSender
 
@@ -16,10 +16,6 @@ SHAPES = {"a": (5, 3), "b": (7,), "c": (1, 4), "d": (6, 2)}
 def _model():
     generator = torch.Generator().manual_seed(0)
     return {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
-
-
-def _columns(t):
-    return 1 if t.ndim == 1 else t.shape[1]
 
 
 class _Weights:
@@ -33,8 +29,7 @@ class _Weights:
         for bucket in self._plan.buckets:
             for spec in bucket:
                 begin, end = self._plan.rows(spec, self._rank)
-                t = model[spec.name]
-                yield Part(name=spec.name, values=t[begin:end], row=begin, columns=_columns(t))
+                yield whole_rows(spec.name, model[spec.name][begin:end], begin)
 
 
 class _Recorder:
@@ -74,12 +69,12 @@ def test_ranks_send_the_model(tmp_path, ranks, dtype):
             for name, tensor in plan.assemble(bucket, list(message.chunk(ranks))):
                 assert torch.equal(tensor, rounded[name])
     whole = Digester()
-    whole.add([Part(name=name, values=t, row=0, columns=_columns(t)) for name, t in rounded.items()])
+    whole.add([whole_rows(*named) for named in rounded.items()])
     expected = combine(whole.digests())
     assert combine(digest for digests, _, _ in sent for digest in digests) == expected
     rounded["c"][0, 0] += 1  # the control
     other = Digester()
-    other.add([Part(name=name, values=t, row=0, columns=_columns(t)) for name, t in rounded.items()])
+    other.add([whole_rows(*named) for named in rounded.items()])
     assert combine(other.digests()) != expected
 
 
