@@ -116,3 +116,29 @@ def test_hopper_kernel_is_the_triton_kernel(dim, group, window):
     assert result[0][whole].isfinite().all()
     control = attend.packed_attention(q, k, v + 1, starts, scale, window)[0]
     assert not torch.equal(control[whole], result[0][whole])
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+def test_hopper_kernel_over_many_short_tiles(dim):
+    """A tile of queries that is overwritten while it is read shows in one tile of ten thousand: here is a million."""
+    if not is_hopper(0):
+        pytest.skip("needs a Hopper GPU")
+    heads, kv_heads, page, scale = 16, 8, 16, 1 / math.sqrt(dim)
+    lengths = random.Random(dim).choices(range(1, 300), k=400)
+    new = torch.tensor([random.Random(s).randint(1, n) for s, n in enumerate(lengths)], device="cuda")
+    q, k, v = (_random(sum(lengths), h, dim, s) for s, h in enumerate((heads, kv_heads, kv_heads)))
+    counts = torch.tensor(lengths, device="cuda", dtype=torch.int32)
+    starts, begin = (torch.nn.functional.pad(n.cumsum(0, dtype=torch.int32), (1, 0)) for n in (counts, new))
+    cache, table = _cache(k, v, lengths, page)
+    q_new = _random(int(new.sum()), heads, dim, 3)
+    halves = attend._halves(cache)
+    for window in (0, 1, 100):
+        strides = (0, k.stride(0), k.stride(1), 0, v.stride(0), v.stride(1))
+        packed = attend._prefill(q, k, v, starts, None, None, strides, 1, scale, window)
+        chunks = attend._prefill(q_new, *halves[:2], begin, table, counts, halves[2], page, scale, window)[0]
+        for _ in range(10):
+            again = attend.packed_attention(q, k, v, starts, scale, window)
+            assert all(torch.equal(a, b) for a, b in zip(again, packed, strict=True))
+            assert torch.equal(attend.paged_attention(q_new, cache, table, begin, counts, scale, window), chunks)
+    q[5, 3] += 1  # the control: one row of one head
+    assert not torch.equal(attend.packed_attention(q, k, v, starts, scale, window)[0], packed[0])

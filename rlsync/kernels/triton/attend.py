@@ -111,8 +111,8 @@ def _prefill_hopper(
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
     grid, sizes, options = _hopper_launch(q, starts)
     prefill_packed[grid](
-        q, _descriptor(k), _descriptor(v), out, lse, starts, *sizes, q.shape[1] // k.shape[1],
-        scale * math.log2(math.e), window or _NO_WINDOW, q.stride(0), out.stride(0), **options,
+        _descriptor(q), _descriptor(k), _descriptor(v), out, lse, starts, *sizes, q.shape[1] // k.shape[1],
+        scale * math.log2(math.e), window or _NO_WINDOW, out.stride(0), **options,
     )  # fmt: skip
     return out, lse
 
@@ -134,8 +134,9 @@ def _prefill_pages_hopper(
     rows = TensorDescriptor.from_tensor(cache.view(-1, wide), block, layout)
     grid, sizes, options = _hopper_launch(q, starts)
     prefill_paged[grid](
-        q, rows, out, lse, table, starts, lengths, *sizes, q.shape[1] // kv_heads, scale * math.log2(math.e),
-        window or _NO_WINDOW, page, table.stride(0), kv_heads, q.stride(0), out.stride(0), D=wide // 2, **options,
+        _descriptor(q), rows, out, lse, table, starts, lengths, *sizes, q.shape[1] // kv_heads,
+        scale * math.log2(math.e), window or _NO_WINDOW, page, table.stride(0), kv_heads, out.stride(0), D=wide // 2,
+        **options,
     )  # fmt: skip
     return out
 

@@ -106,6 +106,15 @@ def _sequence_of(block, starts, sequences, rounds, BM: tl.constexpr):
     return low
 
 
+@triton.jit
+def _normalised(total, acc):
+    """acc [BM, D] over its sums [BM], and these; `total` has each in equal columns. One division a row: one an element
+    would take as long as a short prefill does otherwise."""
+    sums = tl.max(total, 1)
+    sums = tl.where(sums == 0.0, 1.0, sums)
+    return acc * tl.div_rn(1.0, sums)[:, None] + 0.0, sums  # -0.0 depends on which hidden tiles were visited
+
+
 @triton.jit(do_not_specialize=["sequences", "rounds", "window", "pages"])
 def prefill(
     q, k, v, out, lse, table, starts, lengths, sequences, rounds,
@@ -156,13 +165,11 @@ def prefill(
             stride_kb, stride_kt, stride_vb, stride_vt, scale_log2, window, D, TILE, BM, PAGED,
         )  # fmt: skip
         highest, total, acc = _merge(highest, total, acc, h, t, a)
-    sums = tl.max(total, 1)  # 16 equal columns
-    safe = tl.where(sums == 0.0, 1.0, sums)
-    result = tl.div_rn(acc, safe[:, None]) + 0.0  # -0.0 depends on which hidden tiles were visited
+    result, sums = _normalised(total, acc)
     out_at = out + (begin + rows)[:, None].to(tl.int64) * stride_ot + head * stride_oh + dims[None, :]
     tl.store(out_at, result.to(out.dtype.element_ty), mask=row_ok[:, None])
     lse_at = lse + (begin + rows).to(tl.int64) * heads + head
-    tl.store(lse_at, (highest + tl.log2(safe)) * 0.6931471805599453, mask=row_ok)
+    tl.store(lse_at, (highest + tl.log2(sums)) * 0.6931471805599453, mask=row_ok)
 
 
 @triton.jit(do_not_specialize=["window", "pages", "splits"])
@@ -217,8 +224,6 @@ def decode_merge(
         h = tl.load(part_stats + slot * 2 * group + row + one)
         t = tl.load(part_stats + (slot * 2 + 1) * group + row + one)
         highest, total, acc = _merge(highest, total, acc, h, t[:, None], a)
-    sums = tl.max(total, 1)
-    safe = tl.where(sums == 0.0, 1.0, sums)
-    result = tl.div_rn(acc, safe[:, None]) + 0.0
+    result, _ = _normalised(total, acc)
     at = out + seq.to(tl.int64) * stride_ot + head * stride_oh + one[:, None] + dims[None, :]
     tl.store(at, result.to(out.dtype.element_ty))

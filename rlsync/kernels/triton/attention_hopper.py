@@ -161,8 +161,9 @@ def _consume(
     OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """The queries part * ROWS .. of each block."""
-    memory, pipe, pack, scale_log2 = common
-    q, out, lse, stride_qt, stride_ot = memory
+    memory, pipe, queries, pack, scale_log2 = common
+    out, lse, stride_ot = memory
+    q_smem, q_full, q_empty = queries
     heads, blocks, window = pack[4], pack[5], pack[6]
     ring, full, empty = pipe[0], pipe[1], pipe[2]
     D: gl.constexpr = ring.shape[2]
@@ -170,8 +171,15 @@ def _consume(
     A: gl.constexpr = gl.DotOperandLayout(0, SCORES, 2)
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     load = 0
+    phase = 0
     for index in range(gl.program_id(0), heads * blocks, gl.num_programs(0)):
         head, _seq, begin, count, length, block_row = item_of(index, pack, BLOCK, PAGED)
+        mbarrier.wait(q_full.index(part), phase)
+        q_tile = q_smem.index(part).load(A)
+        fence_async_shared()  # without it the next tile may overtake loads that were only issued
+        thread_barrier()
+        mbarrier.arrive(q_empty.index(part))
+        phase ^= 1
         block_low, block_high = tiles_of(block_row, BLOCK, count, length, window)
         first_row = block_row + part * ROWS
         low, high = tiles_of(first_row, ROWS, count, length, window)
@@ -179,10 +187,6 @@ def _consume(
         high = gl.where(first_row < count, high, low)
         skip(full, empty, load, low - block_low)
         if first_row < count:
-            rows = first_row + gl.arange(0, ROWS, gl.SliceLayout(1, A))
-            q_at = q + (begin + rows)[:, None].to(gl.int64) * stride_qt + head * D
-            q_at += gl.arange(0, D, gl.SliceLayout(0, A))[None, :]
-            q_tile = gl.load(q_at, mask=(rows < count)[:, None], other=0.0)
             first = length - count + first_row
             positions = first + gl.arange(0, ROWS, gl.SliceLayout(1, SCORES))
             rows = first_row + gl.arange(0, ROWS, gl.SliceLayout(1, SCORES))
@@ -194,7 +198,8 @@ def _consume(
             safe = gl.where(total == 0.0, 1.0, total)
             lse_at = lse + (begin + rows).to(gl.int64) * heads + head
             gl.store(lse_at, (highest + gl.log2(safe)) * 0.6931471805599453, mask=rows < count)
-            result = gl.div_rn(acc, gl.convert_layout(safe, gl.SliceLayout(1, ACC))[:, None]) + 0.0  # as in `prefill`
+            share = gl.convert_layout(gl.div_rn(1.0, safe), gl.SliceLayout(1, ACC))
+            result = acc * share[:, None] + 0.0  # as in `prefill`
             rows = first_row + gl.arange(0, ROWS, gl.SliceLayout(1, ACC))
             out_at = out + (begin + rows)[:, None].to(gl.int64) * stride_ot + head * D
             out_at += gl.arange(0, D, gl.SliceLayout(0, ACC))[None, :]
@@ -204,9 +209,9 @@ def _consume(
 
 
 @gluon.jit
-def _run(common, loads, GROUPS: gl.constexpr, PAGED: gl.constexpr, SPLIT: gl.constexpr, OVERLAP: gl.constexpr):
+def _run(common, q_desc, loads, GROUPS: gl.constexpr, PAGED: gl.constexpr, SPLIT: gl.constexpr, OVERLAP: gl.constexpr):
     """GROUPS warpgroups of queries and a producer."""
-    pipe, pack = common[1], common[2]
+    pipe, queries, pack = common[1], common[2], common[3]
     ring, full, empty, ones = pipe
     SLOTS: gl.constexpr = ring.shape[0]
     D: gl.constexpr = ring.shape[2]
@@ -223,7 +228,7 @@ def _run(common, loads, GROUPS: gl.constexpr, PAGED: gl.constexpr, SPLIT: gl.con
             [
                 (_consume, (common, waiting.index(0), 0, BLOCK, PAGED, SPLIT, OVERLAP)),
                 (_consume, (common, waiting.index(1), 1, BLOCK, PAGED, SPLIT, OVERLAP)),
-                (produce, (loads, pack, BLOCK, PAGED)),
+                (produce, (q_desc, queries, loads, pack, BLOCK, PAGED)),
             ],
             [4, 1],
             [232, 40],
@@ -234,7 +239,7 @@ def _run(common, loads, GROUPS: gl.constexpr, PAGED: gl.constexpr, SPLIT: gl.con
                 (_consume, (common, waiting.index(0), 0, BLOCK, PAGED, SPLIT, OVERLAP)),
                 (_consume, (common, waiting.index(1), 1, BLOCK, PAGED, SPLIT, OVERLAP)),
                 (_consume, (common, waiting.index(2), 2, BLOCK, PAGED, SPLIT, OVERLAP)),
-                (produce, (loads, pack, BLOCK, PAGED)),
+                (produce, (q_desc, queries, loads, pack, BLOCK, PAGED)),
             ],
             [4, 4, 1],
             [160, 160, 32],
@@ -252,36 +257,50 @@ def _pipe(D: gl.constexpr, SLOTS: gl.constexpr):
     return ring, full, empty, gl.allocate_shared_memory(gl.bfloat16, [ROWS, 16], gl.NVMMASharedLayout(32, 16, 2))
 
 
+@gluon.jit
+def _queries(D: gl.constexpr, GROUPS: gl.constexpr):
+    """A tile of queries for each warpgroup, and its barriers."""
+    tiles = gl.allocate_shared_memory(
+        gl.bfloat16, [GROUPS, ROWS, D], gl.NVMMASharedLayout.get_default_for([ROWS, D], gl.bfloat16)
+    )
+    full = gl.allocate_shared_memory(gl.int64, [GROUPS, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [GROUPS, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(GROUPS):
+        mbarrier.init(full.index(i), count=1)
+        mbarrier.init(empty.index(i), count=1)
+    return tiles, full, empty
+
+
 @gluon.jit(do_not_specialize=["sequences", "rounds", "heads", "blocks", "group", "window"])
 def prefill_packed(
-    q, k_desc, v_desc, out, lse, starts, sequences, rounds, heads, blocks, group, scale_log2, window,
-    stride_qt, stride_ot, GROUPS: gl.constexpr, SPLIT: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
+    q_desc, k_desc, v_desc, out, lse, starts, sequences, rounds, heads, blocks, group, scale_log2, window, stride_ot,
+    GROUPS: gl.constexpr, SPLIT: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """Attention over sequences laid end to end, their heads side by side in a row.
 
-    Descriptors have blocks [64, D] of k and v [T, Hkv * D]; q and out [T, Hq * D], lse [T, Hq], starts [S + 1].
-    A split has SPLIT tiles of 64 keys. `blocks` bounds the blocks of a head: T // (64 GROUPS) + S. GROUPS, warpgroups
+    Descriptors have blocks [64, D] of q [T, Hq * D], k and v [T, Hkv * D]; out is as q, lse [T, Hq], starts [S + 1]. A
+    split has SPLIT tiles of 64 keys. `blocks` bounds the blocks of a head: T // (64 GROUPS) + S. GROUPS, warpgroups
     of queries, and OVERLAP are for speed.
     """
     pipe = _pipe(k_desc.block_shape[1], SLOTS)
     pack = starts, starts, sequences, rounds, heads, blocks, window
-    common = (q, out, lse, stride_qt, stride_ot), pipe, pack, scale_log2
-    _run(common, (k_desc, v_desc, pipe[0], pipe[1], pipe[2], group), GROUPS, False, SPLIT, OVERLAP)
+    common = (out, lse, stride_ot), pipe, _queries(k_desc.block_shape[1], GROUPS), pack, scale_log2
+    _run(common, q_desc, (k_desc, v_desc, pipe[0], pipe[1], pipe[2], group), GROUPS, False, SPLIT, OVERLAP)
 
 
 @gluon.jit(do_not_specialize=["sequences", "rounds", "heads", "blocks", "group", "window", "pages", "kv_heads"])
 def prefill_paged(
-    q, desc, out, lse, table, starts, lengths, sequences, rounds, heads, blocks, group, scale_log2, window,
-    page, pages, kv_heads, stride_qt, stride_ot, D: gl.constexpr,
+    q_desc, desc, out, lse, table, starts, lengths, sequences, rounds, heads, blocks, group, scale_log2, window,
+    page, pages, kv_heads, stride_ot, D: gl.constexpr,
     GROUPS: gl.constexpr, SPLIT: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """As prefill_packed, of the last tokens of sequences in a paged cache.
 
-    The descriptor has blocks of a page by 64 channels of the cache as a matrix [blocks * Hkv * page,
-    2 D]; table [S, pages], lengths [S].
+    `desc` has blocks of a page by 64 channels of the cache as a matrix [blocks * Hkv * page, 2 D]; table [S, pages],
+    lengths [S].
     """
     pipe = _pipe(D, SLOTS)
     pack = starts, lengths, sequences, rounds, heads, blocks, window
-    common = (q, out, lse, stride_qt, stride_ot), pipe, pack, scale_log2
+    common = (out, lse, stride_ot), pipe, _queries(D, GROUPS), pack, scale_log2
     loads = desc, table, pages, kv_heads, page, pipe[0], pipe[1], pipe[2], group
-    _run(common, loads, GROUPS, True, SPLIT, OVERLAP)
+    _run(common, q_desc, loads, GROUPS, True, SPLIT, OVERLAP)

@@ -45,14 +45,29 @@ def tiles_of(first_row, rows: gl.constexpr, count, length, window):
 
 
 @gluon.jit
-def _produce_rows(loads, pack, BLOCK: gl.constexpr):
+def _produce_queries(q_desc, queries, head, row, phase):
+    """A tile for each warpgroup, from `row` on; of rows that are none of the block's, whatever lies there."""
+    tiles, full, empty = queries
+    D: gl.constexpr = tiles.shape[2]
+    GROUPS: gl.constexpr = tiles.shape[0]
+    for part in gl.static_range(GROUPS):
+        mbarrier.wait(empty.index(part), phase ^ 1)
+        mbarrier.expect(full.index(part), q_desc.block_type.nbytes)
+        tma.async_copy_global_to_shared(q_desc, [row + part * ROWS, head * D], full.index(part), tiles.index(part))
+
+
+@gluon.jit
+def _produce_rows(q_desc, queries, loads, pack, BLOCK: gl.constexpr):
     """Keys and values that lie at the rows of their queries."""
     k_desc, v_desc, ring, full, empty, group = loads
     SLOTS: gl.constexpr = ring.shape[0]
     D: gl.constexpr = ring.shape[2]
     load = 0
+    phase = 0
     for index in range(gl.program_id(0), pack[4] * pack[5], gl.num_programs(0)):
         head, _seq, begin, count, length, first_row = item_of(index, pack, BLOCK, False)
+        _produce_queries(q_desc, queries, head, begin + first_row, phase)
+        phase ^= 1
         low, high = tiles_of(first_row, BLOCK, count, length, pack[6])
         for tile in range(low, high):
             at = [begin + tile * ROWS, head // group * D]
@@ -79,7 +94,7 @@ def _page_rows(table, tile, kv_head, kv_heads, page, last_page, PIECE: gl.conste
 
 
 @gluon.jit
-def _produce_pages(loads, pack, BLOCK: gl.constexpr):
+def _produce_pages(q_desc, queries, loads, pack, BLOCK: gl.constexpr):
     """Keys and values from the pages of a cache; its descriptor has blocks of PIECE tokens by WIDE channels."""
     desc, table, pages, kv_heads, page, ring, full, empty, group = loads
     SLOTS: gl.constexpr = ring.shape[0]
@@ -91,8 +106,11 @@ def _produce_pages(loads, pack, BLOCK: gl.constexpr):
     # A slot holds WIDE channels of all rows, then the next ones: as many contiguous pieces.
     pieces = ring._reinterpret(desc.dtype, [SLOTS * PARTS * PIECES, PIECE, WIDE], desc.layout)
     load = 0
+    phase = 0
     for index in range(gl.program_id(0), pack[4] * pack[5], gl.num_programs(0)):
-        head, seq, _begin, count, length, first_row = item_of(index, pack, BLOCK, True)
+        head, seq, begin, count, length, first_row = item_of(index, pack, BLOCK, True)
+        _produce_queries(q_desc, queries, head, begin + first_row, phase)
+        phase ^= 1
         low, high = tiles_of(first_row, BLOCK, count, length, pack[6])
         own = table + seq * pages
         last_page = (length - 1) // page
@@ -113,11 +131,11 @@ def _produce_pages(loads, pack, BLOCK: gl.constexpr):
 
 
 @gluon.jit
-def produce(loads, pack, BLOCK: gl.constexpr, PAGED: gl.constexpr):
+def produce(q_desc, queries, loads, pack, BLOCK: gl.constexpr, PAGED: gl.constexpr):
     if PAGED:
-        _produce_pages(loads, pack, BLOCK)
+        _produce_pages(q_desc, queries, loads, pack, BLOCK)
     else:
-        _produce_rows(loads, pack, BLOCK)
+        _produce_rows(q_desc, queries, loads, pack, BLOCK)
 
 
 @gluon.jit

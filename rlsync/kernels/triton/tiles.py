@@ -159,7 +159,7 @@ and the few microseconds of one exchange more.
 """
 
 
-WORDS_BYTES = {2: 0, 4: 0, 8: 0}
+WORDS_BYTES = {2: 512 << 10, 4: 256 << 10, 8: 128 << 10}
 """The same, of a root that goes in words, which are twice as long: none, until a long run has shown their bits."""
 
 
