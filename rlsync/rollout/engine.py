@@ -157,7 +157,8 @@ class RolloutEngine:
 
     def connect(self, plan: SyncPlan, seats: list[Seat]) -> None:
         """Join the weight channels; one seat for each TP worker."""
-        self._engine.collective_rpc("rlsync_connect", args=(plan, seats))
+        fixed = not self._native and not self._config.rollout.sleep  # vLLM repacks weights, or takes their memory
+        self._engine.collective_rpc("rlsync_connect", args=(plan, seats, fixed))
 
     def sleep(self) -> None:
         """Free the memory of weights and KV cache (rollout.sleep); `receive_weights` fills the weights anew, and `wake`

@@ -13,7 +13,8 @@ from rlsync.config.parity import Fault
 from rlsync.kernels.fingerprint import fingerprint
 from rlsync.types import TensorDigest
 from rlsync.vllm_plugin.settings import settings_of
-from rlsync.weight_sync.digest import Digester, whole_rows
+from rlsync.weight_sync.digest import Digester, Part, whole_rows
+from rlsync.weight_sync.direct import Offer, check_layout, make_offer, offer
 from rlsync.weight_sync.plan import SyncPlan, torch_dtype
 from rlsync.weight_sync.transport import Channel, Seat
 
@@ -26,6 +27,10 @@ class WeightReceiver:
     device: torch.device
     rlsync_channel: Channel
     rlsync_plan: SyncPlan
+    rlsync_parts: list[Part]
+    """Of parameters that keep their place and layout."""
+    rlsync_direct: bool
+    """Trainer ranks write into them."""
 
     def rlsync_pid(self) -> int:
         return os.getpid()
@@ -49,12 +54,29 @@ class WeightReceiver:
             device=self.vllm_config.device_config.device_type,
         )
 
-    def rlsync_connect(self, plan: SyncPlan, seats: list[Seat]) -> None:
-        """Join the channel of the trainer rank that feeds this worker; seats are in the order of TP ranks."""
+    def rlsync_connect(self, plan: SyncPlan, seats: list[Seat], fixed: bool) -> None:
+        """Join the channel of the trainer rank that feeds this worker; seats are in the order of TP ranks.
+
+        Args:
+            fixed: the parameters keep their place and layout. Their values are lost then, up to the first sync.
+        """
+        from rlsync.vllm_plugin.layout import local_parts
+
         self.rlsync_plan = plan
+        self.rlsync_parts = list(local_parts(self.model_runner.get_model())) if fixed else []
         seat = seats[get_tp_group().rank_in_group]
         self.rlsync_channel = Channel(rank=seat.rank, world=seat.world, device=self.device, address=seat.address)
-        self.rlsync_channel.connect(plan.largest_bytes)
+        self.rlsync_channel.connect()
+        self.rlsync_direct = make_offer(self.rlsync_channel, self._offer())
+        if not self.rlsync_direct:
+            self.rlsync_channel.prepare(plan.largest_bytes)
+
+    def _offer(self) -> Offer | None:
+        if self.device.type != "cuda" or not self.rlsync_parts:
+            return None
+        specs = [spec for bucket in self.rlsync_plan.buckets for spec in bucket]
+        check_layout(specs, self.rlsync_parts, self.model_runner.get_model().load_weights)
+        return offer(self.rlsync_parts)
 
     def rlsync_receive(self, native: bool, fault: Fault) -> list[TensorDigest]:
         """Receive and load all weights; return digests of what the kernels now read.
@@ -67,11 +89,16 @@ class WeightReceiver:
             received = Digester()
             self.model_runner.reload_weights(weights_iterator=self._tensors(received))
             return received.digests()
-        model.load_weights(self._tensors())
+        if self.rlsync_direct:
+            torch.cuda.synchronize()
+            self.rlsync_channel.barrier()  # the trainer ranks begin
+            self.rlsync_channel.barrier()
+        else:
+            model.load_weights(self._tensors())
         if stale is not None:
             view, old = stale
             view.copy_(old)
-        digests = self._digests(model)
+        digests = self._digests()
         if fault is Fault.ulp:
             self._plant_ulp(model)
         return digests
@@ -88,11 +115,11 @@ class WeightReceiver:
                 received.add([whole_rows(*named) for named in tensors])
             yield from tensors
 
-    def _digests(self, model: torch.nn.Module) -> list[TensorDigest]:
+    def _digests(self) -> list[TensorDigest]:
         from rlsync.vllm_plugin.layout import local_parts
 
         digester = Digester()
-        digester.add(list(local_parts(model)))
+        digester.add(self.rlsync_parts or list(local_parts(self.model_runner.get_model())))
         return digester.digests()
 
     def _is_last_worker(self) -> bool:

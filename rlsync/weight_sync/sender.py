@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from rlsync.types import ParamSpec, TensorDigest
 from rlsync.weight_sync.digest import Digester, Part
+from rlsync.weight_sync.direct import Offer, answer, copy_overlap, find_offers, open_offers
 from rlsync.weight_sync.plan import SyncPlan, torch_dtype
 from rlsync.weight_sync.transport import Address, Channel
 
@@ -25,14 +26,17 @@ class Weights(Protocol):
 
 
 class WeightSender:
-    """One rank. All ranks gather a bucket of tensors after the other; those with a channel pass it on to the rollout
-    workers that they feed, so that no rank ever holds the whole model.
+    """One rank. It writes its rows straight into the rollout workers' parameters where all of them offer that.
+
+    Otherwise all ranks gather a bucket of tensors after the other; those with a channel pass it on to the rollout
+    workers that they feed. No rank ever holds the whole model.
     """
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
         self._channel: Channel | None = None
         self._plan: SyncPlan | None = None
+        self._targets: dict[str, list[Part]] | None = None
 
     def open_channel(self, host: str, receivers: int) -> Address:
         """Open this rank's channel; the receivers connect to the returned address, which they reach as `host`."""
@@ -40,27 +44,71 @@ class WeightSender:
         return self._channel.address
 
     def connect(self, plan: SyncPlan) -> None:
-        """Wait until every receiver has joined this rank's channel, if it has one."""
+        """Wait until every receiver has joined this rank's channel, if it has one (collective)."""
         self._plan = plan
+        offers: list[Offer | None] = []
         if self._channel is not None:
-            self._channel.connect(plan.largest_bytes)
+            self._channel.connect()
+            offers = find_offers(self._channel)
+        if self._weights.device.type == "cuda":
+            self._targets = _open_together(offers, self._weights.device)
+        if self._channel is not None:
+            answer(self._channel, self._targets is not None)
+            if self._targets is None:
+                self._channel.prepare(plan.largest_bytes)
 
     def send(self) -> list[TensorDigest]:
         """Send all tensors (collective); returns digests of this rank's rows."""
-        assert self._plan is not None
         digester = Digester()
-        parts = self._weights.local_parts()  # in the plan's order
-        for bucket in self._plan.buckets:
-            own = torch.empty(
-                self._plan.message_elements(bucket), dtype=torch_dtype(bucket[0].dtype), device=self._weights.device
-            )
-            digester.add(_fill(own, zip(bucket, itertools.islice(parts, len(bucket)), strict=True)))
+        if self._targets is None:
+            self._send_messages(digester)
+        else:
+            self._write(self._targets, digester)
+        return digester.digests()
+
+    def _send_messages(self, digester: Digester) -> None:
+        assert self._plan is not None
+        for own, _ in self._messages(digester):
             size = self._plan.ranks * own.numel()
             everyone = own.new_empty(size) if self._channel is None else self._channel.buffer(size, own.dtype)
             dist.all_gather_into_tensor(everyone, own)
             if self._channel is not None:
                 self._channel.send(everyone)
-        return digester.digests()
+
+    def _write(self, targets: dict[str, list[Part]], digester: Digester) -> None:
+        if self._channel is not None:
+            self._channel.barrier()  # its workers are at rest
+        dist.barrier()
+        for _, parts in self._messages(digester):
+            for part in parts:
+                for target in targets.get(part.name, ()):
+                    copy_overlap(part, target)
+        torch.cuda.synchronize()
+        dist.barrier()
+        if self._channel is not None:
+            self._channel.barrier()
+
+    def _messages(self, digester: Digester) -> Iterator[tuple[torch.Tensor, list[Part]]]:
+        """This rank's rows of each bucket: its message, and its parts as they lie there, digested."""
+        assert self._plan is not None
+        parts = self._weights.local_parts()  # in the plan's order
+        for bucket in self._plan.buckets:
+            own = torch.empty(
+                self._plan.message_elements(bucket), dtype=torch_dtype(bucket[0].dtype), device=self._weights.device
+            )
+            filled = _fill(own, zip(bucket, itertools.islice(parts, len(bucket)), strict=True))
+            digester.add(filled)
+            yield own, filled
+
+
+def _open_together(offers: list[Offer | None], device: torch.device) -> dict[str, list[Part]] | None:
+    """The parts of all ranks' workers, if every rank can write to all of them (collective)."""
+    everyone: list[list[Offer | None]] = [[]] * dist.get_world_size()
+    dist.all_gather_object(everyone, offers)
+    targets = open_offers([each for rank in everyone for each in rank], device)
+    can = [False] * dist.get_world_size()
+    dist.all_gather_object(can, targets is not None)
+    return targets if all(can) else None
 
 
 def _fill(message: torch.Tensor, bucket: Iterable[tuple[ParamSpec, Part]]) -> list[Part]:

@@ -16,11 +16,10 @@ from typing import cast
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.reductions import reduce_tensor
+
+from rlsync.weight_sync.ipc import Handle, handle_of, open_handle
 
 _TIMEOUT = timedelta(minutes=10)
-_DEVICE_ARGUMENT = 6
-"""Of torch.multiprocessing.reductions.rebuild_cuda_tensor."""
 _ALIGNED = 256
 """Bytes that a buffer begins at a multiple of."""
 _STAGING_BYTES = 256 << 20
@@ -77,7 +76,7 @@ class Channel:
         address: Address | None = None,
         host: str = "127.0.0.1",
     ) -> None:
-        self._rank, self._world, self._device = rank, world, device
+        self.rank, self.world, self._device = rank, world, device
         self._staging: torch.Tensor | None = None
         """[2, bytes]: the buffers on a shared GPU. A receiver at barrier t has read piece t - 1, so piece t + 1 may
         take its buffer."""
@@ -91,19 +90,35 @@ class Channel:
             self._store = dist.TCPStore(address.host, address.port, is_master=False, timeout=_TIMEOUT)
             self.address = address
 
-    def connect(self, largest: int) -> None:
-        """Form the group, for messages of at most `largest` bytes. Blocks until every member has called it."""
+    def connect(self) -> None:
+        """Form the group. Blocks until every member has called it."""
         store = dist.PrefixStore("weights", self._store)
-        store.set(f"place{self._rank}", _place(self._device))
-        places = {store.get(f"place{rank}") for rank in range(self._world)}
-        self._group = cast(dist.ProcessGroup, dist.ProcessGroupGloo(store, self._rank, self._world, timeout=_TIMEOUT))
-        if self._device.type == "cuda":
-            if len(places) == 1:
-                self._staging = self._share(largest) if self._rank == 0 else self._open()
-            elif len(places) == self._world:
-                options = dist.ProcessGroupNCCL.Options()
-                nccl = dist.ProcessGroupNCCL(dist.PrefixStore("nccl", store), self._rank, self._world, options)
-                self._nccl = cast(dist.ProcessGroup, nccl)
+        self._group = cast(dist.ProcessGroup, dist.ProcessGroupGloo(store, self.rank, self.world, timeout=_TIMEOUT))
+
+    def leave(self, name: str, value: object) -> None:
+        """For the other members to `find`."""
+        self._store.set(name, pickle.dumps(value).hex())
+
+    def find(self, name: str) -> object:
+        """What a member has left, or will leave, under that name."""
+        return pickle.loads(bytes.fromhex(self._store.get(name).decode()))
+
+    def barrier(self) -> None:
+        """Wait for every member."""
+        self._connected().barrier().wait()
+
+    def prepare(self, largest: int) -> None:
+        """Get ready for messages of at most `largest` bytes. Blocks until every member has called it."""
+        if self._device.type != "cuda":
+            return
+        self.leave(f"place{self.rank}", _place(self._device))
+        places = {self.find(f"place{rank}") for rank in range(self.world)}
+        if len(places) == 1:
+            self._staging = self._share(largest)
+        elif len(places) == self.world:
+            store = dist.PrefixStore("nccl", self._store)
+            nccl = dist.ProcessGroupNCCL(store, self.rank, self.world, dist.ProcessGroupNCCL.Options())
+            self._nccl = cast(dist.ProcessGroup, nccl)
 
     def buffer(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
         """[numel] for the sender to fill and to `send`."""
@@ -162,30 +177,18 @@ class Channel:
     def _meet(self) -> None:
         """The sender has filled the slot, and the receivers have read the one before."""
         torch.cuda.synchronize()
-        self._barrier()
+        self.barrier()
 
     def _share(self, largest: int) -> torch.Tensor:
+        if self.rank:
+            return open_handle(cast(Handle, self.find("staging")), self._device)
         room = min(-(-largest // _ALIGNED) * _ALIGNED, _STAGING_BYTES)
         staging = torch.empty(2, room, dtype=torch.uint8, device=self._device)
-        handle = torch.frombuffer(bytearray(pickle.dumps(reduce_tensor(staging))), dtype=torch.uint8)
-        self._broadcast(torch.tensor([handle.numel()]))
-        self._broadcast(handle)
+        self.leave("staging", handle_of(staging))
         return staging
-
-    def _open(self) -> torch.Tensor:
-        size = torch.empty(1, dtype=torch.int64)
-        self._broadcast(size)
-        handle = torch.empty(int(size), dtype=torch.uint8)
-        self._broadcast(handle)
-        rebuild, arguments = pickle.loads(handle.numpy().tobytes())
-        # The GPU has another number here than at the sender.
-        return rebuild(*arguments[:_DEVICE_ARGUMENT], self._device.index, *arguments[_DEVICE_ARGUMENT + 1 :])
 
     def _broadcast(self, tensor: torch.Tensor) -> None:
         self._connected().broadcast([tensor.view(torch.uint8)]).wait()
-
-    def _barrier(self) -> None:
-        self._connected().barrier().wait()
 
     def _connected(self) -> dist.ProcessGroup:
         if self._group is None:

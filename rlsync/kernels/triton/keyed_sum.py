@@ -11,14 +11,14 @@ import triton.language as tl
 from rlsync.kernels.keyed_sum import GOLDEN, Rectangle
 
 _GOLDEN = tl.constexpr(GOLDEN)
-_TILE = 4096
-"""Elements of a program."""
+_TILE, _SPAN = 4096, 1 << 15
+"""Elements at a time, and of a program."""
 _FIELDS = tl.constexpr(7)
 
 
 @triton.jit(do_not_specialize=["count", "rounds"])
-def _keyed_sums_kernel(table, out, count, rounds, DTYPE: tl.constexpr, TILE: tl.constexpr):
-    """Adds the sum of a tile to out [count].
+def _keyed_sums_kernel(table, out, count, rounds, DTYPE: tl.constexpr, TILE: tl.constexpr, SPAN: tl.constexpr):
+    """Adds the sum of a span to out [count].
 
     table [count, 7]: a rectangle's first program, its output, address, elements, width, offset and columns of the
     whole; `offset` is the place of its first element in the whole, row by row.
@@ -30,18 +30,27 @@ def _keyed_sums_kernel(table, out, count, rounds, DTYPE: tl.constexpr, TILE: tl.
         low = tl.where(before, middle, low)
         high = tl.where(before, high, middle)
     entry = table + low * _FIELDS
-    bits = tl.load(entry + 2).to(tl.pointer_type(DTYPE))
-    width = tl.load(entry + 4)
-    first = (tl.program_id(0) - tl.load(entry)) * TILE
-    row = first // width
-    across = (first - row * width).to(tl.int32) + tl.arange(0, TILE)
-    down = across // width.to(tl.int32)
-    at = first + tl.arange(0, TILE)
-    value = tl.load(bits + at, mask=at < tl.load(entry + 3), other=0).to(tl.int64)
-    place = tl.load(entry + 5) + (row + down) * tl.load(entry + 6) + across - down * width
-    key = place * _GOLDEN
-    key = (key ^ (key >> 29)) | 1
-    tl.atomic_add(out + tl.load(entry + 1), tl.sum(value * key, 0), sem="relaxed")
+    address, size = tl.load(entry + 2), tl.load(entry + 3)
+    width, offset, columns = tl.load(entry + 4), tl.load(entry + 5), tl.load(entry + 6)
+    bits = address.to(tl.pointer_type(DTYPE))
+    lane = tl.arange(0, TILE)
+    begin = (tl.program_id(0) - tl.load(entry)) * SPAN
+    total = tl.zeros([TILE], tl.int64)
+    for first in range(begin, tl.minimum(begin + SPAN, size), TILE):
+        if (address % 16 == 0) & (first + TILE <= size):  # nearly always: wide loads
+            value = tl.load(tl.multiple_of(bits, 16) + tl.multiple_of(first, TILE) + lane)
+        else:
+            value = tl.load(bits + first + lane, mask=first + lane < size, other=0)
+        key = (offset + first) * _GOLDEN + lane.to(tl.int64) * _GOLDEN
+        if width < columns:  # then a row of the whole has more
+            row = first // width
+            across = (first - row * width).to(tl.int32) + lane
+            down = (across >= width).to(tl.int32)
+            if width < TILE:  # then a division each
+                down = across // width.to(tl.int32)
+            key += (row + down) * ((columns - width) * _GOLDEN)
+        total += value.to(tl.int64) * ((key ^ (key >> 29)) | 1)
+    tl.atomic_add(out + tl.load(entry + 1), tl.sum(total, 0), sem="relaxed")
 
 
 def keyed_sums(rectangles: Sequence[Rectangle]) -> torch.Tensor:
@@ -56,9 +65,12 @@ def keyed_sums(rectangles: Sequence[Rectangle]) -> torch.Tensor:
             if bits.dtype == dtype and bits.numel():
                 offset = rectangle.row * columns + rectangle.column
                 table.append((programs, index, bits.data_ptr(), bits.numel(), bits.shape[1], offset, columns))
-                programs += triton.cdiv(bits.numel(), _TILE)
+                programs += triton.cdiv(bits.numel(), _SPAN)
         if table:
-            entries = torch.tensor(table, dtype=torch.int64, device=device)
+            entries = torch.tensor(table, dtype=torch.int64, pin_memory=device.type == "cuda")
+            entries = entries.to(device, non_blocking=True)
             count = len(table)
-            _keyed_sums_kernel[(programs,)](entries, out, count, count.bit_length(), DTYPE=element, TILE=_TILE)
+            _keyed_sums_kernel[(programs,)](
+                entries, out, count, count.bit_length(), DTYPE=element, TILE=_TILE, SPAN=_SPAN
+            )
     return out

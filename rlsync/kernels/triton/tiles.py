@@ -151,7 +151,7 @@ def block_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int) -> Block
     return BlockTile(rows, 128 if n >= 2048 else 64, 64, 4, 4, Form.programs)
 
 
-ONE_SHOT_BYTES = {2: 4 << 20, 4: 512 << 10, 8: 256 << 10}
+ONE_SHOT_BYTES = {2: 3 << 20, 4: 512 << 10, 8: 256 << 10}
 """Ranks that share memory -> the largest fp32 root that all of them get whole; a larger one is cut in slices.
 
 Measured for two; for more from the bytes that a link carries (one shot sends 4 (n - 1) an element, two 6 (n - 1) / n)
@@ -160,7 +160,7 @@ and the few microseconds of one exchange more.
 
 
 WORDS_BYTES = {2: 512 << 10, 4: 256 << 10, 8: 128 << 10}
-"""The same, of a root that goes in words, which are twice as long: none, until a long run has shown their bits."""
+"""The same, of a root that goes in words, which are twice as long."""
 
 
 def word_tile(elements: int, blocks: int) -> int:

@@ -20,13 +20,13 @@ def test_every_receiver_gets_what_was_sent():
     def receive(index: int) -> None:
         seat = places[index]
         channel = Channel(rank=seat.rank, world=seat.world, device=CPU, address=seat.address)
-        channel.connect(2000)
+        channel.connect()
         got[index] += [channel.receive(tensor.numel(), tensor.dtype) for tensor in sent]
 
     threads = [threading.Thread(target=receive, args=(index,)) for index in range(2)]
     for thread in threads:
         thread.start()
-    sender.connect(2000)
+    sender.connect()
     for tensor in sent:
         sender.send(sender.buffer(tensor.numel(), tensor.dtype).copy_(tensor))
     for thread in threads:
@@ -48,7 +48,7 @@ def test_messages_through_two_buffers(monkeypatch, buffers):
 
     def receive() -> None:
         channel = Channel(rank=seat.rank, world=seat.world, device=CPU, address=seat.address)
-        channel.connect(4000)
+        channel.connect()
         channel._staging = staging
         for tensor in sent:
             arrived = channel.receive(tensor.numel(), tensor.dtype)
@@ -57,7 +57,7 @@ def test_messages_through_two_buffers(monkeypatch, buffers):
 
     thread = threading.Thread(target=receive)
     thread.start()
-    sender.connect(4000)
+    sender.connect()
     sender._staging = staging
     for tensor in sent:
         sender.send(sender.buffer(tensor.numel(), tensor.dtype).copy_(tensor))

@@ -1,0 +1,130 @@
+"""Trainer ranks that write their rows straight into the rollout workers' parameters: on one host, by CUDA IPC.
+
+A rank then sends no worker more than that worker keeps, and nothing is gathered or staged. Where a row goes is what
+vllm_plugin/layout.py says, which `check_layout` proves with the worker's own loader.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from rlsync.errors import DivergenceError
+from rlsync.types import ParamSpec
+from rlsync.weight_sync.digest import Part
+from rlsync.weight_sync.ipc import Handle, handle_of, open_handle
+from rlsync.weight_sync.plan import torch_dtype
+from rlsync.weight_sync.transport import Channel
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class SharedPart:
+    """A part of a tensor, in a worker's memory."""
+
+    name: str
+    row: int
+    column: int
+    columns: int
+    handle: Handle
+
+
+@dataclass(slots=True, kw_only=True)
+class Offer:
+    """What a worker lets the trainer ranks of its host write to."""
+
+    host: str
+    parts: list[SharedPart]
+
+
+def offer(parts: Sequence[Part]) -> Offer:
+    """Of all that a worker keeps; nothing may move it from now on."""
+    shared = [
+        SharedPart(name=p.name, row=p.row, column=p.column, columns=p.columns, handle=handle_of(p.values))
+        for p in parts
+    ]
+    return Offer(host=socket.gethostname(), parts=shared)
+
+
+def make_offer(channel: Channel, what: Offer | None) -> bool:
+    """Of a worker to the rank that feeds it; whether the trainer takes it."""
+    channel.leave(f"offer{channel.rank}", what)
+    return cast(bool, channel.find("direct"))
+
+
+def find_offers(channel: Channel) -> list[Offer | None]:
+    """Of the workers that a rank feeds, which wait for its `answer`."""
+    return [cast("Offer | None", channel.find(f"offer{rank}")) for rank in range(1, channel.world)]
+
+
+def answer(channel: Channel, takes: bool) -> None:
+    channel.leave("direct", takes)
+
+
+def open_offers(offers: Sequence[Offer | None], device: torch.device) -> dict[str, list[Part]] | None:
+    """All workers' parts by tensor; None if one of them offers nothing or cannot be written to by `device`."""
+    targets: dict[str, list[Part]] = {}
+    for each in offers:
+        if each is None or each.host != socket.gethostname():
+            return None
+        for p in each.parts:
+            try:
+                values = open_handle(p.handle, device)
+            except RuntimeError as error:
+                _log.info("weights go in messages: %s", str(error).splitlines()[0])
+                return None
+            part = Part(name=p.name, values=values, row=p.row, column=p.column, columns=p.columns)
+            targets.setdefault(p.name, []).append(part)
+    return targets
+
+
+def copy_overlap(rows: Part, target: Part) -> None:
+    """Write what `rows`, whole rows of a tensor, have of the rectangle `target` of the same."""
+    low = max(rows.row, target.row)
+    high = min(rows.row + len(rows.values), target.row + len(target.values))
+    if low < high:
+        source = _columns(rows.values[low - rows.row : high - rows.row], target)
+        target.values[low - target.row : high - target.row].copy_(source)
+
+
+def _columns(rows: torch.Tensor, target: Part) -> torch.Tensor:
+    return rows if rows.ndim == 1 else rows[:, target.column : target.column + target.values.shape[1]]
+
+
+def check_layout(
+    specs: Sequence[ParamSpec],
+    parts: Sequence[Part],
+    load: Callable[[Iterable[tuple[str, torch.Tensor]]], object],
+) -> None:
+    """Let `load` load random tensors and look for them in `parts`. The weights are lost.
+
+    Raises:
+        DivergenceError: a part is not where `load` put it, or is of no tensor.
+    """
+    device = parts[0].values.device
+    load(_random_tensors(specs, device))
+    wrong = {part.name for part in parts}
+    for name, tensor in _random_tensors(specs, device):
+        mine = [part for part in parts if part.name == name]
+        if all(torch.equal(_columns(tensor[p.row : p.row + len(p.values)], p), p.values) for p in mine):
+            wrong.discard(name)
+    if wrong:
+        raise DivergenceError(
+            f"weight layout: vLLM loads {', '.join(sorted(wrong))} elsewhere than rlsync takes it to lie. This vLLM "
+            "lays out the model in a way that rlsync does not know; kernels=native trains with it."
+        )
+
+
+def _random_tensors(specs: Sequence[ParamSpec], device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+    """The same values for a name whenever they are asked for."""
+    generator = torch.Generator(device)
+    for spec in specs:
+        generator.manual_seed(zlib.crc32(spec.name.encode()))
+        yield spec.name, torch.randn(spec.shape, generator=generator, device=device, dtype=torch_dtype(spec.dtype))

@@ -1,0 +1,121 @@
+"""Ranks write their rows straight into workers' parameters: here in memory that the processes share."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from rlsync.errors import DivergenceError
+from rlsync.types import ParamSpec
+from rlsync.weight_sync.digest import Digester, Part, combine, differing
+from rlsync.weight_sync.direct import check_layout
+from rlsync.weight_sync.plan import make_plan
+from rlsync.weight_sync.sender import WeightSender
+
+SHAPES = {"stacked": (6, 4), "bias": (6,), "row_parallel": (5, 8), "norm": (3,)}
+SPECS = [ParamSpec(name=name, shape=shape, dtype="bfloat16") for name, shape in SHAPES.items()]
+
+
+def _model():
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+
+
+def _parts(tp, rank):
+    """As a TP worker lays them out: rows of one tensor, columns of another, and whole ones; in memory to share."""
+    stacked, columns = (torch.full(s, torch.nan, dtype=torch.bfloat16) for s in ((12 // tp, 4), (5, 8 // tp)))
+    rest = torch.full((6 // tp + 3,), torch.nan, dtype=torch.bfloat16)
+    for t in (stacked, columns, rest):
+        t.share_memory_()
+    rows = 6 // tp
+    return [
+        Part(name="stacked", values=stacked[rows:], row=rank * rows, columns=4),  # behind something else
+        Part(name="bias", values=rest[:rows], row=rank * rows, columns=1),
+        Part(name="row_parallel", values=columns, row=0, column=rank * (8 // tp), columns=8),
+        Part(name="norm", values=rest[rows:], row=0, columns=1),
+    ]
+
+
+def _expected(part):
+    whole = _model()[part.name].bfloat16()[part.row : part.row + len(part.values)]
+    return whole if whole.ndim == 1 else whole[:, part.column : part.column + part.values.shape[1]]
+
+
+class _Weights:
+    device = torch.device("cpu")
+
+    def __init__(self, rank, plan):
+        self._rank, self._plan = rank, plan
+
+    def local_parts(self):
+        for spec in SPECS:
+            begin, end = self._plan.rows(spec, self._rank)
+            yield Part(name=spec.name, values=_model()[spec.name][begin:end], row=begin, columns=(*spec.shape, 1)[1])
+
+
+def _rank(rank, ranks, targets, folder):
+    torch.cuda.synchronize = lambda: None
+    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", ranks), rank=rank, world_size=ranks)
+    plan = make_plan(SPECS, ranks, bucket_bytes=60)
+    sender = WeightSender(_Weights(rank, plan))
+    sender.connect(plan)
+    sender._targets = targets
+    torch.save(sender.send(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("ranks", "tp"), [(1, 2), (2, 1), (4, 2)])
+def test_workers_have_the_model(tmp_path, ranks, tp):
+    parts = [_parts(tp, rank) for rank in range(tp)]
+    targets = {name: [part for worker in parts for part in worker if part.name == name] for name in SHAPES}
+    mp.spawn(_rank, (ranks, targets, str(tmp_path)), nprocs=ranks)
+    for name in SHAPES:
+        assert all(torch.equal(part.values, _expected(part)) for part in targets[name])
+    sent = combine(
+        digest for rank in range(ranks) for digest in torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+    )
+
+    def received():
+        digester = Digester()
+        for worker in parts:
+            digester.add(worker)
+        return combine(digester.digests())
+
+    assert received() == sent
+    targets["row_parallel"][-1].values[0, 0] += 1  # the control
+    assert differing(sent, received()) == ["row_parallel"]
+
+
+def _loader(parts):
+    """Loads as `parts` say."""
+
+    def load(tensors):
+        for name, tensor in tensors:
+            for part in parts:
+                if part.name == name:
+                    rows = tensor[part.row : part.row + len(part.values)]
+                    across = slice(part.column, part.column + part.columns)
+                    part.values.copy_(rows if rows.ndim == 1 else rows[:, across][:, : part.values.shape[1]])
+
+    return load
+
+
+def test_a_layout_is_proved():
+    parts = _parts(2, 1)
+    check_layout(SPECS, parts, _loader(parts))
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_another_layout_is_refused(name):
+    parts = _parts(2, 1)
+    index = list(SHAPES).index(name)
+    wrong = list(parts)
+    wrong[index] = Part(**{f: getattr(parts[index], f) for f in ("name", "values", "column", "columns")}, row=1)
+    with pytest.raises(DivergenceError, match=f"vLLM loads {name} elsewhere"):
+        check_layout(SPECS, wrong, _loader(parts))
+
+
+def test_a_part_of_no_tensor_is_refused():
+    parts = _parts(1, 0)
+    with pytest.raises(DivergenceError, match="vLLM loads norm elsewhere"):
+        check_layout(SPECS[:-1], parts, _loader(parts))
