@@ -14,7 +14,7 @@ from rlsync.kernels.fingerprint import fingerprint
 from rlsync.types import TensorDigest
 from rlsync.vllm_plugin.settings import settings_of
 from rlsync.weight_sync.digest import Digester, Part, whole_rows
-from rlsync.weight_sync.direct import Offer, check_layout, make_offer, offer
+from rlsync.weight_sync.direct import Offer, allowed, check_layout, make_offer, offer
 from rlsync.weight_sync.plan import SyncPlan, torch_dtype
 from rlsync.weight_sync.transport import Channel, Seat
 
@@ -27,10 +27,8 @@ class WeightReceiver:
     device: torch.device
     rlsync_channel: Channel
     rlsync_plan: SyncPlan
-    rlsync_parts: list[Part]
-    """Of parameters that keep their place and layout."""
     rlsync_direct: bool
-    """Trainer ranks write into them."""
+    """Trainer ranks write into this worker's parameters."""
 
     def rlsync_pid(self) -> int:
         return os.getpid()
@@ -58,25 +56,27 @@ class WeightReceiver:
         """Join the channel of the trainer rank that feeds this worker; seats are in the order of TP ranks.
 
         Args:
-            fixed: the parameters keep their place and layout. Their values are lost then, up to the first sync.
-        """
-        from rlsync.vllm_plugin.layout import local_parts
+            fixed: the parameters keep their place and layout. On a GPU their values are lost, up to the first sync.
 
+        Raises:
+            DivergenceError: vLLM lays out the model in another way than layout.py says.
+        """
         self.rlsync_plan = plan
-        self.rlsync_parts = list(local_parts(self.model_runner.get_model())) if fixed else []
         seat = seats[get_tp_group().rank_in_group]
         self.rlsync_channel = Channel(rank=seat.rank, world=seat.world, device=self.device, address=seat.address)
         self.rlsync_channel.connect()
-        self.rlsync_direct = make_offer(self.rlsync_channel, self._offer())
+        self.rlsync_direct = make_offer(self.rlsync_channel, self._offer if fixed else lambda: None)
         if not self.rlsync_direct:
             self.rlsync_channel.prepare(plan.largest_bytes)
 
     def _offer(self) -> Offer | None:
-        if self.device.type != "cuda" or not self.rlsync_parts:
+        if self.device.type != "cuda" or not allowed():
             return None
         specs = [spec for bucket in self.rlsync_plan.buckets for spec in bucket]
-        check_layout(specs, self.rlsync_parts, self.model_runner.get_model().load_weights)
-        return offer(self.rlsync_parts)
+        parts = self._parts()
+        check_layout(specs, parts, self.model_runner.get_model().load_weights)
+        torch.cuda.empty_cache()  # of the random tensors
+        return offer(parts)
 
     def rlsync_receive(self, native: bool, fault: Fault) -> list[TensorDigest]:
         """Receive and load all weights; return digests of what the kernels now read.
@@ -92,13 +92,17 @@ class WeightReceiver:
         if self.rlsync_direct:
             torch.cuda.synchronize()
             self.rlsync_channel.barrier()  # the trainer ranks begin
+            parts = self._parts()  # as they are now, not as they were offered
             self.rlsync_channel.barrier()
         else:
             model.load_weights(self._tensors())
+            parts = self._parts()
         if stale is not None:
             view, old = stale
             view.copy_(old)
-        digests = self._digests()
+        digester = Digester()
+        digester.add(parts)
+        digests = digester.digests()
         if fault is Fault.ulp:
             self._plant_ulp(model)
         return digests
@@ -115,12 +119,10 @@ class WeightReceiver:
                 received.add([whole_rows(*named) for named in tensors])
             yield from tensors
 
-    def _digests(self) -> list[TensorDigest]:
+    def _parts(self) -> list[Part]:
         from rlsync.vllm_plugin.layout import local_parts
 
-        digester = Digester()
-        digester.add(self.rlsync_parts or list(local_parts(self.model_runner.get_model())))
-        return digester.digests()
+        return list(local_parts(self.model_runner.get_model()))
 
     def _is_last_worker(self) -> bool:
         group = get_tp_group()

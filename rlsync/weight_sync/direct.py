@@ -1,12 +1,13 @@
 """Trainer ranks that write their rows straight into the rollout workers' parameters: on one host, by CUDA IPC.
 
-A rank then sends no worker more than that worker keeps, and nothing is gathered or staged. Where a row goes is what
+A rank then sends no worker more than that worker keeps, and nothing is gathered. Where a row goes is what
 vllm_plugin/layout.py says, which `check_layout` proves with the worker's own loader.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,13 +16,14 @@ from typing import cast
 
 import torch
 
-from rlsync.errors import DivergenceError
+from rlsync.errors import DivergenceError, RlsyncError
 from rlsync.types import ParamSpec
 from rlsync.weight_sync.digest import Part
 from rlsync.weight_sync.ipc import Handle, handle_of, open_handle
 from rlsync.weight_sync.plan import torch_dtype
 from rlsync.weight_sync.transport import Channel
 
+SWITCH = "RLSYNC_WEIGHT_SYNC"
 _log = logging.getLogger(__name__)
 
 
@@ -44,24 +46,47 @@ class Offer:
     parts: list[SharedPart]
 
 
-def offer(parts: Sequence[Part]) -> Offer:
-    """Of all that a worker keeps; nothing may move it from now on."""
-    shared = [
-        SharedPart(name=p.name, row=p.row, column=p.column, columns=p.columns, handle=handle_of(p.values))
-        for p in parts
-    ]
+def allowed() -> bool:
+    """Unless RLSYNC_WEIGHT_SYNC=messages, for hosts whose GPUs claim an access to each other that does not work."""
+    return os.environ.get(SWITCH) != "messages"
+
+
+def offer(parts: Sequence[Part]) -> Offer | None:
+    """Of all that a worker keeps, or None where its memory cannot be shared; nothing may move it from now on."""
+    try:
+        shared = [
+            SharedPart(name=p.name, row=p.row, column=p.column, columns=p.columns, handle=handle_of(p.values))
+            for p in parts
+        ]
+    except RuntimeError as error:
+        _warn("shared", error)
+        return None
     return Offer(host=socket.gethostname(), parts=shared)
 
 
-def make_offer(channel: Channel, what: Offer | None) -> bool:
-    """Of a worker to the rank that feeds it; whether the trainer takes it."""
-    channel.leave(f"offer{channel.rank}", what)
+def make_offer(channel: Channel, make: Callable[[], Offer | None]) -> bool:
+    """Of a worker to the rank that feeds it; whether the trainer takes it. What `make` raises goes there too."""
+    key = f"offer{channel.rank}"
+    try:
+        channel.leave(key, make())
+    except Exception as error:
+        known = isinstance(error, RlsyncError)
+        channel.leave(key, error if known else RlsyncError(f"a rollout worker failed: {type(error).__name__}: {error}"))
+        raise
     return cast(bool, channel.find("direct"))
 
 
 def find_offers(channel: Channel) -> list[Offer | None]:
-    """Of the workers that a rank feeds, which wait for its `answer`."""
-    return [cast("Offer | None", channel.find(f"offer{rank}")) for rank in range(1, channel.world)]
+    """Of the workers that a rank feeds, which wait for its `answer`.
+
+    Raises:
+        RlsyncError: what a worker has raised.
+    """
+    found = [channel.find(f"offer{rank}") for rank in range(1, channel.world)]
+    for each in found:
+        if isinstance(each, RlsyncError):
+            raise each
+    return cast("list[Offer | None]", found)
 
 
 def answer(channel: Channel, takes: bool) -> None:
@@ -78,11 +103,15 @@ def open_offers(offers: Sequence[Offer | None], device: torch.device) -> dict[st
             try:
                 values = open_handle(p.handle, device)
             except RuntimeError as error:
-                _log.info("weights go in messages: %s", str(error).splitlines()[0])
+                _warn("opened", error)
                 return None
             part = Part(name=p.name, values=values, row=p.row, column=p.column, columns=p.columns)
             targets.setdefault(p.name, []).append(part)
     return targets
+
+
+def _warn(what: str, error: RuntimeError) -> None:
+    _log.warning("weights go in messages, as a worker's memory cannot be %s: %s", what, str(error).split("\n")[0])
 
 
 def copy_overlap(rows: Part, target: Part) -> None:

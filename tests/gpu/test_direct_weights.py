@@ -78,7 +78,7 @@ def test_written_in_place(gpu, tmp_path):
         channel = Channel(rank=1, world=2, device=torch.device("cuda", 0), address=address)
         channel.connect()
         parts = list(_halves())
-        assert make_offer(channel, offer(parts))
+        assert make_offer(channel, lambda: offer(parts))
         model = {name: t.cuda() for name, t in _model().items()}
         for _ in range(SENDS):
             channel.barrier()

@@ -32,14 +32,15 @@ def _keyed_sums_kernel(table, out, count, rounds, DTYPE: tl.constexpr, TILE: tl.
     entry = table + low * _FIELDS
     address, size = tl.load(entry + 2), tl.load(entry + 3)
     width, offset, columns = tl.load(entry + 4), tl.load(entry + 5), tl.load(entry + 6)
-    bits = address.to(tl.pointer_type(DTYPE))
     lane = tl.arange(0, TILE)
     begin = (tl.program_id(0) - tl.load(entry)) * SPAN
     total = tl.zeros([TILE], tl.int64)
     for first in range(begin, tl.minimum(begin + SPAN, size), TILE):
         if (address % 16 == 0) & (first + TILE <= size):  # nearly always: wide loads
-            value = tl.load(tl.multiple_of(bits, 16) + tl.multiple_of(first, TILE) + lane)
-        else:
+            bits = tl.multiple_of(address.to(tl.pointer_type(DTYPE)), 16)
+            value = tl.load(bits + first + lane)
+        else:  # from a pointer that promises nothing
+            bits = address.to(tl.pointer_type(DTYPE))
             value = tl.load(bits + first + lane, mask=first + lane < size, other=0)
         key = (offset + first) * _GOLDEN + lane.to(tl.int64) * _GOLDEN
         if width < columns:  # then a row of the whole has more

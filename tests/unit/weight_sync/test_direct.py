@@ -1,16 +1,23 @@
 """Ranks write their rows straight into workers' parameters: here in memory that the processes share."""
 
+import threading
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from rlsync.errors import DivergenceError
+from rlsync.errors import DivergenceError, RlsyncError
 from rlsync.types import ParamSpec
+from rlsync.weight_sync import direct
 from rlsync.weight_sync.digest import Digester, Part, combine, differing
-from rlsync.weight_sync.direct import check_layout
+from rlsync.weight_sync.direct import Offer, answer, check_layout, find_offers, make_offer, offer, open_offers
 from rlsync.weight_sync.plan import make_plan
 from rlsync.weight_sync.sender import WeightSender
+from rlsync.weight_sync.transport import Channel
+
+CPU = torch.device("cpu")
 
 SHAPES = {"stacked": (6, 4), "bias": (6,), "row_parallel": (5, 8), "norm": (3,)}
 SPECS = [ParamSpec(name=name, shape=shape, dtype="bfloat16") for name, shape in SHAPES.items()]
@@ -105,12 +112,12 @@ def test_a_layout_is_proved():
     check_layout(SPECS, parts, _loader(parts))
 
 
-@pytest.mark.parametrize("name", list(SHAPES))
-def test_another_layout_is_refused(name):
+@pytest.mark.parametrize(("name", "place"), [*((name, {"row": 1}) for name in SHAPES), ("row_parallel", {"column": 0})])
+def test_another_layout_is_refused(name, place):
     parts = _parts(2, 1)
     index = list(SHAPES).index(name)
     wrong = list(parts)
-    wrong[index] = Part(**{f: getattr(parts[index], f) for f in ("name", "values", "column", "columns")}, row=1)
+    wrong[index] = replace(parts[index], **place)
     with pytest.raises(DivergenceError, match=f"vLLM loads {name} elsewhere"):
         check_layout(SPECS, wrong, _loader(parts))
 
@@ -119,3 +126,56 @@ def test_a_part_of_no_tensor_is_refused():
     parts = _parts(1, 0)
     with pytest.raises(DivergenceError, match="vLLM loads norm elsewhere"):
         check_layout(SPECS[:-1], parts, _loader(parts))
+
+
+def _joined(make):
+    """What a worker that makes this offer gets, and the trainer rank that finds it."""
+    sender = Channel(rank=0, world=2, device=CPU)
+    results = {}
+
+    def work():
+        worker = Channel(rank=1, world=2, device=CPU, address=sender.address)
+        try:
+            results["taken"] = make_offer(worker, make)
+        except Exception as error:
+            results["raised"] = error
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        offers = find_offers(sender)
+        answer(sender, open_offers(offers, CPU) is not None)
+    except RlsyncError as error:
+        results["found"] = error
+    thread.join(60)
+    return results
+
+
+@pytest.mark.parametrize("offered", [None, Offer(host="elsewhere", parts=[])])
+def test_a_worker_that_cannot_be_written_to_gets_messages(offered):
+    assert _joined(lambda: offered) == {"taken": False}
+
+
+def test_a_worker_of_this_host_is_written_to():
+    assert _joined(lambda: offer([])) == {"taken": True}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(DivergenceError("weight layout"), "weight layout"), (OSError("x"), "OSError: x")]
+)
+def test_what_a_worker_raises_reaches_the_rank_that_waits_for_it(error, said):
+    def fail():
+        raise error
+
+    results = _joined(fail)
+    assert results["raised"] is error
+    assert said in str(results["found"])
+    assert "taken" not in results
+
+
+def test_memory_that_cannot_be_shared_is_not_offered(monkeypatch):
+    def fail(_):
+        raise RuntimeError("no IPC here")
+
+    monkeypatch.setattr(direct, "handle_of", fail)
+    assert offer(_parts(1, 0)) is None
