@@ -157,7 +157,8 @@ class RolloutEngine:
 
     def connect(self, plan: SyncPlan, seats: list[Seat]) -> None:
         """Join the weight channels; one seat for each TP worker."""
-        fixed = not self._native and not self._config.rollout.sleep  # vLLM repacks weights, or takes their memory
+        on_gpu = self._config.cluster.device is Device.cuda
+        fixed = on_gpu and not self._native and not self._config.rollout.sleep  # vLLM repacks weights, or moves them
         self._engine.collective_rpc("rlsync_connect", args=(plan, seats, fixed))
 
     def sleep(self) -> None:

@@ -56,7 +56,8 @@ class WeightReceiver:
         """Join the channel of the trainer rank that feeds this worker; seats are in the order of TP ranks.
 
         Args:
-            fixed: the parameters keep their place and layout. On a GPU their values are lost, up to the first sync.
+            fixed: the parameters are on a GPU and keep their place and layout. Their values are lost, up to the first
+                sync.
 
         Raises:
             DivergenceError: vLLM lays out the model in another way than layout.py says.
@@ -70,7 +71,7 @@ class WeightReceiver:
             self.rlsync_channel.prepare(plan.largest_bytes)
 
     def _offer(self) -> Offer | None:
-        if self.device.type != "cuda" or not allowed():
+        if not allowed():
             return None
         specs = [spec for bucket in self.rlsync_plan.buckets for spec in bucket]
         parts = self._parts()
