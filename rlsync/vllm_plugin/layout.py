@@ -14,7 +14,7 @@ from vllm.model_executor.layers.linear import (
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
 from rlsync.vllm_plugin.linear import InvariantRowParallelLinear
-from rlsync.weight_sync.digest import Part
+from rlsync.weight_sync.digest import Part, whole_rows
 
 
 def local_parts(model: torch.nn.Module) -> Iterator[Part]:
@@ -25,28 +25,23 @@ def local_parts(model: torch.nn.Module) -> Iterator[Part]:
         owner = model.get_submodule(owner_name)
         parent, _, leaf = owner_name.rpartition(".")
         names = [f"{parent}.{sub}.{kind}" for sub in packed.get(leaf, [leaf])]
-        columns = 1 if param.ndim == 1 else _full_columns(owner, param)
         match owner:
             case QKVParallelLinear() | MergedColumnParallelLinear():
-                yield from _stacked(names, param, owner, columns)
+                yield from _stacked(names, param, owner)
             case RowParallelLinear() if param.ndim == 2:
-                yield _row_parallel(name, param, owner, columns)
+                yield _row_parallel(name, param, owner)
             case ColumnParallelLinear():
-                yield Part(name=name, values=param.data, row=owner.tp_rank * param.shape[0], columns=columns)
+                yield whole_rows(name, param.data, owner.tp_rank * param.shape[0])
             case VocabParallelEmbedding():
                 shard = owner.shard_indices
                 count = shard.org_vocab_end_index - shard.org_vocab_start_index
-                yield Part(name=name, values=param.data[:count], row=shard.org_vocab_start_index, columns=columns)
+                yield whole_rows(name, param.data[:count], shard.org_vocab_start_index)
             case _:
-                yield Part(name=name, values=param.data, row=0, columns=columns)
-
-
-def _full_columns(owner: torch.nn.Module, param: torch.Tensor) -> int:
-    return owner.input_size if isinstance(owner, RowParallelLinear) else param.shape[1]
+                yield whole_rows(name, param.data)
 
 
 def _stacked(
-    names: list[str], param: torch.Tensor, owner: QKVParallelLinear | MergedColumnParallelLinear, columns: int
+    names: list[str], param: torch.Tensor, owner: QKVParallelLinear | MergedColumnParallelLinear
 ) -> Iterator[Part]:
     if isinstance(owner, QKVParallelLinear):
         q, kv = owner.num_heads * owner.head_size, owner.num_kv_heads * owner.head_size
@@ -58,12 +53,13 @@ def _stacked(
         ranks = [owner.tp_rank] * len(sizes)
     offset = 0
     for name, size, rank in zip(names, sizes, ranks, strict=True):
-        yield Part(name=name, values=param.data[offset : offset + size], row=rank * size, columns=columns)
+        yield whole_rows(name, param.data[offset : offset + size], rank * size)
         offset += size
 
 
-def _row_parallel(name: str, param: torch.Tensor, owner: RowParallelLinear, columns: int) -> Part:
+def _row_parallel(name: str, param: torch.Tensor, owner: RowParallelLinear) -> Part:
     if isinstance(owner, InvariantRowParallelLinear) and owner.gathers:
         begin, end = owner.column_range
-        return Part(name=name, values=param.data[: end - begin], row=begin, columns=columns)
-    return Part(name=name, values=param.data, row=0, column=owner.tp_rank * param.shape[1], columns=columns)
+        return whole_rows(name, param.data[: end - begin], begin)
+    column = owner.tp_rank * param.shape[1]
+    return Part(name=name, values=param.data, row=0, column=column, columns=owner.input_size)

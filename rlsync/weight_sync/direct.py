@@ -95,7 +95,7 @@ def answer(channel: Channel, takes: bool) -> None:
 
 def open_offers(offers: Sequence[Offer | None], device: torch.device) -> dict[str, list[Part]] | None:
     """All workers' parts by tensor; None if one of them offers nothing or cannot be written to by `device`."""
-    targets: dict[str, list[Part]] = {}
+    parts = []
     for each in offers:
         if each is None or each.host != socket.gethostname():
             return None
@@ -105,9 +105,16 @@ def open_offers(offers: Sequence[Offer | None], device: torch.device) -> dict[st
             except RuntimeError as error:
                 _warn("opened", error)
                 return None
-            part = Part(name=p.name, values=values, row=p.row, column=p.column, columns=p.columns)
-            targets.setdefault(p.name, []).append(part)
-    return targets
+            parts.append(Part(name=p.name, values=values, row=p.row, column=p.column, columns=p.columns))
+    return by_name(parts)
+
+
+def by_name(parts: Iterable[Part]) -> dict[str, list[Part]]:
+    """The parts of each tensor, in order."""
+    found: dict[str, list[Part]] = {}
+    for part in parts:
+        found.setdefault(part.name, []).append(part)
+    return found
 
 
 def _warn(what: str, error: RuntimeError) -> None:
@@ -139,10 +146,10 @@ def check_layout(
     """
     device = parts[0].values.device
     load(_random_tensors(specs, device))
-    wrong = {part.name for part in parts}
+    mine = by_name(parts)
+    wrong = set(mine)
     for name, tensor in _random_tensors(specs, device):
-        mine = [part for part in parts if part.name == name]
-        if all(torch.equal(_columns(tensor[p.row : p.row + len(p.values)], p), p.values) for p in mine):
+        if all(torch.equal(_columns(tensor[p.row : p.row + len(p.values)], p), p.values) for p in mine.get(name, ())):
             wrong.discard(name)
     if wrong:
         raise DivergenceError(

@@ -64,6 +64,12 @@ def _halves():
         yield whole_rows(f"norm{layer}", torch.zeros(4096, dtype=torch.bfloat16, device="cuda"))
 
 
+def _digests(parts):
+    digester = Digester()
+    digester.add(parts)
+    return combine(digester.digests())
+
+
 @pytest.mark.parametrize("gpu", [0, 1])
 def test_written_in_place(gpu, tmp_path):
     if torch.cuda.device_count() <= gpu:
@@ -91,14 +97,11 @@ def test_written_in_place(gpu, tmp_path):
     finally:
         trainer.kill()
         trainer.wait()
-    received = Digester()
-    received.add([part for part in parts if part.name.startswith("norm")])
+    vectors = [part for part in parts if part.name.startswith("norm")]
     sent = {n: d for n, d in combine(pickle.loads((tmp_path / "digests").read_bytes())).items() if "norm" in n}
-    assert combine(received.digests()) == sent
-    parts[1].values[7] += 1  # the control
-    again = Digester()
-    again.add([part for part in parts if part.name.startswith("norm")])
-    assert differing(sent, combine(again.digests())) == ["norm0"]
+    assert _digests(vectors) == sent
+    vectors[0].values[7] += 1  # the control
+    assert differing(sent, _digests(vectors)) == ["norm0"]
 
 
 if __name__ == "__main__":

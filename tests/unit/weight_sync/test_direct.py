@@ -11,8 +11,8 @@ import torch.multiprocessing as mp
 from rlsync.errors import DivergenceError, RlsyncError
 from rlsync.types import ParamSpec
 from rlsync.weight_sync import direct
-from rlsync.weight_sync.digest import Digester, Part, combine, differing
-from rlsync.weight_sync.direct import Offer, answer, check_layout, find_offers, make_offer, offer, open_offers
+from rlsync.weight_sync.digest import Digester, Part, combine, differing, whole_rows
+from rlsync.weight_sync.direct import Offer, answer, by_name, check_layout, find_offers, make_offer, offer, open_offers
 from rlsync.weight_sync.plan import make_plan
 from rlsync.weight_sync.sender import WeightSender
 from rlsync.weight_sync.transport import Channel
@@ -57,7 +57,7 @@ class _Weights:
     def local_parts(self):
         for spec in SPECS:
             begin, end = self._plan.rows(spec, self._rank)
-            yield Part(name=spec.name, values=_model()[spec.name][begin:end], row=begin, columns=(*spec.shape, 1)[1])
+            yield whole_rows(spec.name, _model()[spec.name][begin:end], begin)
 
 
 def _rank(rank, ranks, targets, folder):
@@ -74,7 +74,7 @@ def _rank(rank, ranks, targets, folder):
 @pytest.mark.parametrize(("ranks", "tp"), [(1, 2), (2, 1), (4, 2)])
 def test_workers_have_the_model(tmp_path, ranks, tp):
     parts = [_parts(tp, rank) for rank in range(tp)]
-    targets = {name: [part for worker in parts for part in worker if part.name == name] for name in SHAPES}
+    targets = by_name(part for worker in parts for part in worker)
     mp.spawn(_rank, (ranks, targets, str(tmp_path)), nprocs=ranks)
     for name in SHAPES:
         assert all(torch.equal(part.values, _expected(part)) for part in targets[name])
