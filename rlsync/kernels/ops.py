@@ -278,6 +278,14 @@ def draw(rows: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> to
     return backend(rows).draw(rows, seeds, positions)
 
 
+def draw_scored(
+    logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`draw` of the log-probs of logits [T, V], which lie on a GPU, and the log-probs of what was drawn: [T] int64, [T]
+    fp32."""
+    return backend(logits).draw_scored(logits, temperature, seeds, positions)
+
+
 def greedy(rows: torch.Tensor) -> torch.Tensor:
     """Most probable token of each row [T, V] -> [T]; a tie goes to the lower id."""
     return (rows == rows.amax(-1, keepdim=True)).to(torch.int8).argmax(-1)

@@ -23,7 +23,7 @@ from rlsync.weight_sync.transport import Seat
 
 _EXTENSION = "rlsync.vllm_plugin.weights.WeightReceiver"
 _CPU_SAMPLER = "rlsync.vllm_plugin.sampling:StatelessSampler"
-_GPU_SAMPLER = "rlsync.vllm_plugin.gpu_sampling:StatelessSampler"
+_GPU_SAMPLER = "rlsync.vllm_plugin.gpu_sampling:RequestSeeds"
 _LITTLE = 0.01
 _MIXED_GRAPH_TOKENS = 512
 """Steps with more tokens than this are long enough to hide their launches."""

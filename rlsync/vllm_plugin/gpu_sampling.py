@@ -1,47 +1,117 @@
-"""Stateless sampling as a logits processor of vLLM's GPU runner (V2).
+"""Stateless sampling in vLLM's GPU runner (V2): tokens and log-probs of fp32 logits that TP ranks never gather.
 
-The token that (log-probs, seed, position) draw becomes +inf, and vLLM's greedy step then takes it. Log-probs are
-reported from before (raw_logits), so they stay exact.
+Each rank draws for a share of the rows: it gets their logits whole, and passes on a token and a log-prob each.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 from vllm import SamplingParams
 from vllm.config import VllmConfig
+from vllm.distributed import get_tp_group
+from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.worker.gpu.buffer_utils import StagedWriteTensor
+from vllm.v1.worker.gpu.input_batch import InputBatch, get_num_sampled_and_rejected
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcessor, LogitsProcRequestState
+from vllm.v1.worker.gpu.sample.output import SamplerOutput
+from vllm.v1.worker.gpu.sample.sampler import Sampler
 
 from rlsync.kernels import ops
+from rlsync.kernels.collectives import gather_shares, share, share_rows
 from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY, check_params
+from rlsync.vllm_plugin.settings import settings_of
 
 
-class StatelessSampler(LogitsProcessor):
+class RequestSeeds(LogitsProcessor):
+    """What a request's draws depend on. vLLM makes its logits processors right before its sampler, which this one
+    replaces."""
+
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
         check_params(sampling_params)
 
     def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
-        self._seeds = StagedWriteTensor(req_states.max_num_reqs, torch.int64, req_states.device)
+        self.seeds = StagedWriteTensor(req_states.max_num_reqs, torch.int64, req_states.device)
         self._greedy = StagedWriteTensor(req_states.max_num_reqs, torch.int32, req_states.device)
         self._greedy_host = np.zeros(req_states.max_num_reqs, dtype=bool)
+        _install_sampler()
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
         extra = sampling_params.extra_args or {}
         greedy = bool(extra.get(GREEDY_KEY, False))
-        self._seeds.stage_write_elem(req_idx, extra.get(SEED_KEY, 0))  # vLLM's own warm-up requests have none
+        self.seeds.stage_write_elem(req_idx, extra.get(SEED_KEY, 0))  # vLLM's own warm-up requests have none
         self._greedy.stage_write_elem(req_idx, int(greedy))
         self._greedy_host[req_idx] = greedy
         return True
 
     def apply_staged_writes(self) -> None:
-        self._seeds.apply_write()
+        self.seeds.apply_write()
         self._greedy.apply_write()
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
-        slots = ctx.expanded_idx_mapping
-        winners = ops.draw(logits, self._seeds.gpu[slots], ctx.pos)
-        if self._greedy_host[ctx.idx_mapping_np].any():
-            winners = torch.where(self._greedy.gpu[slots].bool(), ops.greedy(logits), winners)
-        return logits.scatter_(1, winners[:, None], torch.inf)
+        raise RuntimeError("vLLM samples with another sampler than rlsync's, which gets a part of the logits")
+
+    def greedy(self, slots: np.ndarray) -> torch.Tensor | None:
+        """By slot, whether its tokens are the most probable ones; None where that is so for none of `slots`."""
+        return self._greedy.gpu.bool() if self._greedy_host[slots].any() else None
+
+
+class RowSampler(Sampler):
+    """In place of vLLM's; takes this rank's columns of the logits."""
+
+    def __init__(self, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(vllm_config, *args, **kwargs)
+        self._temperature = settings_of(vllm_config).temperature
+        self._vocabulary = vllm_config.model_config.get_vocab_size()
+        (self._requests,) = (p for p in self.logits_processors if isinstance(p, RequestSeeds))
+
+    def __call__(self, logits: torch.Tensor, input_batch: InputBatch) -> SamplerOutput:
+        count, group = len(logits), get_tp_group()
+        own = slice(*share(count, group.world_size, group.rank_in_group))
+        rows = logits if group.world_size == 1 else share_rows(logits, group.device_group)
+        positions = input_batch.positions[input_batch.logits_indices]
+        greedy = self._requests.greedy(input_batch.idx_mapping_np)
+        slots = input_batch.expanded_idx_mapping
+        tokens, logprobs = self._draw(rows[:, : self._vocabulary].contiguous(), slots[own], positions[own], greedy)
+        if group.world_size > 1:
+            packed = torch.stack((tokens, logprobs.view(torch.int32).to(torch.int64)), 1)
+            tokens, bits = gather_shares(packed, count, group.device_group).unbind(1)
+            logprobs = bits.to(torch.int32).view(torch.float32)
+        # A prompt that is not at its end yet gives no token.
+        num_sampled, num_rejected = get_num_sampled_and_rejected(
+            input_batch.seq_lens.new_ones(input_batch.num_reqs), input_batch.seq_lens, input_batch.cu_num_logits,
+            input_batch.idx_mapping, self.req_states.prefill_len.gpu,
+        )  # fmt: skip
+        ids = tokens[:, None].contiguous()
+        ranks = torch.zeros_like(tokens)  # nobody asks for them
+        return SamplerOutput(
+            sampled_token_ids=ids,
+            logprobs_tensors=LogprobsTensors(ids, logprobs[:, None], ranks),
+            num_nans=None,
+            num_sampled=num_sampled,
+            num_rejected=num_rejected,
+        )
+
+    def _draw(
+        self, rows: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor, greedy: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens [own] int64 and log-probs [own] of logits [own, V]."""
+        if not len(rows):
+            return slots.new_empty(0, dtype=torch.int64), rows.new_empty(0)
+        tokens, logprobs = ops.draw_scored(rows, self._temperature, self._requests.seeds.gpu[slots], positions)
+        if greedy is not None:
+            whole = ops.logprobs(rows, self._temperature)
+            tokens = torch.where(greedy[slots], ops.greedy(whole), tokens)
+            logprobs = whole.gather(1, tokens[:, None])[:, 0]
+        return tokens, logprobs
+
+
+def _install_sampler() -> None:
+    """Raises AttributeError where this vLLM's runner names its sampler otherwise."""
+    from vllm.v1.worker.gpu import model_runner  # it imports half of vLLM, and is needed in workers alone
+
+    assert issubclass(RowSampler, model_runner.Sampler)
+    model_runner.Sampler = RowSampler  # type: ignore[misc]

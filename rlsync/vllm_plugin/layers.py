@@ -10,6 +10,7 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.linear_scaling_rope import LinearScalingRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3RotaryEmbedding
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
 from rlsync.errors import ConfigError
 from rlsync.kernels import ops
@@ -75,9 +76,10 @@ class InvariantLinearScalingRotary(_SharedTable, LinearScalingRotaryEmbedding):
 
 
 class LogprobsProcessor(LogitsProcessor):
-    """Returns fp32 log-probs at the run's temperature in place of logits.
+    """Returns fp32 log-probs at the run's temperature in place of logits; on a GPU this rank's columns of the logits,
+    of which RowSampler (gpu_sampling.py) makes tokens and log-probs.
 
-    With logprobs_mode=raw_logits vLLM reports them as they are, in decode and prompt passes alike.
+    With logprobs_mode=raw_logits vLLM reports log-probs as they are.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -86,6 +88,10 @@ class LogprobsProcessor(LogitsProcessor):
             raise ConfigError("a model with logit softcap or logit scale is not supported by kernels=invariant")
         self.temperature = current_settings().temperature
 
-    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor | None:
-        logits = super().forward(*args, **kwargs)
+    def forward(
+        self, lm_head: VocabParallelEmbedding, hidden_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> torch.Tensor | None:
+        if hidden_states.is_cuda:
+            return super().forward(lm_head, hidden_states, *args, **(kwargs | {"skip_gather": True}))
+        logits = super().forward(lm_head, hidden_states, *args, **kwargs)
         return None if logits is None else ops.logprobs(logits, self.temperature)

@@ -24,3 +24,5 @@ def check_params(params: SamplingParams) -> None:
     for name, present in altered.items():
         if present:
             raise ValueError(f"{name} changes the sampled distribution; an rlsync engine refuses it")
+    if params.logprobs != 0 or params.prompt_logprobs is not None:
+        raise ValueError("an rlsync engine reports log-probs of drawn tokens alone: logprobs=0 and no prompt_logprobs")

@@ -35,7 +35,7 @@ def _forms(leaves, leaf_k, dtype):
     from rlsync.kernels.triton.matmul import blockwise, persistent
     from rlsync.kernels.triton.tiles import BlockTile, Form, PersistentTile, block_tile, persistent_tile
 
-    rows, columns = (1, 16, 32, 64, 128, 512, 8192), (512, 2048, 4096, 32768, 151936)
+    rows, columns = (1, 16, 32, 64, 128, 256, 512, 8192), (512, 2048, 4096, 12288, 32768, 151936)
     few = {block_tile(m, n, leaves, leaf_k, 2) for m in rows for n in columns}
     few |= {BlockTile(16, 64, 64, 4, 3, Form.programs), BlockTile(128, 128, 64, 8, 3, Form.programs)}
     few |= {BlockTile(64, 32, 64, 4, 3, form) for form in Form if leaves <= 8 or form is not Form.side_by_side}
@@ -93,6 +93,22 @@ def test_rows_of_half_a_tile(columns):
         nans = persistent(torch.full_like(x, torch.nan), w, None, 8, torch.bfloat16, tile)
         assert nans.isnan().all()
         assert _same(persistent(x[:m], w, None, 8, torch.bfloat16, tile), whole[:m])
+
+
+@pytest.mark.parametrize("n", [12288, 24584, 6400])
+def test_two_accumulators_over_many_tiles(n):
+    """Blocks take many tiles in turn, over and over; the last ones lack rows, columns or a whole accumulator."""
+    from rlsync.kernels.triton.matmul import persistent
+    from rlsync.kernels.triton.tiles import PersistentTile
+
+    x, w = _operand(1300, 1024, "exponents", 0), _operand(n, 1024, "exponents", 1)
+    bias = torch.randn(n, device="cuda").to(torch.bfloat16)
+    narrow, wide = PersistentTile(128, 64, 6), PersistentTile(192, 64, 4)
+    for added in (None, bias):
+        whole = persistent(x, w, added, 1, torch.bfloat16, narrow)
+        for m in [129, 256, 1300] * 20:
+            assert _same(persistent(x[:m], w, added, 1, torch.bfloat16, wide), whole[:m])
+    assert not _same(persistent(x, w + w, bias, 1, torch.bfloat16, wide), whole)  # the control
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])

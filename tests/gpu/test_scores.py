@@ -51,6 +51,9 @@ def test_row_scores_are_the_bits_of_logprobs_and_draw(size):
     logprobs, _, _, draws = ops.backend(logits).row_scores(logits, TEMPERATURE, targets, *keys)
     assert torch.equal(logprobs, rows.gather(-1, targets[:, None])[:, 0])
     assert torch.equal(draws, ops.draw(rows, *keys))
+    tokens, drawn = ops.draw_scored(logits, TEMPERATURE, *keys)
+    assert torch.equal(tokens, draws)
+    assert torch.equal(drawn, rows.gather(-1, draws[:, None])[:, 0])
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 5e-3)])

@@ -62,6 +62,17 @@ def test_rows():
     torch.testing.assert_close(gpu.logprobs(x, 0.7), torch.log_softmax(x / 0.7, -1))
 
 
+def test_scored_draws_are_those_of_log_probs():
+    logits = _random(5, 3000) * 4
+    seeds, positions = torch.arange(5) * 977, torch.arange(5) + 11
+    for temperature in (1.0, 0.7):
+        tokens, logprobs = gpu.draw_scored(logits, temperature, seeds, positions)
+        whole = gpu.logprobs(logits, temperature)
+        assert torch.equal(tokens, gpu.draw(whole, seeds, positions))
+        assert torch.equal(logprobs, whole.gather(1, tokens[:, None])[:, 0])
+    assert not torch.equal(tokens, gpu.draw(whole, seeds + 1, positions))  # the control
+
+
 def test_draw_is_the_cpu_s():
     rows = torch.log_softmax(_random(12, 100), -1)
     seeds, positions = torch.arange(12) * 2**40 + 7, torch.arange(12)

@@ -13,13 +13,14 @@ from rlsync.kernels.triton.matmul import matmul
 from rlsync.kernels.triton.norm import add_rms_norm, rms_norm
 from rlsync.kernels.triton.rope import rope
 from rlsync.kernels.triton.sampling import draw
-from rlsync.kernels.triton.scores import logit_grads, row_scores
+from rlsync.kernels.triton.scores import draw_scored, logit_grads, row_scores
 from rlsync.kernels.triton.symmetric import finish_across
 
 __all__ = [
     "add_rms_norm",
     "decode_attention",
     "draw",
+    "draw_scored",
     "finish_across",
     "keyed_sums",
     "logit_grads",

@@ -25,7 +25,7 @@ ROWS = gl.constexpr(64)
 
 
 @gluon.jit
-def _tile_of(index, tiles_m, tiles_n, GROUP: gl.constexpr):
+def tile_of(index, tiles_m, tiles_n, GROUP: gl.constexpr):
     """Row and column of a tile; neighbours in time share operands in the cache."""
     per_group = GROUP * tiles_n
     first = index // per_group * GROUP
@@ -40,7 +40,7 @@ def _produce(x_desc, w_desc, x_smem, w_smem, full, empty, m, tiles_m, tiles_n, k
     BN: gl.constexpr = w_smem.shape[1]
     step = 0
     for tile in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
-        row, column = _tile_of(tile, tiles_m, tiles_n, GROUP)
+        row, column = tile_of(tile, tiles_m, tiles_n, GROUP)
         upper = row * 2 * ROWS
         lower = upper + ROWS
         whole = lower < m  # else nobody keeps what the second warpgroup makes of whatever lies there
@@ -126,7 +126,7 @@ def _consume(
     LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BN, 16])
     step = 0
     for tile in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
-        row, column = _tile_of(tile, tiles_m, tiles_n, GROUP)
+        row, column = tile_of(tile, tiles_m, tiles_n, GROUP)
         root, step = _tree(x_smem, w_smem, waiting, full, empty, step, leaf_steps, quads, half, LEAVES, LAYOUT)
         if HAS_BIAS:
             columns = column * BN + gl.arange(0, BN, gl.SliceLayout(0, LAYOUT))

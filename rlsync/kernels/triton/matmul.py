@@ -9,6 +9,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from rlsync.kernels.triton.gemm import combine, in_turn, leaf_gemm, side_by_side
 from rlsync.kernels.triton.gemm_hopper import tree_gemm
+from rlsync.kernels.triton.gemm_hopper_wide import WIDTHS, wide_gemm
 from rlsync.kernels.triton.tiles import (
     BlockTile,
     Form,
@@ -46,11 +47,19 @@ def persistent(
 ) -> torch.Tensor:
     (m, k), n = x.shape, w.shape[0]
     out = torch.empty(m, n, dtype=out_dtype, device=x.device)
-    tiles = triton.cdiv(m, 128) * triton.cdiv(n, tile.columns)
-    tree_gemm[(min(multiprocessors(x.device.index), tiles),)](
+    grid = (min(multiprocessors(x.device.index), triton.cdiv(m, 128) * triton.cdiv(n, tile.columns)),)
+    shared = {"STAGES": tile.stages, "GROUP": _GROUP, "HAS_BIAS": bias is not None, "num_warps": 4,
+              "enable_fp_fusion": False}  # fmt: skip
+    added = x if bias is None else bias
+    if tile.columns == sum(WIDTHS):
+        wide_gemm[grid](
+            _descriptor(x, 64, tile.depth), *(_descriptor(w, width, tile.depth) for width in WIDTHS),
+            *(_descriptor(out, 64, width) for width in WIDTHS), added, m, n, k // tile.depth, **shared,
+        )  # fmt: skip
+        return out
+    tree_gemm[grid](
         _descriptor(x, 64, tile.depth), _descriptor(w, tile.columns, tile.depth), _descriptor(out, 64, tile.columns),
-        x if bias is None else bias, m, n, k // leaves // tile.depth, leaves // 4,
-        LEAVES=leaves, STAGES=tile.stages, GROUP=_GROUP, HAS_BIAS=bias is not None, num_warps=4, enable_fp_fusion=False,
+        added, m, n, k // leaves // tile.depth, leaves // 4, LEAVES=leaves, **shared,
     )  # fmt: skip
     return out
 

@@ -57,6 +57,20 @@ def row_scores(
     return logprobs, entropy, stats, draws
 
 
+def draw_scored(
+    logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Drawn tokens [T] int64 of contiguous logits [T, V], and their log-probs [T] fp32; bits as of row_scores."""
+    rows, size = logits.shape
+    stats, _ = row_statistics(logits, temperature)
+    tokens = draw_from_logits(logits, stats, temperature, seeds, positions)
+    logprobs = torch.empty(rows, dtype=torch.float32, device=logits.device)
+    _target_kernel[(rows,)](
+        logits, stats, tokens, logprobs, size, float(temperature), num_warps=1, enable_fp_fusion=False
+    )
+    return tokens, logprobs
+
+
 def logit_grads(
     logits: torch.Tensor,
     temperature: float,

@@ -22,7 +22,7 @@ _WIDE_HEAD = 1 << 16
 _TOO_FEW_TILES = 40
 """So few tiles of 32 columns leave most multiprocessors idle, and a program per leaf is faster."""
 _FEW_WIDE_TILES = 100
-_WAVE_COST = {32: 0.64, 64: 1.0, 128: 1.42, 256: 2.9}
+_WAVE_COST = {32: 0.64, 64: 1.0, 128: 1.42, 192: 2.1, 256: 2.9}
 """Columns of a persistent tile -> time of one on every multiprocessor, over that of 64; measured on an H100."""
 _HOPPER_PROCESSORS = 132
 _HOPPER = ("H100", "H200", "H800", "GH200")
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PersistentTile:
-    """For gemm_hopper.py: 128 rows by `columns`, `depth` of K a stage."""
+    """For gemm_hopper.py, 192 columns for gemm_hopper_wide.py: 128 rows by `columns`, `depth` of K a stage."""
 
     columns: int
     depth: int
@@ -108,7 +108,8 @@ def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool)
         return None
     if leaves > 8:
         return PersistentTile(128, depth, 3)
-    tiles = {width: rows * -(-n // width) for width in _WAVE_COST if width < 256 or (leaves == 1 and not wide_output)}
+    widths = [width for width in _WAVE_COST if width <= 128 or (leaves == 1 and not wide_output)]
+    tiles = {width: rows * -(-n // width) for width in widths}
     columns = min(tiles, key=lambda width: -(-tiles[width] // _HOPPER_PROCESSORS) * _WAVE_COST[width])
     if rows >= 8 and tiles.get(256, 0) >= _FEW_WIDE_TILES:
         columns = 256
@@ -125,7 +126,7 @@ def _stages(columns: int, leaves: int, wide_output: bool) -> int:
     """As many as fit into shared memory beside the result and the subtrees that wait."""
     if columns == 128:
         return 5 if wide_output or leaves == 8 else 6
-    return {32: 9, 64: 6, 256: 3}[columns]
+    return {32: 9, 64: 6, 192: 4, 256: 3}[columns]
 
 
 def block_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int) -> BlockTile:

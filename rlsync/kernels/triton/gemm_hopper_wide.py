@@ -1,0 +1,134 @@
+"""Column-parallel GEMM in tiles of 128 rows by 192 columns on Hopper: one wave where 128 columns take two.
+
+Tensors have widths of powers of two, so a warpgroup keeps two accumulators, of 128 and of 64 columns, and a stage two
+pieces of w. Otherwise it works as gemm_hopper.py does, for one leaf.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from rlsync.kernels.triton.gemm_hopper import ROWS, tile_of
+from rlsync.kernels.triton.gluon_barrier import thread_barrier
+
+MAIN = gl.constexpr(128)
+REST = gl.constexpr(64)
+WIDTHS = (MAIN.value, REST.value)
+"""Columns of the two accumulators."""
+
+
+@gluon.jit
+def _produce(
+    x_desc, main_desc, rest_desc, x_smem, main, rest, full, empty, tiles_m, tiles_n, steps, GROUP: gl.constexpr
+):  # fmt: skip
+    STAGES: gl.constexpr = main.shape[0]
+    BK: gl.constexpr = main.shape[2]
+    step = 0
+    for tile in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
+        row, column = tile_of(tile, tiles_m, tiles_n, GROUP)
+        first = column * (MAIN + REST)
+        for k in range(steps):
+            stage = step % STAGES
+            mbarrier.wait(empty.index(stage), step // STAGES & 1 ^ 1)
+            ready = full.index(stage)
+            w_bytes: gl.constexpr = main_desc.block_type.nbytes + rest_desc.block_type.nbytes
+            mbarrier.expect(ready, x_desc.block_type.nbytes * 2 + w_bytes)
+            tma.async_copy_global_to_shared(x_desc, [row * 2 * ROWS, k * BK], ready, x_smem.index(stage * 2))
+            tma.async_copy_global_to_shared(main_desc, [first, k * BK], ready, main.index(stage))
+            tma.async_copy_global_to_shared(rest_desc, [first + MAIN, k * BK], ready, rest.index(stage))
+            tma.async_copy_global_to_shared(x_desc, [row * 2 * ROWS + ROWS, k * BK], ready, x_smem.index(stage * 2 + 1))
+            step += 1
+
+
+@gluon.jit
+def _finish(acc, out, out_smem, bias, first, n, LAYOUT: gl.constexpr, HAS_BIAS: gl.constexpr):
+    """Stages round(acc + bias) for its way out."""
+    if HAS_BIAS:
+        columns = first + gl.arange(0, acc.shape[1], gl.SliceLayout(0, LAYOUT))
+        acc = acc + gl.load(bias + columns, mask=columns < n, other=0.0).to(gl.float32)[None, :]
+    out_smem.store(acc.to(out.dtype))
+
+
+@gluon.jit
+def _consume(
+    x_smem, main, rest, main_out, rest_out, full, empty, main_desc, rest_desc, bias, tiles_m, tiles_n, n, steps,
+    half: gl.constexpr, GROUP: gl.constexpr, HAS_BIAS: gl.constexpr,
+):  # fmt: skip
+    STAGES: gl.constexpr = main.shape[0]
+    MAIN_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, MAIN, 16])
+    REST_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, REST, 16])
+    step = 0
+    for tile in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
+        row, column = tile_of(tile, tiles_m, tiles_n, GROUP)
+        left = gl.zeros([ROWS, MAIN], gl.float32, MAIN_LAYOUT)
+        right = gl.zeros([ROWS, REST], gl.float32, REST_LAYOUT)
+        for k in range(steps):
+            stage = step % STAGES
+            x = x_smem.index(stage * 2 + half)
+            mbarrier.wait(full.index(stage), step // STAGES & 1)
+            left = warpgroup_mma(x, main.index(stage).permute((1, 0)), left, use_acc=k > 0, is_async=True)
+            right = warpgroup_mma(x, rest.index(stage).permute((1, 0)), right, use_acc=k > 0, is_async=True)
+            left, right = warpgroup_mma_wait(2, deps=[left, right])
+            mbarrier.arrive(empty.index((step + STAGES - 1) % STAGES), pred=k > 0)
+            step += 1
+        left, right = warpgroup_mma_wait(0, deps=[left, right])
+        mbarrier.arrive(empty.index((step + STAGES - 1) % STAGES))
+        first = column * (MAIN + REST)
+        tma.store_wait(0)
+        thread_barrier()
+        _finish(left, main_desc, main_out, bias, first, n, MAIN_LAYOUT, HAS_BIAS)
+        _finish(right, rest_desc, rest_out, bias, first + MAIN, n, REST_LAYOUT, HAS_BIAS)
+        fence_async_shared()
+        thread_barrier()
+        top = row * 2 * ROWS + half * ROWS
+        tma.async_copy_shared_to_global(main_desc, [top, first], main_out)
+        tma.async_copy_shared_to_global(rest_desc, [top, first + MAIN], rest_out)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def wide_gemm(
+    x_desc, w_main, w_rest, out_main, out_rest, bias, m, n, steps,
+    STAGES: gl.constexpr, GROUP: gl.constexpr, HAS_BIAS: gl.constexpr,
+):  # fmt: skip
+    """out = round(x w^T + bias) in bf16.
+
+    Descriptors have blocks [ROWS, BK] of x [M, K], [MAIN, BK] and [REST, BK] of w [N, K], [ROWS, MAIN] and [ROWS, REST]
+    of out [M, N]; `steps` is K / BK.
+    """
+    BK: gl.constexpr = x_desc.block_shape[1]
+    x_smem = gl.allocate_shared_memory(x_desc.dtype, [STAGES * 2, ROWS, BK], x_desc.layout)
+    main = gl.allocate_shared_memory(w_main.dtype, [STAGES, MAIN, BK], w_main.layout)
+    rest = gl.allocate_shared_memory(w_rest.dtype, [STAGES, REST, BK], w_rest.layout)
+    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(STAGES):
+        mbarrier.init(full.index(i), count=1)
+        mbarrier.init(empty.index(i), count=2)
+    main_out = gl.allocate_shared_memory(out_main.dtype, [2, ROWS, MAIN], out_main.layout)
+    rest_out = gl.allocate_shared_memory(out_rest.dtype, [2, ROWS, REST], out_rest.layout)
+    tiles_m = gl.cdiv(m, 2 * ROWS)
+    tiles_n = gl.cdiv(n, MAIN + REST)
+    gl.warp_specialize(
+        [
+            (_consume, (
+                x_smem, main, rest, main_out.index(0), rest_out.index(0), full, empty, out_main, out_rest, bias,
+                tiles_m, tiles_n, n, steps, 0, GROUP, HAS_BIAS,
+            )),
+            (_consume, (
+                x_smem, main, rest, main_out.index(1), rest_out.index(1), full, empty, out_main, out_rest, bias,
+                tiles_m, tiles_n, n, steps, 1, GROUP, HAS_BIAS,
+            )),
+            (_produce, (x_desc, w_main, w_rest, x_smem, main, rest, full, empty, tiles_m, tiles_n, steps, GROUP)),
+        ],
+        [4, 1],
+        [232, 40],
+    )  # fmt: skip
