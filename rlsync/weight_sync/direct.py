@@ -121,13 +121,14 @@ def _warn(what: str, error: RuntimeError) -> None:
     _log.warning("weights go in messages, as a worker's memory cannot be %s: %s", what, str(error).split("\n")[0])
 
 
-def copy_overlap(rows: Part, target: Part) -> None:
-    """Write what `rows`, whole rows of a tensor, have of the rectangle `target` of the same."""
+def overlap(rows: Part, target: Part) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What the rectangle `target` of a tensor has of `rows`, whole rows of the same: as it lies there, and here."""
     low = max(rows.row, target.row)
     high = min(rows.row + len(rows.values), target.row + len(target.values))
-    if low < high:
-        source = _columns(rows.values[low - rows.row : high - rows.row], target)
-        target.values[low - target.row : high - target.row].copy_(source)
+    if low >= high:
+        return None
+    source = _columns(rows.values[low - rows.row : high - rows.row], target)
+    return target.values[low - target.row : high - target.row], source
 
 
 def _columns(rows: torch.Tensor, target: Part) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from rlsync.types import ParamSpec, TensorDigest
 from rlsync.weight_sync.digest import Digester, Part
-from rlsync.weight_sync.direct import Offer, answer, copy_overlap, find_offers, open_offers
+from rlsync.weight_sync.direct import Offer, answer, find_offers, open_offers, overlap
 from rlsync.weight_sync.plan import SyncPlan, torch_dtype
 from rlsync.weight_sync.transport import Address, Channel
 
@@ -80,9 +80,8 @@ class WeightSender:
             self._channel.barrier()  # its workers are at rest
         dist.barrier()
         for _, parts in self._messages(digester):
-            for part in parts:
-                for target in targets.get(part.name, ()):
-                    copy_overlap(part, target)
+            pairs = [overlap(part, target) for part in parts for target in targets.get(part.name, ())]
+            _copy_all([pair for pair in pairs if pair is not None])
         torch.cuda.synchronize()
         dist.barrier()
         if self._channel is not None:
@@ -114,14 +113,23 @@ def _open_together(offers: list[Offer | None], device: torch.device) -> dict[str
 def _fill(message: torch.Tensor, bucket: Iterable[tuple[ParamSpec, Part]]) -> list[Part]:
     """Lay a rank's rows of a bucket side by side in its message, rounded to its dtype; returns them as they lie there,
     but for those of a tensor of which it has none."""
-    taken = []
+    taken, pairs = [], []
     offset = 0
     for spec, part in bucket:
         assert spec.name == part.name, f"{part.name} where the plan has {spec.name}"
-        rows = message[offset : offset + part.values.numel()].view(part.values.shape)
-        rows.copy_(part.values)
-        offset += rows.numel()
-        if rows.numel():
+        count = part.values.numel()
+        if count:
+            rows = message[offset : offset + count].view(part.values.shape)
             taken.append(replace(part, values=rows))
+            pairs.append((rows, part.values))
+            offset += count
+    _copy_all(pairs)
     message[offset:].zero_()
     return taken
+
+
+def _copy_all(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Into the first of each pair; one launch for many, where their layouts allow it."""
+    if pairs:
+        into, values = zip(*pairs, strict=True)
+        torch._foreach_copy_(list(into), list(values))
