@@ -33,29 +33,3 @@ def finish_across(
 def gather_columns(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
     """[T, C] on each of n ranks -> [T, n C]: the ranks' columns side by side."""
     return torch.cat(tuple(all_gather(x, group)), dim=-1)
-
-
-def share(count: int, ranks: int, rank: int) -> tuple[int, int]:
-    """First row and the one after the last that `rank` takes of `count` rows: as many each, but at the end."""
-    size = -(-count // ranks)
-    return min(rank * size, count), min((rank + 1) * size, count)
-
-
-def share_rows(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-    """[T, C], columns of each of n ranks -> [own, n C]: this rank's share of the rows, with the columns of all."""
-    shares = [share(len(x), group.size(), rank) for rank in range(group.size())]
-    sizes = [end - begin for begin, end in shares]
-    own = sizes[group.rank()]
-    parts = x.new_empty(group.size() * own, x.shape[1])
-    dist.all_to_all_single(parts, x.contiguous(), [own] * group.size(), sizes, group=group)
-    return parts.view(group.size(), own, x.shape[1]).transpose(0, 1).reshape(own, group.size() * x.shape[1])
-
-
-def gather_shares(x: torch.Tensor, count: int, group: dist.ProcessGroup) -> torch.Tensor:
-    """[own, ...], a share of `count` rows, on each rank -> [count, ...] on all."""
-    size = -(-count // group.size())
-    padded = x.new_zeros(size, *x.shape[1:])
-    padded[: len(x)] = x
-    everyone = x.new_empty(group.size() * size, *x.shape[1:])
-    dist.all_gather_into_tensor(everyone, padded, group=group)
-    return everyone[:count]

@@ -281,7 +281,7 @@ def draw(rows: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> to
 def draw_scored(
     logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`draw` of the log-probs of logits [T, V], which lie on a GPU, and the log-probs of what was drawn: [T] int64, [T]
+    """`draw` of the log-probs of contiguous fp32 logits [T, V], and the log-probs of what was drawn: [T] int64, [T]
     fp32."""
     return backend(logits).draw_scored(logits, temperature, seeds, positions)
 

@@ -1,7 +1,4 @@
-"""Stateless sampling in vLLM's GPU runner (V2): tokens and log-probs of fp32 logits that TP ranks never gather.
-
-Each rank draws for a share of the rows: it gets their logits whole, and passes on a token and a log-prob each.
-"""
+"""Stateless sampling in vLLM's GPU runner (V2): tokens and log-probs of fp32 logits that TP ranks never gather."""
 
 from __future__ import annotations
 
@@ -19,8 +16,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProc
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 from vllm.v1.worker.gpu.sample.sampler import Sampler
 
-from rlsync.kernels import ops
-from rlsync.kernels.collectives import gather_shares, share, share_rows
+from rlsync.kernels.draws import draw_across
 from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY, check_params
 from rlsync.vllm_plugin.settings import settings_of
 
@@ -69,23 +65,23 @@ class RowSampler(Sampler):
         (self._requests,) = (p for p in self.logits_processors if isinstance(p, RequestSeeds))
 
     def __call__(self, logits: torch.Tensor, input_batch: InputBatch) -> SamplerOutput:
-        count, group = len(logits), get_tp_group()
-        own = slice(*share(count, group.world_size, group.rank_in_group))
-        rows = logits if group.world_size == 1 else share_rows(logits, group.device_group)
-        positions = input_batch.positions[input_batch.logits_indices]
-        greedy = self._requests.greedy(input_batch.idx_mapping_np)
         slots = input_batch.expanded_idx_mapping
-        tokens, logprobs = self._draw(rows[:, : self._vocabulary].contiguous(), slots[own], positions[own], greedy)
-        if group.world_size > 1:
-            packed = torch.stack((tokens, logprobs.view(torch.int32).to(torch.int64)), 1)
-            tokens, bits = gather_shares(packed, count, group.device_group).unbind(1)
-            logprobs = bits.to(torch.int32).view(torch.float32)
+        greedy = self._requests.greedy(input_batch.idx_mapping_np)
+        tokens, logprobs = draw_across(
+            logits,
+            get_tp_group().device_group,
+            self._vocabulary,
+            self._temperature,
+            self._requests.seeds.gpu[slots],
+            input_batch.positions[input_batch.logits_indices],
+            None if greedy is None else greedy[slots],
+        )
         # A prompt that is not at its end yet gives no token.
         num_sampled, num_rejected = get_num_sampled_and_rejected(
             input_batch.seq_lens.new_ones(input_batch.num_reqs), input_batch.seq_lens, input_batch.cu_num_logits,
             input_batch.idx_mapping, self.req_states.prefill_len.gpu,
         )  # fmt: skip
-        ids = tokens[:, None].contiguous()
+        ids = tokens[:, None]
         ranks = torch.zeros_like(tokens)  # nobody asks for them
         return SamplerOutput(
             sampled_token_ids=ids,
@@ -94,19 +90,6 @@ class RowSampler(Sampler):
             num_sampled=num_sampled,
             num_rejected=num_rejected,
         )
-
-    def _draw(
-        self, rows: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor, greedy: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens [own] int64 and log-probs [own] of logits [own, V]."""
-        if not len(rows):
-            return slots.new_empty(0, dtype=torch.int64), rows.new_empty(0)
-        tokens, logprobs = ops.draw_scored(rows, self._temperature, self._requests.seeds.gpu[slots], positions)
-        if greedy is not None:
-            whole = ops.logprobs(rows, self._temperature)
-            tokens = torch.where(greedy[slots], ops.greedy(whole), tokens)
-            logprobs = whole.gather(1, tokens[:, None])[:, 0]
-        return tokens, logprobs
 
 
 def _install_sampler() -> None:

@@ -18,12 +18,13 @@ from rlsync.kernels.cpu.logprobs import logprobs
 from rlsync.kernels.cpu.norm import add_rms_norm, rms_norm
 from rlsync.kernels.cpu.rope import rope
 from rlsync.kernels.cpu.sampling import draw
-from rlsync.kernels.cpu.scores import logit_grads, row_scores
+from rlsync.kernels.cpu.scores import draw_scored, logit_grads, row_scores
 
 __all__ = [
     "add_rms_norm",
     "decode_attention",
     "draw",
+    "draw_scored",
     "logit_grads",
     "logprobs",
     "matmul",

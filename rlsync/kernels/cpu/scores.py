@@ -38,6 +38,15 @@ def row_scores(
     return chosen, -probs.mul_(finite).sum(-1), stats, draws
 
 
+def draw_scored(
+    logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Drawn tokens [T] int64 of logits [T, V], and their log-probs [T] fp32."""
+    rows = logprobs(logits, temperature)
+    tokens = draw(rows, seeds, positions)
+    return tokens, rows.gather(-1, tokens[:, None])[:, 0]
+
+
 def logit_grads(
     logits: torch.Tensor,
     temperature: float,

@@ -22,7 +22,7 @@ _WIDE_HEAD = 1 << 16
 _TOO_FEW_TILES = 40
 """So few tiles of 32 columns leave most multiprocessors idle, and a program per leaf is faster."""
 _FEW_WIDE_TILES = 100
-_WAVE_COST = {32: 0.64, 64: 1.0, 128: 1.42, 192: 2.1, 256: 2.9}
+_WAVE_COST = {32: 0.64, 64: 1.0, 128: 1.42, 192: 2.3, 256: 2.9}
 """Columns of a persistent tile -> time of one on every multiprocessor, over that of 64; measured on an H100."""
 _HOPPER_PROCESSORS = 132
 _HOPPER = ("H100", "H200", "H800", "GH200")
