@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from rlsync.config.model import ModelSource
 from rlsync.config.reward import RewardKind
 from rlsync.config.run import TrainConfig
 from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.mixture import part_at
 from rlsync.data.source import ProblemSource, open_source
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.build import environment_maker
@@ -81,16 +83,13 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     environment_maker(config.environment)  # for its errors, before anything is started
     source = open_source(config.data)
     scorer = Scorer(config.reward, source)
-    wanted = config.trainer.steps * config.algorithm.prompts_per_step
-    training = source.problems(Split.train, wanted, config.seed) if trains else []
+    training = source.problems(Split.train, _wanted(config), config.seed) if trains else []
     drawn = [_draw(config, name, source) for name in config.eval.chosen if config.eval.problems]
     model_path = model_folder(config, source, say)
     tokenizer = load_tokenizer(model_path)
     if trains:
         check_companions(config, model_path, tokenizer)
     codec = TextCodec(tokenizer, config.data, environment=config.environment)
-    if trains:
-        training = _select(codec, training, "training", say)
     kinds = {part.kind for part in config.reward.parts.values()} or {config.reward.kind}
     sets, scorers = [], [scorer]
     for each in drawn:
@@ -103,7 +102,8 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
             sets.append(EvalSet(name=each.name, problems=kept, codec=own, scorer=scorers[-1]))
         else:
             sets.append(EvalSet(name=each.name, problems=kept, codec=own, scorer=scorer))
-    training = _without(training, sets, say)
+    if trains:
+        training = _training(config, source, codec, sets, training, say)
     models = [model for each in scorers for model in each.models]
     return Prepared(
         model_path=model_path, scorer=scorer, codec=codec, training=training, sets=sets, reward_models=models
@@ -128,6 +128,43 @@ def _select(codec: TextCodec, problems: list[Problem], what: str, say: Callable[
     kept, left_out = codec.select(problems)
     for part, count in sorted(left_out.items()):
         say(f"{what}: left out {count} problems{f' of {part}' if part else ''} with prompts over max_prompt_tokens")
+    return kept
+
+
+def _wanted(config: TrainConfig) -> int:
+    """Problems that the run's steps take at most."""
+    algorithm = config.algorithm
+    rounds = 1 + (algorithm.max_resamples if algorithm.dynamic_sampling else 0)
+    return config.trainer.steps * algorithm.prompts_per_step * rounds
+
+
+def _training(
+    config: TrainConfig,
+    source: ProblemSource,
+    codec: TextCodec,
+    sets: list[EvalSet],
+    drawn: list[Problem],
+    say: Callable[[str], None],
+) -> list[Problem]:
+    """The problems that can be trained on, of `drawn` or, where these are too few for the run, of all that it takes.
+
+    So no problem comes twice while the source has others, and a longer run begins as a shorter one.
+    """
+    count = _wanted(config)
+    shares = Counter(part_at(config.seed, index, config.data.weights) for index in range(count))
+    found = 0
+    while True:
+        said: list[str] = []
+        kept = _without(_select(codec, drawn, "training", said.append), sets, said.append)
+        short = shares - Counter(problem.part for problem in kept)
+        before, found = found, sum(problem.part in short for problem in kept)
+        count *= 2
+        more = source.problems(Split.train, count, config.seed) if short and found > before else drawn
+        if len(more) == len(drawn):  # there are enough, or there is nothing else to be had
+            break
+        drawn = more
+    for line in said:
+        say(line)
     return kept
 
 

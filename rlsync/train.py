@@ -89,8 +89,9 @@ def _checkpoint(config: TrainConfig, console: ConsoleReporter) -> tuple[Path | N
     folder, progress = found
     if progress.step >= config.trainer.steps:
         raise ConfigError(
-            f"run.resume=true: {folder} is of the last step of trainer.steps={config.trainer.steps}. Train on from "
-            f"its weights with model.path={folder}, in another run.dir."
+            f"run.resume=true: {folder} is of step {progress.step}, and trainer.steps={config.trainer.steps} asks for "
+            "no more. Raise trainer.steps to train on, or begin with its weights, in another run.dir: "
+            f"model.path={folder}."
         )
     console.say(f"going on after step {progress.step}, from {folder}")
     return folder, progress
@@ -102,7 +103,7 @@ def _join(
     """Go on where the checkpoint was, and say what is otherwise now; or leave nothing to go on from by mistake.
 
     Raises:
-        DataError: the problems are others than before.
+        DataError: the problems so far would be others now.
     """
     folder = config.run.folder
     if checkpoint is None:

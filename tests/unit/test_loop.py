@@ -374,6 +374,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(build):
     assert replace(resumed, seconds=0) == replace(summary, seconds=0)
     with pytest.raises(DataError, match="over other data"):  # the control
         build("trainer.steps=4", "seed=1", progress=progress)
+    build("trainer.steps=2", "trainer.save_every=2", "trainer.lr=0.5")[0].run()  # one that was to be shorter
+    progress = newest(folder.path / "checkpoints")[1]
+    loop, longer, _ = build("trainer.steps=4", "trainer.save_every=2", "trainer.lr=0.5", progress=progress)
+    loop.run()
+    assert longer == whole[begin:]
     forget(folder.path / "checkpoints")
     assert newest(folder.path / "checkpoints") is None
 

@@ -59,6 +59,22 @@ def test_training_leaves_out_what_any_set_holds(tmp_path: Path) -> None:
     assert {p.id for p in made.sets[1].problems} & {p.id for p in alone.training}
 
 
+def test_a_longer_run_begins_as_a_shorter_one(tmp_path: Path) -> None:
+    """Also where problems are left out: others take their place, up to the source's last."""
+    rows = write(tmp_path / "rows.jsonl", "p", range(400))
+    common = ("data=file", f"data.path={rows}", "data.held_out_percent=5", "data.max_prompt_tokens=9")
+    for source in (common, ("data.held_out_percent=5",)):
+        short, longer = (prepared(*source, f"trainer.steps={steps}")[0].training for steps in (2, 7))
+        assert len(short) >= 2 * 16
+        assert longer[: len(short)] == short
+        assert len(longer) >= 7 * 16
+    every, said = prepared(*common, "trainer.steps=100")
+    assert 7 * 16 <= len(every.training) < 400
+    assert sum(line.startswith("training: left out") for line in said) == 1
+    other = prepared(*common, "trainer.steps=2", "seed=1")[0].training  # the control
+    assert other[:20] != longer[:20]
+
+
 def test_parts_say_what_they_leave_out(tmp_path: Path) -> None:
     parts = ["data=mixture", "trainer.steps=100"]
     for name, limit in (("a", 6), ("b", 100)):
