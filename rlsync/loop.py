@@ -129,6 +129,8 @@ class TrainingLoop:
             prompts, run_id = self._prompts.state(), self._sinks.wandb.run_id
             made = Progress(step=step, prompts=prompts, summary=self.summary, wandb_id=run_id)
             keep(self._sinks.folder.checkpoint(step), made)
+            if most := self._config.trainer.save_keep:
+                self._sinks.folder.prune(step, most)
 
     def _after_update(self, step: int, times: m.StepTimes, row: m.Metrics) -> bool:
         """Evaluate the new weights and save them, where the step asks for it; whether a run can go on from there."""

@@ -49,6 +49,8 @@ class TrainerConfig:
     save_every: int = 0
     """Save Hugging Face weights every n steps and, for run.resume, the trainer's state, which the newest checkpoint
     alone keeps (12 bytes a parameter); 0 = weights alone, at the end."""
+    save_keep: int = 0
+    """Checkpoints to keep, the newest; 0 = all."""
     threads_per_rank: int = 1
     """CPU threads of a rank; fixed, because a library's sums may depend on it."""
 
@@ -64,6 +66,9 @@ class TrainerConfig:
         for name, value in counts.items():
             if value < 1:
                 raise ConfigError(f"trainer.{name}={value}: must be at least 1")
+        for name, value in {"save_every": self.save_every, "save_keep": self.save_keep}.items():
+            if value < 0:
+                raise ConfigError(f"trainer.{name}={value}: must not be negative (0 turns it off)")
         if self.lr < 0:
             raise ConfigError(f"trainer.lr={self.lr}: must not be negative")
         if self.max_grad_norm <= 0:

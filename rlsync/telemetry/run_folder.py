@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +35,12 @@ class RunFolder:
 
     def checkpoint(self, step: int) -> Path:
         return self.path / CHECKPOINTS / f"step_{step}"
+
+    def prune(self, step: int, most: int) -> None:
+        """Remove the oldest checkpoints of `step` and before, until `most` are left."""
+        names = [path.name.removeprefix("step_") for path in (self.path / CHECKPOINTS).glob("step_*")]
+        for old in sorted(int(name) for name in names if name.isdecimal() and int(name) <= step)[:-most]:
+            shutil.rmtree(self.checkpoint(old))
 
     def write_metrics(self, metrics: Metrics) -> None:
         _append(self._metrics, metrics)

@@ -341,6 +341,16 @@ def test_long_responses_are_punished(build, limit, punishment):
     assert {row["reward/shaping_mean"] for row in _rows(folder)} == {punishment}
 
 
+def test_only_the_newest_checkpoints_are_kept(build):
+    for keep, left in ((0, {1, 2, 3, 4}), (2, {3, 4})):
+        loop, _, folder = build("trainer.steps=4", "trainer.save_every=1", f"trainer.save_keep={keep}")
+        for other in ("step_9", "step_best"):  # of another run, and the user's own
+            (folder.path / "checkpoints" / other).mkdir(parents=True, exist_ok=True)
+        loop.run()
+        names = {path.name for path in (folder.path / "checkpoints").iterdir()}
+        assert names == {f"step_{step}" for step in left} | {"step_9", "step_best"}
+
+
 def test_a_resumed_run_is_the_uninterrupted_one(build):
     """Steps 3 and 4 again, from what step 2 left; the rows of a third that had ended and a fourth that had begun go."""
     loop, whole, folder = build("trainer.steps=4", "trainer.save_every=2", "trainer.lr=0.5")
