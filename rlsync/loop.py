@@ -80,7 +80,7 @@ class TrainingLoop:
         self._prompts, self._sinks = prompts, sinks
         self._synced = -1
         self._started = 0.0
-        self._done, self.summary = progress.step, progress.summary
+        self._done, self.summary, self._saved = progress.step, progress.summary, list(progress.saved)
 
     def run(self) -> Summary:
         self._started = time.perf_counter() - self.summary.seconds
@@ -127,10 +127,13 @@ class TrainingLoop:
         self._handle(wrong)
         if saved:  # now that the step is on record
             prompts, run_id = self._prompts.state(), self._sinks.wandb.run_id
-            made = Progress(step=step, prompts=prompts, summary=self.summary, wandb_id=run_id)
+            most = self._config.trainer.save_keep
+            self._saved.append(step)
+            old, self._saved = (self._saved[:-most], self._saved[-most:]) if most else ([], self._saved)
+            made = Progress(step=step, prompts=prompts, summary=self.summary, wandb_id=run_id, saved=self._saved)
             keep(self._sinks.folder.checkpoint(step), made)
-            if most := self._config.trainer.save_keep:
-                self._sinks.folder.prune(step, most)
+            for each in old:
+                self._sinks.folder.remove(each)
 
     def _after_update(self, step: int, times: m.StepTimes, row: m.Metrics) -> bool:
         """Evaluate the new weights and save them, where the step asks for it; whether a run can go on from there."""

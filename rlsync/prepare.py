@@ -43,6 +43,7 @@ HELD_OUT_SEED = 0
 """The held-out problems are the same in every run."""
 _BASE_CHARACTERS = "0123456789+-*/=(). "
 _WARM_START_THREADS = 2
+_BARREN_DOUBLINGS = 3
 _COLUMNS = {"prompt_column", "answer_column", "answer_parser"}
 _TINY_READS = _COLUMNS | {"subset", "hub_split", "eval_path", "eval_split", "parts"}
 """Fields of the data that the warm start reads besides the usual ones."""
@@ -148,24 +149,26 @@ def _training(
 ) -> list[Problem]:
     """The problems that can be trained on, of `drawn` or, where these are too few for the run, of all that it takes.
 
-    So no problem comes twice while the source has others, and a longer run begins as a shorter one.
+    So no problem comes twice while the source has others, and a longer run begins as a shorter one. A source that still
+    makes problems, but none that can be used, is given up after some doublings of what it is asked for.
     """
     count = _wanted(config)
     shares = Counter(part_at(config.seed, index, config.data.weights) for index in range(count))
-    found = 0
-    while True:
-        said: list[str] = []
-        kept = _without(_select(codec, drawn, "training", said.append), sets, said.append)
-        short = shares - Counter(problem.part for problem in kept)
-        before, found = found, sum(problem.part in short for problem in kept)
+    evaluated = {problem.id for each in sets for problem in each.problems}
+    have, barren = Counter[str](), 0
+    while barren < _BARREN_DOUBLINGS:
+        usable = (problem for problem in drawn if problem.id not in evaluated and codec.fits(problem))
+        before, have = have, Counter(problem.part for problem in usable)
+        short = shares - have
+        if not short:
+            break
+        barren = 0 if any(have[part] > before[part] for part in short) else barren + 1
         count *= 2
-        more = source.problems(Split.train, count, config.seed) if short and found > before else drawn
-        if len(more) == len(drawn):  # there are enough, or there is nothing else to be had
+        more = source.problems(Split.train, count, config.seed)
+        if sum(problem.part in short for problem in more) == sum(problem.part in short for problem in drawn):
             break
         drawn = more
-    for line in said:
-        say(line)
-    return kept
+    return _without(_select(codec, drawn, "training", say), sets, say)
 
 
 def _without(training: list[Problem], sets: list[EvalSet], say: Callable[[str], None]) -> list[Problem]:

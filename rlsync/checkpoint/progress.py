@@ -23,6 +23,8 @@ class Progress:
     prompts: PromptState = field(default_factory=PromptState)
     summary: Summary = field(default_factory=Summary)
     wandb_id: str | None = None
+    saved: list[int] = field(default_factory=list)
+    """Steps of the run's checkpoints, this one's too."""
 
 
 def newest(checkpoints: Path) -> tuple[Path, Progress] | None:
@@ -57,4 +59,5 @@ def _read(path: Path) -> Progress:
         prompts=PromptState(**values["prompts"]),
         summary=Summary(**values["summary"]),
         wandb_id=values["wandb_id"],
+        saved=values["saved"],
     )

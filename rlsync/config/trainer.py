@@ -50,7 +50,7 @@ class TrainerConfig:
     """Save Hugging Face weights every n steps and, for run.resume, the trainer's state, which the newest checkpoint
     alone keeps (12 bytes a parameter); 0 = weights alone, at the end."""
     save_keep: int = 0
-    """Checkpoints to keep, the newest; 0 = all."""
+    """Checkpoints of the run to keep, the newest; 0 = all."""
     threads_per_rank: int = 1
     """CPU threads of a rank; fixed, because a library's sums may depend on it."""
 

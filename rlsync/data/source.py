@@ -19,7 +19,8 @@ class ProblemSource(Protocol):
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
         """Distinct problems of the split, the same for the same config, split and seed.
 
-        A smaller count gives the beginning of the list. A finite source returns all it has where `count` is more.
+        A smaller count gives the beginning of the list, or of that of each part. A finite source returns all it has
+        where `count` is more.
 
         Raises:
             DataError: the source has none, or cannot make as many.

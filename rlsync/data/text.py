@@ -57,6 +57,8 @@ class TextCodec:
             )
         self._tokenizer = tokenizer
         self._configs = config.leaves
+        self._lengths: dict[tuple[str, str], int] = {}
+        """Of prompts that were measured, by part and text."""
         self._surroundings: dict[bool, Surroundings] = {}
         if environment is not None and environment.present:
             self._prepare_turns(environment)
@@ -100,16 +102,26 @@ class TextCodec:
         assert isinstance(text, str)
         return text
 
+    def fits(self, problem: Problem) -> bool:
+        """Whether its prompt is no longer than max_prompt_tokens."""
+        return self._length(problem) <= self._configs[problem.part].max_prompt_tokens
+
+    def _length(self, problem: Problem) -> int:
+        key = (problem.part, problem.prompt)
+        if key not in self._lengths:
+            self._lengths[key] = len(self.encode(problem))
+        return self._lengths[key]
+
     def select(self, problems: list[Problem]) -> tuple[list[Problem], dict[str, int]]:
         """The problems whose prompts fit, and how many of each part (name -> count, where any) were left out.
 
         Raises:
             DataError: none of a part's fits.
         """
-        lengths = [len(self.encode(problem)) for problem in problems]
+        lengths = [self._length(problem) for problem in problems]
         kept, left_out = [], Counter[str]()
-        for problem, length in zip(problems, lengths, strict=True):
-            if length <= self._configs[problem.part].max_prompt_tokens:
+        for problem in problems:
+            if self.fits(problem):
                 kept.append(problem)
             else:
                 left_out[problem.part] += 1

@@ -36,11 +36,9 @@ class RunFolder:
     def checkpoint(self, step: int) -> Path:
         return self.path / CHECKPOINTS / f"step_{step}"
 
-    def prune(self, step: int, most: int) -> None:
-        """Remove the oldest checkpoints of `step` and before, until `most` are left."""
-        names = [path.name.removeprefix("step_") for path in (self.path / CHECKPOINTS).glob("step_*")]
-        for old in sorted(int(name) for name in names if name.isdecimal() and int(name) <= step)[:-most]:
-            shutil.rmtree(self.checkpoint(old))
+    def remove(self, step: int) -> None:
+        """A checkpoint, if it is still there."""
+        shutil.rmtree(self.checkpoint(step), ignore_errors=True)
 
     def write_metrics(self, metrics: Metrics) -> None:
         _append(self._metrics, metrics)

@@ -342,13 +342,16 @@ def test_long_responses_are_punished(build, limit, punishment):
 
 
 def test_only_the_newest_checkpoints_are_kept(build):
-    for keep, left in ((0, {1, 2, 3, 4}), (2, {3, 4})):
-        loop, _, folder = build("trainer.steps=4", "trainer.save_every=1", f"trainer.save_keep={keep}")
-        for other in ("step_9", "step_best"):  # of another run, and the user's own
+    for keep, left in ((0, {2, 4}), (1, {4}), (2, {2, 4})):
+        loop, _, folder = build("trainer.steps=4", "trainer.save_every=2", f"trainer.save_keep={keep}")
+        others = {"step_1", "step_3", "step_9", "step_best"}  # of another run, and the user's own
+        for other in others:
             (folder.path / "checkpoints" / other).mkdir(parents=True, exist_ok=True)
         loop.run()
-        names = {path.name for path in (folder.path / "checkpoints").iterdir()}
-        assert names == {f"step_{step}" for step in left} | {"step_9", "step_best"}
+        assert {p.name for p in (folder.path / "checkpoints").iterdir()} == {f"step_{step}" for step in left} | others
+        progress = newest(folder.path / "checkpoints")[1]
+    build("trainer.steps=6", "trainer.save_every=2", "trainer.save_keep=2", progress=progress)[0].run()
+    assert {p.name for p in (folder.path / "checkpoints").iterdir()} == {"step_4", "step_6"} | others
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(build):

@@ -11,6 +11,7 @@ from transformers import Qwen3Config
 from rlsync import prepare as module
 from rlsync.config.compose import compose_train
 from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.prompts import PromptStream
 from rlsync.errors import ConfigError, DataError
 from rlsync.prepare import Prepared, prepare
 
@@ -73,6 +74,25 @@ def test_a_longer_run_begins_as_a_shorter_one(tmp_path: Path) -> None:
     assert sum(line.startswith("training: left out") for line in said) == 1
     other = prepared(*common, "trainer.steps=2", "seed=1")[0].training  # the control
     assert other[:20] != longer[:20]
+
+
+def test_so_does_a_mixture_whose_parts_lose_many_or_few(tmp_path: Path) -> None:
+    """And where a run's first problems are all too long."""
+    parts = ["data=mixture", "data.held_out_percent=5"]
+    for name, fitting in (("a", 27), ("b", 1)):  # of 30
+        sizes = [0 if i % 30 < fitting else 9 for i in range(4000)]
+        lines = [json.dumps({"prompt": f"{name}{'x' * size} {i}", "answer": "1"}) for i, size in enumerate(sizes)]
+        (tmp_path / name).with_suffix(".jsonl").write_text("\n".join(lines))
+        parts += [f"+data@data.parts.{name}=file", f"data.parts.{name}.path={tmp_path / name}.jsonl"]
+        parts += [f"data.parts.{name}.max_prompt_tokens=9"]
+    runs = []
+    for steps in (1, 4, 7):
+        config = compose_train([*parts, f"trainer.steps={steps}"])
+        stream = PromptStream(prepare(config, lambda _: None).training, 0, config.data.weights)
+        runs.append([problem.id for problem in stream.next(16 * steps)])
+        assert len(set(runs[-1])) == 16 * steps
+    assert runs[0] == runs[1][:16]
+    assert runs[1] == runs[2][:64]
 
 
 def test_parts_say_what_they_leave_out(tmp_path: Path) -> None:

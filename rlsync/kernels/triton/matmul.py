@@ -52,6 +52,7 @@ def persistent(
               "enable_fp_fusion": False}  # fmt: skip
     added = x if bias is None else bias
     if tile.columns == sum(WIDTHS):
+        assert leaves == 1, f"tiles of {tile.columns} columns know no tree, and there are {leaves} leaves"
         wide_gemm[grid](
             _descriptor(x, 64, tile.depth), *(_descriptor(w, width, tile.depth) for width in WIDTHS),
             *(_descriptor(out, 64, width) for width in WIDTHS), added, m, n, k // tile.depth, **shared,
