@@ -49,6 +49,10 @@ class Sharded:
         self._bases = {name: _compact(_local(layer.weight), self.dtype) for name, layer in lora_layers(model)}
         self.optimizer = make_optimizer(self.policy, config.trainer) if trainable else None
 
+    def reshard(self) -> None:
+        """Free what a forward pass gathered and no backward pass will (FSDP keeps the outermost parameters for one)."""
+        self.policy.reshard()
+
     @torch.no_grad()
     def merge_adapters(self) -> None:
         """Make the weights of all adapted layers anew, after an update (collective; nothing without adapters)."""
