@@ -126,14 +126,17 @@ class TrainingLoop:
         self._log(step, row)
         self._handle(wrong)
         if saved:  # now that the step is on record
-            prompts, run_id = self._prompts.state(), self._sinks.wandb.run_id
-            most = self._config.trainer.save_keep
-            self._saved.append(step)
-            old, self._saved = (self._saved[:-most], self._saved[-most:]) if most else ([], self._saved)
-            made = Progress(step=step, prompts=prompts, summary=self.summary, wandb_id=run_id, saved=self._saved)
-            keep(self._sinks.folder.checkpoint(step), made)
-            for each in old:
-                self._sinks.folder.remove(each)
+            self._keep(step)
+
+    def _keep(self, step: int) -> None:
+        """Mark the step's checkpoint as whole, and remove the run's oldest ones beyond trainer.save_keep."""
+        folder, saved = self._sinks.folder, [*self._saved, step]
+        self._saved = saved[-self._config.trainer.save_keep :]  # all, for 0
+        prompts, run_id = self._prompts.state(), self._sinks.wandb.run_id
+        made = Progress(step=step, prompts=prompts, summary=self.summary, wandb_id=run_id, saved=self._saved)
+        keep(folder.checkpoint(step), made)
+        for old in saved[: -len(self._saved)]:
+            folder.remove(old)
 
     def _after_update(self, step: int, times: m.StepTimes, row: m.Metrics) -> bool:
         """Evaluate the new weights and save them, where the step asks for it; whether a run can go on from there."""

@@ -44,6 +44,7 @@ HELD_OUT_SEED = 0
 _BASE_CHARACTERS = "0123456789+-*/=(). "
 _WARM_START_THREADS = 2
 _BARREN_DOUBLINGS = 3
+"""Of the problems asked for, in a row without another one to train on, before the search for more ends."""
 _COLUMNS = {"prompt_column", "answer_column", "answer_parser"}
 _TINY_READS = _COLUMNS | {"subset", "hub_split", "eval_path", "eval_split", "parts"}
 """Fields of the data that the warm start reads besides the usual ones."""
@@ -154,6 +155,7 @@ def _training(
     """
     count = _wanted(config)
     shares = Counter(part_at(config.seed, index, config.data.weights) for index in range(count))
+    # A set of its own may overlap the training data.
     evaluated = {problem.id for each in sets for problem in each.problems}
     have, barren = Counter[str](), 0
     while barren < _BARREN_DOUBLINGS:
@@ -168,15 +170,10 @@ def _training(
         if sum(problem.part in short for problem in more) == sum(problem.part in short for problem in drawn):
             break
         drawn = more
-    return _without(_select(codec, drawn, "training", say), sets, say)
-
-
-def _without(training: list[Problem], sets: list[EvalSet], say: Callable[[str], None]) -> list[Problem]:
-    """The training problems that no evaluation set holds: a set of its own may overlap the training data."""
-    evaluated = {problem.id for each in sets for problem in each.problems}
-    kept = [problem for problem in training if problem.id not in evaluated]
-    if len(kept) < len(training):
-        say(f"training: left out {len(training) - len(kept)} problems that are in an evaluation set")
+    fitting = _select(codec, drawn, "training", say)
+    kept = [problem for problem in fitting if problem.id not in evaluated]
+    if len(kept) < len(fitting):
+        say(f"training: left out {len(fitting) - len(kept)} problems that are in an evaluation set")
     return kept
 
 

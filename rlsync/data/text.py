@@ -118,7 +118,6 @@ class TextCodec:
         Raises:
             DataError: none of a part's fits.
         """
-        lengths = [self._length(problem) for problem in problems]
         kept, left_out = [], Counter[str]()
         for problem in problems:
             if self.fits(problem):
@@ -126,7 +125,7 @@ class TextCodec:
             else:
                 left_out[problem.part] += 1
         for part in left_out.keys() - {problem.part for problem in kept}:
-            own = [length for problem, length in zip(problems, lengths, strict=True) if problem.part == part]
+            own = [self._length(problem) for problem in problems if problem.part == part]
             field = f"data.parts.{part}.max_prompt_tokens" if part else "data.max_prompt_tokens"
             raise DataError(
                 f"{field}={self._configs[part].max_prompt_tokens} leaves out all {len(own)} problems; the shortest "

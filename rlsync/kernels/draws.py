@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from rlsync.kernels import ops
+from rlsync.kernels.rows import share_of
 
 
 def draw_across(
@@ -33,7 +34,7 @@ def draw_across(
     count, ranks = len(logits), group.size()
     if ranks == 1:
         return _draw(logits[:, :vocabulary], temperature, seeds, positions, greedy)
-    own = slice(*_share(count, ranks, group.rank()))
+    own = slice(*share_of(count, ranks, group.rank()))
     rows = _rows_of_share(logits, group)[:, :vocabulary]
     tokens, logprobs = _draw(rows, temperature, seeds[own], positions[own], None if greedy is None else greedy[own])
     packed = torch.stack((tokens, logprobs.view(torch.int32).to(torch.int64)), 1)
@@ -56,16 +57,10 @@ def _draw(
     return tokens, logprobs
 
 
-def _share(count: int, ranks: int, rank: int) -> tuple[int, int]:
-    """First row and the one after the last that `rank` takes of `count` rows: as many each, but at the end."""
-    size = -(-count // ranks)
-    return min(rank * size, count), min((rank + 1) * size, count)
-
-
 def _rows_of_share(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
     """[T, C], columns of each of n ranks -> [own, n C]: this rank's share of the rows, with the columns of all."""
     ranks = group.size()
-    shares = [_share(len(x), ranks, rank) for rank in range(ranks)]
+    shares = [share_of(len(x), ranks, rank) for rank in range(ranks)]
     sizes = [end - begin for begin, end in shares]
     own = sizes[group.rank()]
     parts = x.new_empty(ranks * own, x.shape[1])
@@ -75,7 +70,7 @@ def _rows_of_share(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
 
 def _gather_shares(x: torch.Tensor, count: int, group: dist.ProcessGroup) -> torch.Tensor:
     """[own, ...], a share of `count` rows, on each rank -> [count, ...] on all."""
-    size = -(-count // group.size())
+    _, size = share_of(count, group.size(), 0)
     padded = x.new_zeros(size, *x.shape[1:])
     padded[: len(x)] = x
     everyone = x.new_empty(group.size() * size, *x.shape[1:])

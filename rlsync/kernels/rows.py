@@ -1,10 +1,17 @@
-"""Rows taken by index, and summed back."""
+"""Rows shared out among ranks, and rows taken by index and summed back."""
 
 from __future__ import annotations
 
 import torch
 
 from rlsync.kernels.deterministic import deterministic
+
+
+def share_of(count: int, ranks: int, rank: int) -> tuple[int, int]:
+    """First row and the one after the last that `rank` has of `count` rows: as many each, but at the end (as
+    torch.chunk, and so FSDP2's dim 0)."""
+    size = -(-count // ranks)
+    return min(rank * size, count), min((rank + 1) * size, count)
 
 
 def sum_rows(values: torch.Tensor, index: torch.Tensor, count: int) -> torch.Tensor:

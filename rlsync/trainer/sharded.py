@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from rlsync.config.kernels import KernelMode
 from rlsync.config.run import TrainConfig
+from rlsync.kernels.rows import share_of
 from rlsync.models.load import load_model
 from rlsync.models.lora import add_lora, is_adapter, lora_layers, merged_rows
 from rlsync.models.native_attention import use_flash
@@ -49,10 +50,6 @@ class Sharded:
         self._bases = {name: _compact(_local(layer.weight), self.dtype) for name, layer in lora_layers(model)}
         self.optimizer = make_optimizer(self.policy, config.trainer) if trainable else None
 
-    def reshard(self) -> None:
-        """Free what a forward pass gathered and no backward pass will (FSDP keeps the outermost parameters for one)."""
-        self.policy.reshard()
-
     @torch.no_grad()
     def merge_adapters(self) -> None:
         """Make the weights of all adapted layers anew, after an update (collective; nothing without adapters)."""
@@ -62,6 +59,7 @@ class Sharded:
 
     def _weights(self) -> Iterator[tuple[str, DTensor]]:
         """Canonical tensors by Hugging Face name, in order; a tied tensor appears once."""
+        self.policy.reshard()  # FSDP keeps the outermost parameters gathered for a backward pass, which may never come
         for name, param in self.policy.named_parameters():
             assert isinstance(param, DTensor)
             if not is_adapter(name):
@@ -76,8 +74,8 @@ class Sharded:
         """This rank's rows of the canonical tensors, master weights."""
         rank = self.mesh.get_local_rank()
         for name, param in self._weights():
-            size = -(-param.shape[0] // self.mesh.size())
-            yield whole_rows(name, _local(param), min(rank * size, param.shape[0]))
+            first, _ = share_of(param.shape[0], self.mesh.size(), rank)
+            yield whole_rows(name, _local(param), first)
 
     def full_image(self) -> dict[str, torch.Tensor]:
         """The whole model in the compute dtype, by Hugging Face name, on rank 0; empty on the others. Collective.

@@ -66,8 +66,6 @@ class StepRunner:
                 stats.minibatches += 1
                 if learns:
                     self._update(stats)
-                else:
-                    self._policy.reshard()
         stats.parity = merge(compares)
         stats.seconds = time.perf_counter() - started
         if self._policy.device.type == "cuda":

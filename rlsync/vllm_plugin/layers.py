@@ -89,9 +89,12 @@ class LogprobsProcessor(LogitsProcessor):
         self.temperature = current_settings().temperature
 
     def forward(
-        self, lm_head: VocabParallelEmbedding, hidden_states: torch.Tensor, *args: Any, **kwargs: Any
+        self,
+        lm_head: VocabParallelEmbedding,
+        hidden_states: torch.Tensor,
+        embedding_bias: torch.Tensor | None = None,
+        skip_gather: bool = False,
     ) -> torch.Tensor | None:
-        if hidden_states.is_cuda:
-            return super().forward(lm_head, hidden_states, *args, **(kwargs | {"skip_gather": True}))
-        logits = super().forward(lm_head, hidden_states, *args, **kwargs)
-        return None if logits is None else ops.logprobs(logits, self.temperature)
+        on_gpu = hidden_states.is_cuda
+        logits = super().forward(lm_head, hidden_states, embedding_bias, skip_gather or on_gpu)
+        return logits if logits is None or on_gpu else ops.logprobs(logits, self.temperature)

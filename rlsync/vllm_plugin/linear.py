@@ -19,6 +19,7 @@ from vllm.model_executor.utils import set_weight_attrs
 from rlsync.errors import ConfigError
 from rlsync.kernels import ops, order
 from rlsync.kernels.collectives import finish_across, gather_columns
+from rlsync.kernels.rows import share_of
 from rlsync.vllm_plugin.settings import current_settings
 
 
@@ -83,7 +84,7 @@ class InvariantRowParallelLinear(RowParallelLinear):
         if self.skip_bias_add or not self.input_is_parallel or not self.reduce_results:
             raise ConfigError(f"{self.prefix}: this use of a row-parallel layer is not supported by kernels=invariant")
         if self.gathers:
-            self.columns = -(-self.output_size // self.tp_size)
+            _, self.columns = share_of(self.output_size, self.tp_size, 0)
             self._hold_output_columns()
         else:
             order.check_leaves_divide(self.prefix, self.input_size, settings.leaves)
@@ -105,8 +106,7 @@ class InvariantRowParallelLinear(RowParallelLinear):
     @property
     def column_range(self) -> tuple[int, int]:
         """Output columns of this rank in the gather form."""
-        begin = min(self.tp_rank * self.columns, self.output_size)
-        return begin, min(begin + self.columns, self.output_size)
+        return share_of(self.output_size, self.tp_size, self.tp_rank)
 
     def forward(self, input_: torch.Tensor) -> Any:
         y = self._gather_form(input_) if self.gathers else self._tree_form(input_)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from rlsync.kernels.rows import share_of
 from rlsync.types import ParamSpec
 
 BUCKET_BYTES = 64 << 20
@@ -23,8 +24,7 @@ class SyncPlan:
 
     def rows(self, spec: ParamSpec, rank: int) -> tuple[int, int]:
         """Rows that `rank` holds under FSDP2's dim-0 sharding (torch.chunk)."""
-        size = -(-spec.shape[0] // self.ranks)
-        return min(rank * size, spec.shape[0]), min((rank + 1) * size, spec.shape[0])
+        return share_of(spec.shape[0], self.ranks, rank)
 
     def message_elements(self, bucket: list[ParamSpec]) -> int:
         """Of a padded message: rank 0 has the most rows."""

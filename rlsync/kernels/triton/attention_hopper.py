@@ -17,7 +17,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from rlsync.kernels.triton.attention_ring import ROWS, item_of, produce, skip, tiles_of, wait_for
-from rlsync.kernels.triton.gluon_barrier import thread_barrier
+from rlsync.kernels.triton.gluon_barrier import stage_barriers, thread_barrier
 
 
 @gluon.jit
@@ -263,11 +263,7 @@ def _queries(D: gl.constexpr, GROUPS: gl.constexpr):
     tiles = gl.allocate_shared_memory(
         gl.bfloat16, [GROUPS, ROWS, D], gl.NVMMASharedLayout.get_default_for([ROWS, D], gl.bfloat16)
     )
-    full = gl.allocate_shared_memory(gl.int64, [GROUPS, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [GROUPS, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(GROUPS):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=1)
+    full, empty = stage_barriers(GROUPS, 1)
     return tiles, full, empty
 
 

@@ -18,7 +18,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from rlsync.kernels.triton.gluon_barrier import thread_barrier
+from rlsync.kernels.triton.gluon_barrier import stage_barriers, thread_barrier
 
 ROWS = gl.constexpr(64)
 """Rows of one warpgroup."""
@@ -118,6 +118,13 @@ def _tree(
 
 
 @gluon.jit
+def add_bias(root, bias, first, n, LAYOUT: gl.constexpr):
+    """root [ROWS, BN] fp32 of the columns from `first` on, plus their bias."""
+    columns = first + gl.arange(0, root.shape[1], gl.SliceLayout(0, LAYOUT))
+    return root + gl.load(bias + columns, mask=columns < n, other=0.0).to(gl.float32)[None, :]
+
+
+@gluon.jit
 def _consume(
     x_smem, w_smem, waiting, out_smem, full, empty, out_desc, bias, tiles_m, tiles_n, n, leaf_steps, quads,
     half: gl.constexpr, LEAVES: gl.constexpr, GROUP: gl.constexpr, HAS_BIAS: gl.constexpr,
@@ -129,8 +136,7 @@ def _consume(
         row, column = tile_of(tile, tiles_m, tiles_n, GROUP)
         root, step = _tree(x_smem, w_smem, waiting, full, empty, step, leaf_steps, quads, half, LEAVES, LAYOUT)
         if HAS_BIAS:
-            columns = column * BN + gl.arange(0, BN, gl.SliceLayout(0, LAYOUT))
-            root = root + gl.load(bias + columns, mask=columns < n, other=0.0).to(gl.float32)[None, :]
+            root = add_bias(root, bias, column * BN, n, LAYOUT)
         tma.store_wait(0)
         thread_barrier()
         out_smem.store(root.to(out_desc.dtype))
@@ -155,11 +161,7 @@ def tree_gemm(
     LEVELS: gl.constexpr = 2 if LEAVES > 8 else 1
     x_smem = gl.allocate_shared_memory(x_desc.dtype, [STAGES * 2, ROWS, BK], x_desc.layout)
     w_smem = gl.allocate_shared_memory(w_desc.dtype, [STAGES, BN, BK], w_desc.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=2)
+    full, empty = stage_barriers(STAGES, 2)
     SWIZZLED: gl.constexpr = gl.NVMMASharedLayout(128, 32, 2)
     waiting0 = gl.allocate_shared_memory(gl.float32, [LEVELS, ROWS, BN if LEAVES > 4 else 32], SWIZZLED)
     waiting1 = gl.allocate_shared_memory(gl.float32, [LEVELS, ROWS, BN if LEAVES > 4 else 32], SWIZZLED)

@@ -16,8 +16,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from rlsync.kernels.triton.gemm_hopper import ROWS, tile_of
-from rlsync.kernels.triton.gluon_barrier import thread_barrier
+from rlsync.kernels.triton.gemm_hopper import ROWS, add_bias, tile_of
+from rlsync.kernels.triton.gluon_barrier import stage_barriers, thread_barrier
 
 MAIN = gl.constexpr(128)
 REST = gl.constexpr(64)
@@ -49,15 +49,6 @@ def _produce(
 
 
 @gluon.jit
-def _finish(acc, out, out_smem, bias, first, n, LAYOUT: gl.constexpr, HAS_BIAS: gl.constexpr):
-    """Stages round(acc + bias) for its way out."""
-    if HAS_BIAS:
-        columns = first + gl.arange(0, acc.shape[1], gl.SliceLayout(0, LAYOUT))
-        acc = acc + gl.load(bias + columns, mask=columns < n, other=0.0).to(gl.float32)[None, :]
-    out_smem.store(acc.to(out.dtype))
-
-
-@gluon.jit
 def _consume(
     x_smem, main, rest, main_out, rest_out, full, empty, main_desc, rest_desc, bias, tiles_m, tiles_n, n, steps,
     half: gl.constexpr, GROUP: gl.constexpr, HAS_BIAS: gl.constexpr,
@@ -82,10 +73,13 @@ def _consume(
         left, right = warpgroup_mma_wait(0, deps=[left, right])
         mbarrier.arrive(empty.index((step + STAGES - 1) % STAGES))
         first = column * (MAIN + REST)
+        if HAS_BIAS:
+            left = add_bias(left, bias, first, n, MAIN_LAYOUT)
+            right = add_bias(right, bias, first + MAIN, n, REST_LAYOUT)
         tma.store_wait(0)
         thread_barrier()
-        _finish(left, main_desc, main_out, bias, first, n, MAIN_LAYOUT, HAS_BIAS)
-        _finish(right, rest_desc, rest_out, bias, first + MAIN, n, REST_LAYOUT, HAS_BIAS)
+        main_out.store(left.to(main_desc.dtype))
+        rest_out.store(right.to(rest_desc.dtype))
         fence_async_shared()
         thread_barrier()
         top = row * 2 * ROWS + half * ROWS
@@ -108,11 +102,7 @@ def wide_gemm(
     x_smem = gl.allocate_shared_memory(x_desc.dtype, [STAGES * 2, ROWS, BK], x_desc.layout)
     main = gl.allocate_shared_memory(w_main.dtype, [STAGES, MAIN, BK], w_main.layout)
     rest = gl.allocate_shared_memory(w_rest.dtype, [STAGES, REST, BK], w_rest.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=2)
+    full, empty = stage_barriers(STAGES, 2)
     main_out = gl.allocate_shared_memory(out_main.dtype, [2, ROWS, MAIN], out_main.layout)
     rest_out = gl.allocate_shared_memory(out_rest.dtype, [2, ROWS, REST], out_rest.layout)
     tiles_m = gl.cdiv(m, 2 * ROWS)

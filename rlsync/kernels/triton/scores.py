@@ -36,6 +36,18 @@ def _logit_grads_kernel(
     tl.store(out + row + at, value.to(out.dtype.element_ty), mask=at < size)
 
 
+def _target_logprobs(
+    logits: torch.Tensor, stats: torch.Tensor, targets: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """[T] fp32, of the targets [T] int64 of contiguous logits [T, V] with their row_statistics."""
+    rows, size = logits.shape
+    logprobs = torch.empty(rows, dtype=torch.float32, device=logits.device)
+    _target_kernel[(rows,)](
+        logits, stats, targets, logprobs, size, float(temperature), num_warps=1, enable_fp_fusion=False
+    )
+    return logprobs
+
+
 def row_scores(
     logits: torch.Tensor,
     temperature: float,
@@ -45,12 +57,8 @@ def row_scores(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Arguments and results as in rlsync.kernels.cpu.scores; the bits of this package's logprobs and draw."""
     logits = logits.contiguous()
-    rows, size = logits.shape
     stats, entropy = row_statistics(logits, temperature)
-    logprobs = torch.empty(rows, dtype=torch.float32, device=logits.device)
-    _target_kernel[(rows,)](
-        logits, stats, targets.contiguous(), logprobs, size, float(temperature), num_warps=1, enable_fp_fusion=False
-    )
+    logprobs = _target_logprobs(logits, stats, targets.contiguous(), temperature)
     draws = None
     if seeds is not None and positions is not None:
         draws = draw_from_logits(logits, stats, temperature, seeds, positions)
@@ -61,14 +69,9 @@ def draw_scored(
     logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Drawn tokens [T] int64 of contiguous logits [T, V], and their log-probs [T] fp32; bits as of row_scores."""
-    rows, size = logits.shape
     stats, _ = row_statistics(logits, temperature)
     tokens = draw_from_logits(logits, stats, temperature, seeds, positions)
-    logprobs = torch.empty(rows, dtype=torch.float32, device=logits.device)
-    _target_kernel[(rows,)](
-        logits, stats, tokens, logprobs, size, float(temperature), num_warps=1, enable_fp_fusion=False
-    )
-    return tokens, logprobs
+    return tokens, _target_logprobs(logits, stats, tokens, temperature)
 
 
 def logit_grads(

@@ -23,7 +23,8 @@ _TOO_FEW_TILES = 40
 """So few tiles of 32 columns leave most multiprocessors idle, and a program per leaf is faster."""
 _FEW_WIDE_TILES = 100
 _WAVE_COST = {32: 0.64, 64: 1.0, 128: 1.42, 192: 2.3, 256: 2.9}
-"""Columns of a persistent tile -> time of one on every multiprocessor, over that of 64; measured on an H100."""
+"""Columns of a persistent tile -> time of one on every multiprocessor, over that of 64; measured on an H100,
+192 on an H200."""
 _HOPPER_PROCESSORS = 132
 _HOPPER = ("H100", "H200", "H800", "GH200")
 _log = logging.getLogger(__name__)

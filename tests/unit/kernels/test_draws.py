@@ -6,7 +6,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from rlsync.kernels import ops
-from rlsync.kernels.draws import _share, draw_across
+from rlsync.kernels.draws import draw_across
+from rlsync.kernels.rows import share_of
 
 VOCABULARY, COLUMNS, TEMPERATURE = 995, 1000, 0.7
 
@@ -60,5 +61,5 @@ def test_whole_rows_are_drawn_from(tmp_path, ranks):
 
 def test_shares_cover_all_rows_once():
     for count in range(9):
-        bounds = [_share(count, 4, rank) for rank in range(4)]
+        bounds = [share_of(count, 4, rank) for rank in range(4)]
         assert [row for begin, end in bounds for row in range(begin, end)] == list(range(count))

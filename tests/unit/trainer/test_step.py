@@ -43,9 +43,6 @@ class FakeSharded:
     def merge_adapters(self) -> None:
         pass
 
-    def reshard(self) -> None:
-        pass
-
 
 def _samples(count: int = 9, shift: float = 0.0) -> list[TrainSample]:
     """Responses whose log-probs are the table's, but for `shift` on every third."""
