@@ -2,7 +2,7 @@
 
     python benchmarks/grpo_step.py --shape qwen3_0_6b --json benchmarks/results/NAME.json
     python benchmarks/grpo_step.py --shape qwen3_1_7b --ranks 2 --tp 2 rollout.max_num_seqs=128
-    python benchmarks/grpo_step.py --side-by-side --steps 6
+    python benchmarks/grpo_step.py --side-by-side --ranks 2 --tp 2 --steps 6
     python benchmarks/grpo_step.py --device cpu --shape tiny --steps 3 --prompts 4 --group 4 --tokens 16
 
 Weights are random, so nearly all responses run to `--tokens`, and the reward, of a response's last digit, is a coin.
@@ -83,10 +83,10 @@ def overrides(args: argparse.Namespace, model: Path) -> list[str]:
     return [*(f"{key}={value}" for key, value in values.items()), *args.overrides]
 
 
-def start(mode: str, common: list[str], scratch: Path, gpu: str | None) -> subprocess.Popen[bytes]:
-    """A run; on one GPU alone, or with those there are. What it says goes to a file: a full pipe would stop it."""
+def start(mode: str, common: list[str], scratch: Path, gpus: str | None) -> subprocess.Popen[bytes]:
+    """A run; on some GPUs, or with those there are. What it says goes to a file: a full pipe would stop it."""
     command = [sys.executable, "-m", "rlsync.cli", "train", *common, f"run.dir={scratch / mode}", *MODES[mode]]
-    variables = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+    variables = os.environ | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus})
     with open(scratch / f"{mode}.log", "wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=variables)
 
@@ -126,7 +126,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512, help="of a response")
     parser.add_argument("--ranks", type=int, default=1, help="FSDP ranks of the trainer, a GPU each")
     parser.add_argument("--tp", type=int, default=1)
-    parser.add_argument("--side-by-side", action="store_true", help="modes at once, a GPU each, on shared processors")
+    parser.add_argument(
+        "--side-by-side", action="store_true", help="modes at once, on GPUs of their own and shared processors"
+    )
     parser.add_argument("--kv-mib", type=int, help="KV cache of a worker; default: 16384, on CPUs 64")
     parser.add_argument("--device", choices=tuple(RECIPES), default="cuda")
     parser.add_argument("--json", type=Path)
@@ -134,8 +136,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.steps < 3:
         parser.error(f"--steps {args.steps}: want at least 3, for the first and the last are left out")
-    if args.side_by_side and (args.ranks > 1 or args.tp > 1 or len(visible_gpus()) < len(set(args.modes))):
-        parser.error("--side-by-side: want a GPU for each mode, and --ranks and --tp of 1")
+    each = max(args.ranks, args.tp)
+    if args.side_by_side and len(visible_gpus()) < each * len(args.modes):
+        parser.error(f"--side-by-side: want {each} GPUs for each mode, as --ranks and --tp say")
     args.kv_mib = args.kv_mib or (16384 if args.device == "cuda" else 64)
     results: dict[str, Result] = {}
     with tempfile.TemporaryDirectory(prefix="rlsync-bench-") as scratch:
@@ -143,8 +146,9 @@ def main() -> None:
         runs: dict[str, subprocess.Popen[bytes]] = {}
         try:
             if args.side_by_side:
-                pairs = zip(args.modes, visible_gpus(), strict=False)
-                runs |= {mode: start(mode, common, Path(scratch), gpu) for mode, gpu in pairs}
+                for index, mode in enumerate(args.modes):
+                    own = visible_gpus()[index * each : (index + 1) * each]
+                    runs[mode] = start(mode, common, Path(scratch), ",".join(own))
             for mode in args.modes:
                 if mode not in runs:
                     runs[mode] = start(mode, common, Path(scratch), None)
