@@ -15,6 +15,7 @@ from rlsync.config.run import TrainConfig
 from rlsync.evaluation import Evaluator, Response, SetResult, Stats
 from rlsync.prepare import prepare
 from rlsync.telemetry.console import ConsoleReporter
+from rlsync.telemetry.run_lock import held
 
 
 def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
@@ -23,17 +24,18 @@ def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
     Raises:
         RlsyncError: with the one message that the user is to read; every process of the evaluation has ended.
     """
-    prepared = prepare(config, console.say, trains=False)
-    console.say(placement(config, trainers=False))
-    console.say(f"model: {prepared.model_path}")
-    with ray_session(config, trainers=False), terminate_as_interrupt():
-        cluster = Cluster(config, prepared.model_path, trainers=False, reward_models=prepared.reward_models)
-        try:
-            results = Evaluator(config, RolloutGroup(cluster, config), prepared.sets).run()
-        finally:
-            cluster.close()
     folder = config.run.folder
-    write(folder, config, prepared.model_path, results)
+    with held(folder):
+        prepared = prepare(config, console.say, trains=False)
+        console.say(placement(config, trainers=False))
+        console.say(f"model: {prepared.model_path}")
+        with ray_session(config, trainers=False), terminate_as_interrupt():
+            cluster = Cluster(config, prepared.model_path, trainers=False, reward_models=prepared.reward_models)
+            try:
+                results = Evaluator(config, RolloutGroup(cluster, config), prepared.sets).run()
+            finally:
+                cluster.close()
+        write(folder, config, prepared.model_path, results)
     console.table("held-out problems", _columns(config), [row for result in results for row in _rows(result)])
     console.say(f"everything is in {folder}")
     return results

@@ -21,6 +21,7 @@ from rlsync.loop import Sinks, TrainingLoop
 from rlsync.prepare import prepare
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import CHECKPOINTS, RunFolder
+from rlsync.telemetry.run_lock import held
 from rlsync.telemetry.wandb_sink import WandbSink
 from rlsync.types import Summary
 
@@ -31,6 +32,15 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
     Raises:
         RlsyncError: with the one message that the user is to read; every process of the run has ended.
     """
+    path = config.run.folder
+    with held(path):
+        summary = _run(config, console)
+    for line in summary_lines(summary, path):
+        console.say(line)
+    return summary
+
+
+def _run(config: TrainConfig, console: ConsoleReporter) -> Summary:
     path = config.run.folder
     checkpoint, progress = _checkpoint(config, console)
     prepared = prepare(config, console.say)
@@ -68,8 +78,6 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
     finally:
         folder.close()
         wandb_sink.finish(exit_code)
-    for line in summary_lines(summary, path):
-        console.say(line)
     return summary
 
 

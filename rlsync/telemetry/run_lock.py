@@ -1,0 +1,62 @@
+"""One run at a time in a run folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from rlsync.errors import ConfigError
+
+LOCK = ".lock"
+"""Within a run's folder, while a run has it. The lock itself is the kernel's and ends with the process, however that
+ends; the file may be left."""
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """The folder `path`, made if need be, for this process alone. One that is empty at the end goes.
+
+    Raises:
+        ConfigError: it cannot be written, or another run or evaluation has it.
+    """
+    with _open(path) as file:
+        _lock(file, path)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (path / LOCK).unlink()
+                path.rmdir()  # only if nothing was written
+
+
+def _open(path: Path) -> IO[str]:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return (path / LOCK).open("w")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _lock(file: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = os.fstat(file.fileno()).st_nlink > 0  # if not, whoever had it removed the file after it was opened here
+    except BlockingIOError:
+        free = False
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if not free:
+        raise ConfigError(
+            f"run.dir={path}: another run or evaluation is writing there. Wait until it ends, or give this one another "
+            "run.dir."
+        )
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"run.dir={path}: nothing can be written there ({error}). Give a folder that can be made and written."
+    )
