@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlsync.checkpoint.progress import Progress, forget, newest
+from rlsync.checkpoint.progress import Progress, newest
 from rlsync.cluster.groups import Cluster, RolloutGroup, TrainerGroup
 from rlsync.cluster.placement import placement
 from rlsync.cluster.session import ray_session, terminate_as_interrupt
@@ -20,7 +20,7 @@ from rlsync.evaluation import Evaluator
 from rlsync.loop import Sinks, TrainingLoop
 from rlsync.prepare import prepare
 from rlsync.telemetry.console import ConsoleReporter
-from rlsync.telemetry.run_folder import CHECKPOINTS, RunFolder
+from rlsync.telemetry.run_folder import CHECKPOINTS, RunFolder, ended, results
 from rlsync.telemetry.run_lock import held
 from rlsync.telemetry.wandb_sink import WandbSink
 from rlsync.types import Summary
@@ -45,7 +45,8 @@ def _run(config: TrainConfig, console: ConsoleReporter) -> Summary:
     checkpoint, progress = _checkpoint(config, console)
     prepared = prepare(config, console.say)
     prompts = PromptStream(prepared.training, config.seed, config.data.weights)
-    _join(checkpoint, progress, prompts, config, console)
+    if checkpoint:
+        _join(progress, prompts, config, console)
     folder = RunFolder(path, to_yaml(config), progress.step)
     wandb_sink = WandbSink(config.telemetry, config.run.name, path, _plain(config), progress.wandb_id)
     exit_code = 1
@@ -85,12 +86,23 @@ def _checkpoint(config: TrainConfig, console: ConsoleReporter) -> tuple[Path | N
     """The checkpoint that the run is to go on from, if there is one, and where it stands.
 
     Raises:
-        ConfigError: it has done all its steps.
+        ConfigError: it has done all its steps, or a run's results would be written over.
     """
+    path = config.run.folder
     if not config.run.resume:
+        if there := results(path):
+            raise ConfigError(
+                f"run.dir={path}: a run's results are there already ({there.relative_to(path)}). Go on with that run "
+                "by run.resume=true, give another run.dir, or remove the folder."
+            )
         return None, Progress()
-    checkpoints = config.run.folder / CHECKPOINTS
+    checkpoints = path / CHECKPOINTS
     found = newest(checkpoints)
+    if found is None and ended(path):
+        raise ConfigError(
+            f"run.resume=true: the run in {path} has ended, and without trainer.save_every it left no state to go on "
+            f"from. Begin with its weights, in another run.dir: model.path={checkpoints}/step_N."
+        )
     if found is None:
         console.say(f"nothing to resume in {checkpoints} yet: the run begins")
         return None, Progress()
@@ -105,20 +117,14 @@ def _checkpoint(config: TrainConfig, console: ConsoleReporter) -> tuple[Path | N
     return folder, progress
 
 
-def _join(
-    checkpoint: Path | None, progress: Progress, prompts: PromptStream, config: TrainConfig, console: ConsoleReporter
-) -> None:
-    """Go on where the checkpoint was, and say what is otherwise now; or leave nothing to go on from by mistake.
+def _join(progress: Progress, prompts: PromptStream, config: TrainConfig, console: ConsoleReporter) -> None:
+    """Go on where the checkpoint was, and say what is otherwise now.
 
     Raises:
         DataError: the problems so far would be others now.
     """
-    folder = config.run.folder
-    if checkpoint is None:
-        forget(folder / CHECKPOINTS)
-        return
     prompts.restore(progress.prompts)
-    for line in differences((folder / "config.yaml").read_text(), config):
+    for line in differences((config.run.folder / "config.yaml").read_text(), config):
         console.say(f"not as before: {line}")
 
 

@@ -46,12 +46,6 @@ def keep(folder: Path, progress: Progress) -> None:
         shutil.rmtree(other / FOLDER, ignore_errors=True)
 
 
-def forget(checkpoints: Path) -> None:
-    """What an earlier run left in the folder is not this one's to go on from; its weights stay."""
-    for path in checkpoints.glob(f"*/{_FILE}"):
-        path.unlink()
-
-
 def _read(path: Path) -> Progress:
     values = json.loads(path.read_text())
     return Progress(

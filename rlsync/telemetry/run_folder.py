@@ -15,6 +15,7 @@ from rlsync.types import Episode, Problem, Score, TrainSample
 
 CHECKPOINTS = "checkpoints"
 """Within a run's folder."""
+_METRICS, _SUMMARY = "metrics.jsonl", "summary.json"
 _STEP = re.compile(rb'\{"step": (\d+)')
 """How every line begins."""
 
@@ -30,7 +31,8 @@ class RunFolder:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.yaml").write_text(config_yaml)
-        self._metrics: IO[str] = _open_after(path / "metrics.jsonl", done)
+        (path / _SUMMARY).unlink(missing_ok=True)  # of an earlier part, which was shorter
+        self._metrics: IO[str] = _open_after(path / _METRICS, done)
         self._rollouts: IO[str] = _open_after(path / "rollouts.jsonl", done)
 
     def checkpoint(self, step: int) -> Path:
@@ -84,11 +86,24 @@ class RunFolder:
             )
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        (self.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        (self.path / _SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
 
     def close(self) -> None:
         self._metrics.close()
         self._rollouts.close()
+
+
+def results(path: Path) -> Path | None:
+    """What the folder `path` holds of a run that came further than its start: a step's metrics, or a checkpoint."""
+    metrics = path / _METRICS
+    if metrics.is_file() and metrics.stat().st_size:
+        return metrics
+    return next((path / CHECKPOINTS).glob("*"), None)
+
+
+def ended(path: Path) -> bool:
+    """Whether the run in the folder `path` has done all its steps."""
+    return (path / _SUMMARY).exists()
 
 
 def hex_bits(values: torch.Tensor) -> list[str]:
