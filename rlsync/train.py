@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rlsync.checkpoint.progress import Progress, newest
+from rlsync.checkpoint.state import saved_shapes
 from rlsync.cluster.groups import Cluster, RolloutGroup, TrainerGroup
 from rlsync.cluster.placement import placement
 from rlsync.cluster.session import ray_session, terminate_as_interrupt
+from rlsync.config.algorithm import AdvantageKind
 from rlsync.config.compose import differences, to_yaml
 from rlsync.config.run import TrainConfig
 from rlsync.data.prompts import PromptStream
@@ -20,7 +24,7 @@ from rlsync.evaluation import Evaluator
 from rlsync.loop import Sinks, TrainingLoop
 from rlsync.prepare import prepare
 from rlsync.telemetry.console import ConsoleReporter
-from rlsync.telemetry.run_folder import CHECKPOINTS, RunFolder, ended, results
+from rlsync.telemetry.run_folder import CHECKPOINTS, CONFIG, RunFolder, ended, results
 from rlsync.telemetry.run_lock import held
 from rlsync.telemetry.wandb_sink import WandbSink
 from rlsync.types import Summary
@@ -41,52 +45,58 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
 
 
 def _run(config: TrainConfig, console: ConsoleReporter) -> Summary:
-    path = config.run.folder
     checkpoint, progress = _checkpoint(config, console)
     prepared = prepare(config, console.say)
     prompts = PromptStream(prepared.training, config.seed, config.data.weights)
     if checkpoint:
-        _join(progress, prompts, config, console)
+        _join(checkpoint, progress, prompts, config, console)
+    console.say(placement(config))
+    with ExitStack() as sinks_open, ray_session(config), terminate_as_interrupt():
+        started = time.perf_counter()
+        cluster = Cluster(config, prepared.model_path, reward_models=prepared.reward_models)
+        console.say(f"all actors are ready after {time.perf_counter() - started:.0f} s")
+        try:
+            rollouts, trainer = RolloutGroup(cluster, config), TrainerGroup(cluster, config)
+            if checkpoint:
+                trainer.load(str(checkpoint))
+            sinks = sinks_open.enter_context(_sinks(config, progress, console))
+            loop = TrainingLoop(
+                config,
+                trainer=trainer,
+                rollouts=rollouts,
+                scorer=prepared.scorer,
+                codec=prepared.codec,
+                prompts=prompts,
+                evaluator=Evaluator(config, rollouts, prepared.sets),
+                sinks=sinks,
+                progress=progress,
+            )
+            summary = loop.run()
+            sinks.folder.write_summary(asdict(summary))
+        finally:
+            cluster.close()
+    return summary
+
+
+@contextmanager
+def _sinks(config: TrainConfig, progress: Progress, console: ConsoleReporter) -> Iterator[Sinks]:
+    """Where the run reports to. Its folder changes from here on, when nothing can be wrong with a resume any more."""
+    path, exit_code = config.run.folder, 1
     folder = RunFolder(path, to_yaml(config), progress.step)
-    wandb_sink = WandbSink(config.telemetry, config.run.name, path, _plain(config), progress.wandb_id)
-    exit_code = 1
+    wandb = WandbSink(config.telemetry, config.run.name, path, _plain(config), progress.wandb_id)
     try:
-        console.say(placement(config))
-        with ray_session(config), terminate_as_interrupt():
-            started = time.perf_counter()
-            cluster = Cluster(config, prepared.model_path, reward_models=prepared.reward_models)
-            console.say(f"all actors are ready after {time.perf_counter() - started:.0f} s")
-            try:
-                rollouts, trainer = RolloutGroup(cluster, config), TrainerGroup(cluster, config)
-                if checkpoint:
-                    trainer.load(str(checkpoint))
-                loop = TrainingLoop(
-                    config,
-                    trainer=trainer,
-                    rollouts=rollouts,
-                    scorer=prepared.scorer,
-                    codec=prepared.codec,
-                    prompts=prompts,
-                    evaluator=Evaluator(config, rollouts, prepared.sets),
-                    sinks=Sinks(folder=folder, wandb=wandb_sink, console=console),
-                    progress=progress,
-                )
-                summary = loop.run()
-            finally:
-                cluster.close()
-        folder.write_summary(asdict(summary))
+        yield Sinks(folder=folder, wandb=wandb, console=console)
         exit_code = 0
     finally:
         folder.close()
-        wandb_sink.finish(exit_code)
-    return summary
+        wandb.finish(exit_code)
 
 
 def _checkpoint(config: TrainConfig, console: ConsoleReporter) -> tuple[Path | None, Progress]:
     """The checkpoint that the run is to go on from, if there is one, and where it stands.
 
     Raises:
-        ConfigError: it has done all its steps, or a run's results would be written over.
+        ConfigError: it cannot be read, has done all its steps, or a run's results would be written over.
     """
     path = config.run.folder
     if not config.run.resume:
@@ -113,19 +123,34 @@ def _checkpoint(config: TrainConfig, console: ConsoleReporter) -> tuple[Path | N
             "no more. Raise trainer.steps to train on, or begin with its weights, in another run.dir: "
             f"model.path={folder}."
         )
+    saved_shapes(folder)  # for its errors, before anything is started
     console.say(f"going on after step {progress.step}, from {folder}")
     return folder, progress
 
 
-def _join(progress: Progress, prompts: PromptStream, config: TrainConfig, console: ConsoleReporter) -> None:
+def _join(
+    checkpoint: Path, progress: Progress, prompts: PromptStream, config: TrainConfig, console: ConsoleReporter
+) -> None:
     """Go on where the checkpoint was, and say what is otherwise now.
 
     Raises:
+        ConfigError: the run's configuration cannot be read, or had the trainer save other tensors.
         DataError: the problems so far would be others now.
     """
-    prompts.restore(progress.prompts)
-    for line in differences((config.run.folder / "config.yaml").read_text(), config):
+    for line in differences(config.run.folder / CONFIG, config):
+        if _changes_state(line):
+            raise ConfigError(
+                f"run.resume=true: {line}, so the state in {checkpoint} holds other tensors than this run trains. Set "
+                f"it back, or begin with the weights, in another run.dir: model.path={checkpoint}"
+            )
         console.say(f"not as before: {line}")
+    prompts.restore(progress.prompts)
+
+
+def _changes_state(line: str) -> bool:
+    """Whether a difference alone shows it: the adapters' rank, or a critic that comes or goes."""
+    key, _, values = line.partition(": ")
+    return key == "model.lora.rank" or (key == "algorithm.advantage" and AdvantageKind.gae in values.split(" -> "))
 
 
 def summary_lines(summary: Summary, path: Path) -> list[str]:

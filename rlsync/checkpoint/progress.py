@@ -8,8 +8,9 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from rlsync.checkpoint.state import FOLDER
+from rlsync.checkpoint.state import FOLDER, is_whole
 from rlsync.data.prompts import PromptState
+from rlsync.errors import ConfigError
 from rlsync.types import Summary
 
 _FILE = "progress.json"
@@ -28,8 +29,17 @@ class Progress:
 
 
 def newest(checkpoints: Path) -> tuple[Path, Progress] | None:
-    """The whole checkpoint with the most steps in a run's folder of them, which need not exist."""
+    """The whole checkpoint with the most steps in a run's folder of them, which need not exist.
+
+    Raises:
+        ConfigError: what one holds of its progress cannot be read, or the only one with a state lacks it.
+    """
     found = [(path.parent, _read(path)) for path in checkpoints.glob(f"*/{_FILE}")]
+    lacks = next((path for path in checkpoints.glob("*") if is_whole(path)), None)
+    if not found and lacks:
+        raise ConfigError(
+            f"run.resume=true: {lacks} holds a trainer's state, and {_FILE} is missing there. {_fix(lacks)}"
+        )
     return max(found, key=lambda each: each[1].step, default=None)
 
 
@@ -46,12 +56,22 @@ def keep(folder: Path, progress: Progress) -> None:
         shutil.rmtree(other / FOLDER, ignore_errors=True)
 
 
+def _fix(folder: Path) -> str:
+    return f"Put it back as the run wrote it, or begin with the weights, in another run.dir: model.path={folder}"
+
+
 def _read(path: Path) -> Progress:
-    values = json.loads(path.read_text())
-    return Progress(
-        step=values["step"],
-        prompts=PromptState(**values["prompts"]),
-        summary=Summary(**values["summary"]),
-        wandb_id=values["wandb_id"],
-        saved=values["saved"],
-    )
+    try:
+        values = json.loads(path.read_text())
+        return Progress(
+            step=values["step"],
+            prompts=PromptState(**values["prompts"]),
+            summary=Summary(**values["summary"]),
+            wandb_id=values["wandb_id"],
+            saved=values["saved"],
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"run.resume=true: {path} does not read as a run's progress ({type(error).__name__}: {error}). "
+            f"{_fix(path.parent)}"
+        ) from error

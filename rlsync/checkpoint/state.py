@@ -12,10 +12,14 @@ from pathlib import Path
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
+
+from rlsync.errors import ConfigError
 
 FOLDER = "state"
 """Within a checkpoint's folder."""
+_METADATA = ".metadata"
+"""The file that PyTorch writes last."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -28,9 +32,12 @@ def save_state(folder: Path, parts: dict[str, tuple[nn.Module, torch.optim.Optim
 
 
 def load_state(folder: Path, parts: dict[str, tuple[nn.Module, torch.optim.Optimizer]], counters: torch.Tensor) -> None:
-    """Read into the parts and `counters` what save_state has written. Collective."""
-    reader = FileSystemReader(folder / FOLDER)
-    known = reader.read_metadata().state_dict_metadata
+    """Read into the parts and `counters` what save_state has written. Collective.
+
+    Raises:
+        ConfigError: it has written other tensors, or they cannot be read.
+    """
+    known = saved_shapes(folder)
     state = {"counters": counters}
     for name, (module, optimizer) in parts.items():
         for key, param in _trained(module):
@@ -38,7 +45,50 @@ def load_state(folder: Path, parts: dict[str, tuple[nn.Module, torch.optim.Optim
                 moments = {moment: torch.zeros_like(param, requires_grad=False) for moment in _MOMENTS}
                 optimizer.state[param] = {"step": torch.zeros((), dtype=torch.float32), **moments}
         state |= _tensors(name, module, optimizer)
-    dcp.load(state, storage_reader=reader)
+    _check_same(folder, known, {key: tensor.shape for key, tensor in state.items()})
+    try:
+        dcp.load(state, storage_reader=FileSystemReader(folder / FOLDER))
+    except CheckpointException as error:
+        cause, _ = next(iter(error.failures.values()))
+        raise _unreadable(folder, cause) from error
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether all of a state is there."""
+    return (folder / FOLDER / _METADATA).is_file()
+
+
+def saved_shapes(folder: Path) -> dict[str, torch.Size]:
+    """The shape of every tensor in the state, by name.
+
+    Raises:
+        ConfigError: there is no state, or it cannot be read.
+    """
+    try:
+        known = FileSystemReader(folder / FOLDER).read_metadata().state_dict_metadata
+        return {key: tensor.size for key, tensor in known.items()}
+    except Exception as error:  # a broken pickle raises anything
+        raise _unreadable(folder, error) from error
+
+
+def _check_same(folder: Path, there: dict[str, torch.Size], here: dict[str, torch.Size]) -> None:
+    if there == here:
+        return
+    name, _ = min(there.items() ^ here.items())
+    was, now = (list(shapes[name]) if name in shapes else "missing" for shapes in (there, here))
+    raise ConfigError(
+        f"run.resume=true: {folder / FOLDER} holds other tensors than this run trains: {name} is {was} there and {now} "
+        "here. Set model, model.lora and algorithm.advantage as the run had them, or begin with its weights, in "
+        f"another run.dir: model.path={folder}"
+    )
+
+
+def _unreadable(folder: Path, error: BaseException) -> ConfigError:
+    told = " ".join(str(error).split()) or type(error).__name__
+    return ConfigError(
+        f"run.resume=true: {folder / FOLDER} does not read as a trainer's state ({told:.300}). Put it back as the run "
+        f"wrote it, or begin with the weights, in another run.dir: model.path={folder}"
+    )
 
 
 def _tensors(name: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

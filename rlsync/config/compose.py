@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
@@ -74,9 +76,23 @@ def to_yaml(config: TrainConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def differences(saved: str, config: TrainConfig) -> list[str]:
-    """`key: old -> new` where a saved configuration (YAML) differs; what a run is called, logs and runs on aside."""
-    old, new = (_flat(OmegaConf.to_container(OmegaConf.create(text))) for text in (saved, to_yaml(config)))
+def differences(saved: Path, config: TrainConfig) -> list[str]:
+    """`key: old -> new` where a saved configuration (YAML) differs; what a run is called, logs and runs on aside.
+
+    Raises:
+        ConfigError: the file is missing, or holds no configuration.
+    """
+    new = _flat(yaml.safe_load(to_yaml(config)))
+    try:
+        old = _flat(yaml.safe_load(saved.read_text()))
+        if not old.keys() & new.keys():
+            raise ValueError("it has none of a configuration's keys")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"run.resume=true: {saved} does not read as the run's configuration ({str(error).splitlines()[0]}). Put it "
+            "back as the run wrote it, or begin with a checkpoint's weights, in another run.dir: "
+            f"model.path={saved.parent}/checkpoints/step_N"
+        ) from error
     keys = (key for key in old | new if key.partition(".")[0] not in ("run", "telemetry", "cluster"))
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
 

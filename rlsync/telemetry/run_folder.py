@@ -13,7 +13,7 @@ import torch
 from rlsync.telemetry.metrics import Metrics
 from rlsync.types import Episode, Problem, Score, TrainSample
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, CONFIG = "checkpoints", "config.yaml"
 """Within a run's folder."""
 _METRICS, _SUMMARY = "metrics.jsonl", "summary.json"
 _STEP = re.compile(rb'\{"step": (\d+)')
@@ -30,7 +30,7 @@ class RunFolder:
     def __init__(self, path: Path, config_yaml: str, done: int = 0) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        (path / "config.yaml").write_text(config_yaml)
+        (path / CONFIG).write_text(config_yaml)
         (path / _SUMMARY).unlink(missing_ok=True)  # of an earlier part, which was shorter
         self._metrics: IO[str] = _open_after(path / _METRICS, done)
         self._rollouts: IO[str] = _open_after(path / "rollouts.jsonl", done)

@@ -41,14 +41,24 @@ def test_an_evaluation_has_a_run_of_its_own() -> None:
     assert compose_eval([recipe]).eval.problems == compose_train([recipe]).eval.problems
 
 
-def test_what_a_saved_configuration_has_otherwise() -> None:
-    saved = compose_train(["recipe=grpo_arithmetic_tiny_cpu"])
-    text = to_yaml(saved)
-    assert differences(text, saved) == []
+def test_what_a_saved_configuration_has_otherwise(tmp_path) -> None:
+    saved, file = compose_train(["recipe=grpo_arithmetic_tiny_cpu"]), tmp_path / "config.yaml"
+    file.write_text(to_yaml(saved))
+    assert differences(file, saved) == []
     saved.trainer.lr, saved.run.dir = 0.5, "elsewhere"
-    (only,) = differences(text, saved)
+    (only,) = differences(file, saved)
     assert only.startswith("trainer.lr: ")
     assert only.endswith(" -> 0.5")
+
+
+@pytest.mark.parametrize("text", [None, "", "words", "- 1", "seed: [", "a: 1", "\0", "\xff"])
+def test_a_saved_configuration_that_is_none(tmp_path, text) -> None:
+    file = tmp_path / "config.yaml"
+    if text is not None:
+        file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=rf"run\.resume=true: {file} does not read.*another run\.dir") as told:
+        differences(file, compose_train([]))
+    assert "\n" not in told.value.message
 
 
 @pytest.mark.parametrize("compose", [compose_eval, compose_train])
