@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,9 @@ from rlsync.errors import ConfigError
 LOCK = ".lock"
 """Within a run's folder, while a run has it. The lock itself is the kernel's and ends with the process, however that
 ends; the file may be left."""
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+"""As network file systems may say."""
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -48,7 +53,10 @@ def _lock(file: IO[str], path: Path) -> None:
     except BlockingIOError:
         free = False
     except OSError as error:
-        raise _unwritable(path, error) from error
+        if error.errno not in _NO_LOCKS:
+            raise _unwritable(path, error) from error
+        _log.warning("run.dir=%s: its file system knows no locks (%s), so nothing keeps a second run away", path, error)
+        free = True
     if not free:
         raise ConfigError(
             f"run.dir={path}: another run or evaluation is writing there. Wait until it ends, or give this one another "

@@ -1,5 +1,7 @@
 """A run folder is one run's at a time, whatever ends that run, and one that cannot be written is refused by name."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import pytest
 
 from rlsync.cli import main
 from rlsync.errors import ConfigError
-from rlsync.telemetry.run_lock import held
+from rlsync.telemetry.run_lock import LOCK, held
 
 _HOLD = """
 import sys, time
@@ -73,10 +75,21 @@ def test_a_run_that_another_one_holds_up(folder, capsys, verb):
     assert f"run.dir={folder}: another run" in capsys.readouterr().err
 
 
-def test_a_disk_that_fails(folder, monkeypatch):
+def _fails(monkeypatch, number):
     def fails(*_):
-        raise OSError(5, "Input/output error")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", fails)
+
+
+def test_a_disk_that_fails(folder, monkeypatch):
+    _fails(monkeypatch, errno.EIO)
     with pytest.raises(ConfigError, match=r"run\.dir=.*Input/output error.*can be made and written"), held(folder):
         pass
+
+
+def test_a_file_system_without_locks(folder, monkeypatch, caplog):
+    _fails(monkeypatch, errno.ENOLCK)
+    with held(folder):
+        assert (folder / LOCK).exists()
+    assert f"run.dir={folder}: its file system knows no locks" in caplog.text
