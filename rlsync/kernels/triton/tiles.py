@@ -156,7 +156,7 @@ def block_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int) -> Block
 ONE_SHOT_BYTES = {2: 3 << 20, 4: 512 << 10, 8: 256 << 10}
 """Ranks that share memory -> the largest fp32 root that all of them get whole; a larger one is cut in slices.
 
-Measured for two; for more from the bytes that a link carries (one shot sends 4 (n - 1) an element, two 6 (n - 1) / n)
+Measured for two and four; for eight from the bytes that a link carries (one shot sends 4 (n - 1) an element, two 6 (n - 1) / n)
 and the few microseconds of one exchange more.
 """
 
