@@ -6,6 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
+from rlsync.kernels.triton.tiles import ceil_div
+
 _BLOCK = 1024
 
 
@@ -24,7 +26,7 @@ def silu_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     n = gate.shape[-1]
     gates, ups = (t if t.stride(1) == 1 else t.contiguous() for t in (gate.reshape(-1, n), up.reshape(-1, n)))
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
-    _silu_and_mul_kernel[(gates.shape[0], triton.cdiv(n, _BLOCK))](
+    _silu_and_mul_kernel[(gates.shape[0], ceil_div(n, _BLOCK))](
         gates, ups, out, n, gates.stride(0), ups.stride(0), BLOCK=_BLOCK, enable_fp_fusion=False
     )
     return out

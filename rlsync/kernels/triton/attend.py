@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-import triton
-from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from rlsync.kernels.triton.attention import decode_merge, decode_split, prefill
 from rlsync.kernels.triton.attention_hopper import prefill_packed, prefill_paged
-from rlsync.kernels.triton.tiles import multiprocessors, rows_suit_tma
+from rlsync.kernels.triton.tiles import ceil_div, multiprocessors, power_of_two, rows_suit_tma
+from rlsync.kernels.triton.tma import descriptor
 from rlsync.types import KeyPaths
 
 TILE = 64
@@ -111,7 +110,7 @@ def _prefill_hopper(
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
     grid, sizes, options = _hopper_launch(q, starts)
     prefill_packed[grid](
-        _descriptor(q), _descriptor(k), _descriptor(v), out, lse, starts, *sizes, q.shape[1] // k.shape[1],
+        _by_head(q), _by_head(k), _by_head(v), out, lse, starts, *sizes, q.shape[1] // k.shape[1],
         scale * math.log2(math.e), window or _NO_WINDOW, out.stride(0), **options,
     )  # fmt: skip
     return out, lse
@@ -129,14 +128,11 @@ def _prefill_pages_hopper(
 ) -> torch.Tensor:
     _, kv_heads, page, wide = cache.shape
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
-    block = [page, 64]
-    layout = gl.NVMMASharedLayout.get_default_for(block, gl.bfloat16)
-    rows = TensorDescriptor.from_tensor(cache.view(-1, wide), block, layout)
     grid, sizes, options = _hopper_launch(q, starts)
     prefill_paged[grid](
-        _descriptor(q), rows, out, lse, table, starts, lengths, *sizes, q.shape[1] // kv_heads,
-        scale * math.log2(math.e), window or _NO_WINDOW, page, table.stride(0), kv_heads, out.stride(0), D=wide // 2,
-        **options,
+        _by_head(q), descriptor(cache.view(-1, wide), page, 64), out, lse, table, starts, lengths, *sizes,
+        q.shape[1] // kv_heads, scale * math.log2(math.e), window or _NO_WINDOW, page, table.stride(0), kv_heads,
+        out.stride(0), D=wide // 2, **options,
     )  # fmt: skip
     return out
 
@@ -165,11 +161,10 @@ def _pages_suit_tma(cache: torch.Tensor) -> bool:
     return suits and rows_suit_tma(cache.view(-1, cache.shape[3]))
 
 
-def _descriptor(t: torch.Tensor) -> TensorDescriptor:
+def _by_head(t: torch.Tensor) -> TensorDescriptor:
     """Of t [T, H, D] as a matrix [T, H * D], by tiles of one head."""
-    (tokens, heads, dim), block = t.shape, [TILE, t.shape[2]]
-    layout = gl.NVMMASharedLayout.get_default_for(block, gl.bfloat16)
-    return TensorDescriptor(t, [tokens, heads * dim], [t.stride(0), 1], block, layout)
+    tokens, heads, dim = t.shape
+    return descriptor(t.view(tokens, heads * dim), TILE, dim)
 
 
 def decode_attention(
@@ -188,11 +183,11 @@ def decode_attention(
     lengths = lengths.to(torch.int32)
     kv_heads, page = k.shape[1], k.shape[2]
     group = heads // kv_heads
-    splits = triton.cdiv(table.shape[1] * page, SPLIT)
+    splits = ceil_div(table.shape[1] * page, SPLIT)
     parts = torch.empty(sequences, kv_heads, splits, group, dim, dtype=torch.float32, device=q.device)
     stats = torch.empty(sequences, kv_heads, splits, 2, group, dtype=torch.float32, device=q.device)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
-    rows = max(16, triton.next_power_of_2(group))
+    rows = max(16, power_of_two(group))
     decode_split[(sequences, kv_heads, splits)](
         q, k, v, parts, stats, table, lengths, group, scale * math.log2(math.e), window or _NO_WINDOW, page,
         table.shape[1], splits, q.stride(0), q.stride(1), *strides,

@@ -6,6 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
+from rlsync.kernels.triton.tiles import power_of_two
+
 
 @triton.jit
 def _write_kernel(
@@ -29,5 +31,5 @@ def write_cache(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: to
     tokens, heads, dim = k.shape
     _write_kernel[(tokens, heads)](
         k, v, cache, slots, cache.shape[2], *k.stride()[:2], *v.stride()[:2], *cache.stride()[:3],
-        D=dim, BLOCK=triton.next_power_of_2(dim), num_warps=1,
+        D=dim, BLOCK=power_of_two(dim), num_warps=1,
     )  # fmt: skip

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from rlsync.kernels.keyed_sum import GOLDEN, Rectangle
+from rlsync.kernels.triton.tiles import ceil_div
 
 _GOLDEN = tl.constexpr(GOLDEN)
 _TILE, _SPAN = 4096, 1 << 15
@@ -66,7 +67,7 @@ def keyed_sums(rectangles: Sequence[Rectangle]) -> torch.Tensor:
             if bits.dtype == dtype and bits.numel():
                 offset = rectangle.row * columns + rectangle.column
                 table.append((programs, index, bits.data_ptr(), bits.numel(), bits.shape[1], offset, columns))
-                programs += triton.cdiv(bits.numel(), _SPAN)
+                programs += ceil_div(bits.numel(), _SPAN)
         if table:
             entries = torch.tensor(table, dtype=torch.int64, pin_memory=device.type == "cuda")
             entries = entries.to(device, non_blocking=True)

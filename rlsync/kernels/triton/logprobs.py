@@ -10,6 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
+from rlsync.kernels.triton.tiles import ceil_div
+
 TILE = 4096
 """Lanes of a chunk's sum: lane i adds the tokens i, i + TILE, ... in order."""
 CHUNK = 4 * TILE
@@ -89,7 +91,7 @@ def _logprobs_kernel(logits, stats, out, size, temperature, TILE: tl.constexpr):
 def row_statistics(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each row of contiguous fp32 logits [T, V]: max and log of the sum of exp(x - max) [T, 2], and entropy [T]."""
     rows, size = logits.shape
-    chunks = triton.cdiv(size, CHUNK)
+    chunks = ceil_div(size, CHUNK)
     parts = torch.empty(rows, chunks, 3, dtype=torch.float32, device=logits.device)
     stats = torch.empty(rows, 2, dtype=torch.float32, device=logits.device)
     entropy = torch.empty(rows, dtype=torch.float32, device=logits.device)
@@ -106,7 +108,7 @@ def logprobs(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     rows, size = logits.shape
     stats, _ = row_statistics(logits, temperature)
     out = torch.empty_like(logits)
-    _logprobs_kernel[(rows, triton.cdiv(size, TILE))](
+    _logprobs_kernel[(rows, ceil_div(size, TILE))](
         logits, stats, out, size, float(temperature), TILE=TILE, num_warps=8, enable_fp_fusion=False
     )
     return out

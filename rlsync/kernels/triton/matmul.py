@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import torch
-import triton
-from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from rlsync.kernels.triton.gemm import combine, in_turn, leaf_gemm, side_by_side
 from rlsync.kernels.triton.gemm_hopper import tree_gemm
@@ -15,14 +12,15 @@ from rlsync.kernels.triton.tiles import (
     Form,
     PersistentTile,
     block_tile,
+    ceil_div,
     multiprocessors,
     persistent_tile,
     rows_suit_tma,
 )
+from rlsync.kernels.triton.tma import descriptor
 
 _COMBINE_BLOCK = 512
 _GROUP = 8
-_GL_TYPES = {torch.bfloat16: gl.bfloat16, torch.float32: gl.float32}
 
 
 def matmul(
@@ -47,19 +45,19 @@ def persistent(
 ) -> torch.Tensor:
     (m, k), n = x.shape, w.shape[0]
     out = torch.empty(m, n, dtype=out_dtype, device=x.device)
-    grid = (min(multiprocessors(x.device.index), triton.cdiv(m, 128) * triton.cdiv(n, tile.columns)),)
+    grid = (min(multiprocessors(x.device.index), ceil_div(m, 128) * ceil_div(n, tile.columns)),)
     shared = {"STAGES": tile.stages, "GROUP": _GROUP, "HAS_BIAS": bias is not None, "num_warps": 4,
               "enable_fp_fusion": False}  # fmt: skip
     added = x if bias is None else bias
     if tile.columns == sum(WIDTHS):
         assert leaves == 1, f"tiles of {tile.columns} columns know no tree, and there are {leaves} leaves"
         wide_gemm[grid](
-            _descriptor(x, 64, tile.depth), *(_descriptor(w, width, tile.depth) for width in WIDTHS),
-            *(_descriptor(out, 64, width) for width in WIDTHS), added, m, n, k // tile.depth, **shared,
+            descriptor(x, 64, tile.depth), *(descriptor(w, width, tile.depth) for width in WIDTHS),
+            *(descriptor(out, 64, width) for width in WIDTHS), added, m, n, k // tile.depth, **shared,
         )  # fmt: skip
         return out
     tree_gemm[grid](
-        _descriptor(x, 64, tile.depth), _descriptor(w, tile.columns, tile.depth), _descriptor(out, 64, tile.columns),
+        descriptor(x, 64, tile.depth), descriptor(w, tile.columns, tile.depth), descriptor(out, 64, tile.columns),
         added, m, n, k // leaves // tile.depth, leaves // 4, LEAVES=leaves, **shared,
     )  # fmt: skip
     return out
@@ -71,7 +69,7 @@ def blockwise(
     (m, k), n = x.shape, w.shape[0]
     leaf_k = k // leaves
     out = torch.empty(m, n, dtype=out_dtype, device=x.device)
-    columns, rows = triton.cdiv(n, tile.columns), triton.cdiv(m, tile.rows)
+    columns, rows = ceil_div(n, tile.columns), ceil_div(m, tile.rows)
     shared = {"BM": tile.rows, "BN": tile.columns, "BK": tile.depth, "num_warps": tile.warps,
               "num_stages": tile.stages, "enable_fp_fusion": False}  # fmt: skip
     added = out if bias is None else bias
@@ -96,7 +94,7 @@ def blockwise(
 def fold(parts: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
     """out [M, N] = round(tree of parts [leaves, M, N] + bias)."""
     leaves, m, n = parts.shape
-    combine[(triton.cdiv(m * n, _COMBINE_BLOCK),)](
+    combine[(ceil_div(m * n, _COMBINE_BLOCK),)](
         parts, out if bias is None else bias, out, m * n, n, LEAVES=leaves, BLOCK=_COMBINE_BLOCK,
         HAS_BIAS=bias is not None, enable_fp_fusion=False,
     )  # fmt: skip
@@ -106,8 +104,3 @@ def _suits_tma(x: torch.Tensor, w: torch.Tensor, out_dtype: torch.dtype) -> bool
     """Rows of all three contiguous and aligned."""
     operands = all(rows_suit_tma(t) and t.stride(1) == 1 for t in (x, w))
     return operands and w.shape[0] * out_dtype.itemsize % 16 == 0
-
-
-def _descriptor(t: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
-    block = [rows, columns]
-    return TensorDescriptor.from_tensor(t, block, gl.NVMMASharedLayout.get_default_for(block, _GL_TYPES[t.dtype]))

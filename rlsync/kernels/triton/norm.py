@@ -6,6 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
+from rlsync.kernels.triton.tiles import ceil_div, power_of_two
+
 _LARGEST_BLOCK = 8192
 """A longer row is summed in blocks of this size, in order: a function of the row's length alone."""
 _SHORT, _SHORT_ROWS = 256, 16
@@ -90,9 +92,9 @@ def _launch(
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     total = out if residual is None else torch.empty_like(residual)
     rstd = torch.empty(rows, 1, dtype=torch.float32, device=x.device)
-    block = min(triton.next_power_of_2(n), _LARGEST_BLOCK)
+    block = min(power_of_two(n), _LARGEST_BLOCK)
     together = _SHORT_ROWS if block <= _SHORT else 1
-    _rms_norm_kernel[(triton.cdiv(rows, together),)](
+    _rms_norm_kernel[(ceil_div(rows, together),)](
         view, out if residual is None else residual, w, out, total, rstd, rows, n, view.shape[1], view.stride(0),
         view.stride(1), eps, ROWS=together, BLOCK=block, WHOLE=n <= block, ADDS=residual is not None,
         num_warps=min(16, max(1, together * block // 256)), enable_fp_fusion=False,

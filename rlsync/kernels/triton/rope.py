@@ -6,6 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
+from rlsync.kernels.triton.tiles import power_of_two
+
 
 @triton.jit
 def _rotate(
@@ -51,7 +53,7 @@ def rope(
     half, heads, kv_heads = q.shape[2] // 2, q.shape[1], k.shape[1]
     _rope_kernel[(q.shape[0], 2)](
         q, k, table, positions, *outs, heads, kv_heads, *q.stride()[:2], *k.stride()[:2],
-        HALF=half, BLOCK=triton.next_power_of_2(half), HEADS=triton.next_power_of_2(heads),
-        KV_HEADS=triton.next_power_of_2(kv_heads), num_warps=4, enable_fp_fusion=False,
+        HALF=half, BLOCK=power_of_two(half), HEADS=power_of_two(heads),
+        KV_HEADS=power_of_two(kv_heads), num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     return outs

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from rlsync.kernels.triton.logprobs import log_prob, scaled
+from rlsync.kernels.triton.tiles import ceil_div
 
 TILE = 2048
 CHUNK = 16384
@@ -121,7 +122,7 @@ def _draw(
     rows: torch.Tensor, stats: torch.Tensor | None, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
     count, size = rows.shape
-    chunks = triton.cdiv(size, CHUNK)
+    chunks = ceil_div(size, CHUNK)
     best = torch.empty(count, chunks, dtype=torch.float32, device=rows.device)
     winners = torch.empty(count, chunks, dtype=torch.int32, device=rows.device)
     out = torch.empty(count, dtype=torch.int64, device=rows.device)

@@ -8,6 +8,7 @@ import triton.language as tl
 
 from rlsync.kernels.triton.logprobs import TILE, log_prob, row_statistics, scaled
 from rlsync.kernels.triton.sampling import draw_from_logits
+from rlsync.kernels.triton.tiles import ceil_div
 
 
 @triton.jit
@@ -90,7 +91,7 @@ def logit_grads(
     bonus = entropy is not None and entropy_grad is not None
     extra = (entropy.contiguous(), entropy_grad.contiguous()) if bonus else (stats, stats)  # unused
     out = torch.empty(rows, size, dtype=dtype, device=logits.device)
-    _logit_grads_kernel[(rows, triton.cdiv(size, TILE))](
+    _logit_grads_kernel[(rows, ceil_div(size, TILE))](
         logits, targets.contiguous(), stats, grad.contiguous(), *extra, out, size, float(temperature),
         TILE=TILE, ENTROPY=bonus, num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip

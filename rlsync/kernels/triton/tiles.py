@@ -93,6 +93,7 @@ def multiprocessors(index: int) -> int:
     return torch.cuda.get_device_properties(index).multi_processor_count
 
 
+@functools.lru_cache(maxsize=4096)
 def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool) -> PersistentTile | None:
     """Tile of the persistent kernel, where that is fast and the depth of a stage can divide a leaf.
 
@@ -130,6 +131,7 @@ def _stages(columns: int, leaves: int, wide_output: bool) -> int:
     return {32: 9, 64: 6, 192: 4, 256: 3}[columns]
 
 
+@functools.lru_cache(maxsize=4096)
 def block_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int) -> BlockTile:
     """Tile for few rows, odd shapes or another GPU; operands have `itemsize` bytes an element."""
     rows = 16 if m <= 16 else 64
@@ -156,8 +158,8 @@ def block_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int) -> Block
 ONE_SHOT_BYTES = {2: 3 << 20, 4: 512 << 10, 8: 256 << 10}
 """Ranks that share memory -> the largest fp32 root that all of them get whole; a larger one is cut in slices.
 
-Measured for two and four; for eight from the bytes that a link carries (one shot sends 4 (n - 1) an element, two 6 (n - 1) / n)
-and the few microseconds of one exchange more.
+Measured for two and four; for eight from the bytes that a link carries (one shot sends 4 (n - 1) an element, two
+6 (n - 1) / n) and the few microseconds of one exchange more.
 """
 
 
@@ -177,4 +179,14 @@ def element_tile(elements: int, blocks: int) -> int:
 
 def _share(elements: int, blocks: int) -> int:
     """A block's, rounded up to a power of two."""
-    return 1 << (-(-elements // blocks) - 1).bit_length()
+    return power_of_two(ceil_div(elements, blocks))
+
+
+def ceil_div(a: int, b: int) -> int:
+    """As triton.cdiv, which takes 2 us of the host."""
+    return -(-a // b)
+
+
+def power_of_two(n: int) -> int:
+    """The next one from n >= 1 on, as triton.next_power_of_2, which takes as long."""
+    return 1 << (n - 1).bit_length()
