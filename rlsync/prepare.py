@@ -88,7 +88,7 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     training = source.problems(Split.train, _wanted(config), config.seed) if trains else []
     drawn = [_draw(config, name, source) for name in config.eval.chosen if config.eval.problems]
     model_path = model_folder(config, source, say)
-    tokenizer = load_tokenizer(model_path)
+    tokenizer = load_tokenizer(model_path, config.model.revision)
     if trains:
         check_companions(config, model_path, tokenizer)
     codec = TextCodec(tokenizer, config.data, environment=config.environment)
@@ -179,7 +179,7 @@ def _training(
 
 def check_model(config: TrainConfig) -> None:
     """Raises ConfigError if the model cannot be loaded, or cannot be made exact at this TP and these leaves."""
-    model = load_config(config.model.path, config.kernels.mode)
+    model = load_config(config.model.path, config.kernels.mode, config.model.revision)
     if config.kernels.mode is KernelMode.native:
         return
     check_heads(model.num_attention_heads, model.num_key_value_heads, config.rollout.tp)
@@ -197,12 +197,13 @@ def check_companions(config: TrainConfig, model_path: str, tokenizer: PreTrained
     mode = config.kernels.mode
     companions = []
     if config.critic.path:
-        config.critic.path = resolved(config.critic.path)
-        companions.append(("critic.path", config.critic.path, load_critic_config(config.critic.path, mode)))
+        config.critic.path = path = resolved(config.critic.path)
+        companions.append(("critic.path", path, load_critic_config(path, mode, config.model.revision_of(path))))
     if config.algorithm.kl_model:
         config.algorithm.kl_model = path = resolved(config.algorithm.kl_model)
-        companions.append(("algorithm.kl_model", path, load_config(path, mode, field="algorithm.kl_model")))
-    tokens = load_config(model_path, mode).vocab_size if companions else 0
+        revision = config.model.revision_of(path)
+        companions.append(("algorithm.kl_model", path, load_config(path, mode, revision, field="algorithm.kl_model")))
+    tokens = load_config(model_path, mode, config.model.revision).vocab_size if companions else 0
     for field, path, companion in companions:
         if companion.vocab_size < tokens:  # a larger one is fine: models of one tokenizer are padded differently
             raise ConfigError(
@@ -210,7 +211,7 @@ def check_companions(config: TrainConfig, model_path: str, tokenizer: PreTrained
                 "reads the policy's tokens. Take a model of the same tokenizer."
             )
         bare = Path(path).is_dir() and not Path(path, "tokenizer_config.json").is_file()
-        if not bare and load_tokenizer(path).get_vocab() != tokenizer.get_vocab():
+        if not bare and load_tokenizer(path, config.model.revision_of(path)).get_vocab() != tokenizer.get_vocab():
             raise ConfigError(
                 f"{field}={path}: its tokenizer is not the policy's ({model_path}), and it reads the policy's tokens. "
                 "Take a model of the same tokenizer."

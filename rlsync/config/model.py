@@ -8,6 +8,9 @@ from enum import StrEnum
 from rlsync.config.lora import LoraConfig
 from rlsync.errors import ConfigError
 
+MAIN = "main"
+"""The hub's own default revision."""
+
 
 class ModelSource(StrEnum):
     tiny = "tiny"
@@ -51,7 +54,8 @@ class ModelConfig:
     source: ModelSource = ModelSource.tiny
     path: str = ""
     """Folder or hub id (model.source=huggingface)."""
-    revision: str = "main"
+    revision: str = MAIN
+    """Branch, tag or commit of a hub id in `path`; other models of the run are the hub's newest."""
     dtype: ComputeDtype = ComputeDtype.bfloat16
     """dtype of the forward pass on both sides; master weights are always float32."""
     cache_dir: str = "~/.cache/rlsync"
@@ -65,3 +69,7 @@ class ModelConfig:
                 "model.path is empty, and model.source=huggingface needs it: give a folder or a hub id, "
                 "for example model.path=Qwen/Qwen3-0.6B"
             )
+
+    def revision_of(self, path: str) -> str:
+        """The revision of a model that some process loads: a critic or a reference may be another one than `path`."""
+        return self.revision if path == self.path else MAIN

@@ -10,19 +10,22 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rlsync.config.data import DataConfig
 from rlsync.config.environment import EnvironmentConfig
+from rlsync.config.model import MAIN
 from rlsync.data.turns import Surroundings, encode, surroundings
 from rlsync.errors import ConfigError, DataError
 from rlsync.types import Problem
 
 
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, revision: str = MAIN) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder or hub id.
 
+    Args:
+        revision: of a hub id.
     Raises:
         DataError: there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
         raise DataError(f"no tokenizer can be loaded from {path!r}: {error}") from error
 

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from rlsync.config.kernels import KernelMode
+from rlsync.config.model import MAIN
 from rlsync.errors import ConfigError
 from rlsync.models.install import SUPPORTED, SUPPORTED_CRITICS, check_supported
 
@@ -28,11 +29,17 @@ def resolved(path: str) -> str:
 
 
 def load_config(
-    path: str, mode: KernelMode, *, field: str = "model.path", supported: tuple[str, ...] = SUPPORTED
+    path: str,
+    mode: KernelMode,
+    revision: str = MAIN,
+    *,
+    field: str = "model.path",
+    supported: tuple[str, ...] = SUPPORTED,
 ) -> PreTrainedConfig:
     """Read and check a model's config.
 
     Args:
+        revision: of a hub id, here and below; it says nothing about a folder.
         field: that errors name.
         supported: architectures, with exact kernels.
     Raises:
@@ -43,26 +50,31 @@ def load_config(
             f"{field}={path}: no config.json there. Give a folder with a Hugging Face model, or a hub id."
         )
     try:
-        config = AutoConfig.from_pretrained(resolved(path))
+        config = AutoConfig.from_pretrained(resolved(path), revision=revision)
     except (OSError, ValueError) as error:
+        at = "" if revision == MAIN else f" at model.revision={revision}"
         raise ConfigError(
-            f"{field}={path}: no such folder, and it cannot be loaded as a hub id ({_first_line(error)})"
+            f"{field}={path}: no such folder, and it cannot be loaded as a hub id{at} ({_first_line(error)})"
         ) from error
     if mode is KernelMode.invariant:
         check_supported(config, supported)
     return config
 
 
-def load_model(path: str, mode: KernelMode) -> PreTrainedModel:
+def load_model(path: str, mode: KernelMode, revision: str = MAIN) -> PreTrainedModel:
     """The causal LM with fp32 master weights."""
     return AutoModelForCausalLM.from_pretrained(
-        resolved(path), config=load_config(path, mode), dtype=torch.float32, attn_implementation=_attention(mode)
+        resolved(path),
+        revision=revision,
+        config=load_config(path, mode, revision),
+        dtype=torch.float32,
+        attn_implementation=_attention(mode),
     )
 
 
-def load_critic_config(path: str, mode: KernelMode) -> PreTrainedConfig:
+def load_critic_config(path: str, mode: KernelMode, revision: str = MAIN) -> PreTrainedConfig:
     """Raises ConfigError as load_config does, and for a classifier of several labels."""
-    config = load_config(path, mode, field="critic.path", supported=SUPPORTED_CRITICS)
+    config = load_config(path, mode, revision, field="critic.path", supported=SUPPORTED_CRITICS)
     classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
     if classifies and config.num_labels != 1:
         raise ConfigError(f"critic.path={path}: it gives {config.num_labels} scores, and a critic gives one value")
@@ -70,7 +82,7 @@ def load_critic_config(path: str, mode: KernelMode) -> PreTrainedConfig:
     return config
 
 
-def load_critic(path: str, mode: KernelMode) -> PreTrainedModel:
+def load_critic(path: str, mode: KernelMode, revision: str = MAIN) -> PreTrainedModel:
     """A sequence classifier with one label, the value, and fp32 master weights.
 
     Args:
@@ -80,7 +92,8 @@ def load_critic(path: str, mode: KernelMode) -> PreTrainedModel:
     """
     model, report = AutoModelForSequenceClassification.from_pretrained(
         resolved(path),
-        config=load_critic_config(path, mode),
+        revision=revision,
+        config=load_critic_config(path, mode, revision),
         dtype=torch.float32,
         attn_implementation=_attention(mode),
         output_loading_info=True,

@@ -54,6 +54,7 @@ def engine_args(
     share = _LITTLE if cuda and rollout.kv_cache_mib else rollout.gpu_memory_utilization
     common = {
         "model": model_path,
+        "revision": config.model.revision,
         "skip_tokenizer_init": True,
         "dtype": config.model.dtype.value,
         "seed": 0,

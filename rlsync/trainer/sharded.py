@@ -30,7 +30,7 @@ class Sharded:
     def __init__(self, config: TrainConfig, model_path: str, mesh: DeviceMesh, *, trainable: bool) -> None:
         self.dtype = torch_dtype(config.model.dtype)
         self.mesh, self.device = mesh, mesh_device(mesh)
-        model = load_model(model_path, config.kernels.mode)
+        model = load_model(model_path, config.kernels.mode, config.model.revision_of(model_path))
         if config.kernels.mode is KernelMode.native:
             use_flash(model, self.device, self.dtype)
         self.hf_config = model.config

@@ -25,7 +25,7 @@ class ShardedCritic:
     def __init__(self, config: TrainConfig, path: str, mesh: DeviceMesh) -> None:
         self.dtype = torch_dtype(config.model.dtype)
         self.mesh, self.device = mesh, mesh_device(mesh)
-        model = load_critic(path, config.kernels.mode)
+        model = load_critic(path, config.kernels.mode, config.model.revision_of(path))
         if config.kernels.mode is KernelMode.native:
             use_flash(model, self.device, self.dtype)
         self.hf_config = model.config
