@@ -147,9 +147,10 @@ class AlgorithmConfig:
                 f"algorithm.dynamic_sampling=true: with advantage={self.advantage} a group of equal rewards teaches as "
                 "any other, and dropping it would bias the batch. Use advantage=reinforce_pp_baseline, or turn it off."
             )
-        if self.dynamic_sampling and self.max_resamples < 1:
+        if self.max_resamples < (1 if self.dynamic_sampling else 0):
             raise ConfigError(
-                f"algorithm.max_resamples={self.max_resamples}: with dynamic_sampling it must be at least 1"
+                f"algorithm.max_resamples={self.max_resamples}: must not be negative, and be at least 1 with "
+                "dynamic_sampling"
             )
 
     def _check_gae(self) -> None:

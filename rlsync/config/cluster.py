@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rlsync.errors import ConfigError
+
 
 class Device(StrEnum):
     cpu = "cpu"
@@ -35,3 +37,15 @@ class ClusterConfig:
     """Longest wait for actors and engines to be ready."""
     stage_timeout_s: float = 3600.0
     """Longest wait for one stage of a step; a hang becomes an error that names the stage."""
+
+    def __post_init__(self) -> None:
+        if self.trainer_cpus < 0 or self.rollout_cpus < 0:
+            raise ConfigError(
+                f"cluster.trainer_cpus={self.trainer_cpus}, cluster.rollout_cpus={self.rollout_cpus}: neither may be "
+                "negative"
+            )
+        if self.startup_timeout_s <= 0 or self.stage_timeout_s <= 0:
+            raise ConfigError(
+                f"cluster.startup_timeout_s={self.startup_timeout_s}, "
+                f"cluster.stage_timeout_s={self.stage_timeout_s}: both must be positive"
+            )

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rlsync.config.numbers import check_finite
 from rlsync.config.paths import group_options, recipe_names, shipped
 from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError
@@ -69,6 +70,7 @@ def _compose(root: str, overrides: list[str]) -> TrainConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
     assert isinstance(config, TrainConfig)
+    check_finite(config)
     return config
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rlsync.config.lora import LoraConfig
+from rlsync.config.numbers import check_seed
 from rlsync.errors import ConfigError
 
 MAIN = "main"
@@ -47,6 +48,37 @@ class TinyConfig:
     styles are a call of it and an answer from the head."""
     seed: int = 0
     """Of the initial weights and the warm start; the run's seed does not enter."""
+
+    def __post_init__(self) -> None:
+        counts = {
+            "hidden_size": self.hidden_size,
+            "layers": self.layers,
+            "heads": self.heads,
+            "kv_heads": self.kv_heads,
+            "intermediate_size": self.intermediate_size,
+            "warm_start_steps": self.warm_start_steps,
+            "warm_start_batch": self.warm_start_batch,
+            "warm_start_problems": self.warm_start_problems,
+        }
+        for name, value in counts.items():
+            if value < 1:
+                raise ConfigError(f"model.tiny.{name}={value}: must be at least 1")
+        if self.heads % self.kv_heads:
+            raise ConfigError(
+                f"model.tiny.heads={self.heads}, model.tiny.kv_heads={self.kv_heads}: the former must be a multiple of "
+                "the latter"
+            )
+        if self.head_dim < 2 or self.head_dim % 2:
+            raise ConfigError(
+                f"model.tiny.head_dim={self.head_dim}: must be even and at least 2; rotary positions turn pairs"
+            )
+        if self.warm_start_lr < 0 or not 0 <= self.warm_start_style_share <= 1:
+            raise ConfigError(
+                f"model.tiny.warm_start_lr={self.warm_start_lr}, "
+                f"model.tiny.warm_start_style_share={self.warm_start_style_share}: want no negative rate, and a share "
+                "of at least 0 and at most 1"
+            )
+        check_seed("model.tiny.seed", self.seed)
 
 
 @dataclass(kw_only=True, slots=True)

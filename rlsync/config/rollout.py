@@ -53,5 +53,17 @@ class RolloutConfig:
                 f"rollout.max_tokens={self.max_tokens} leaves no room for a prompt within "
                 f"rollout.max_model_len={self.max_model_len}"
             )
-        if self.block_size % 16:
-            raise ConfigError(f"rollout.block_size={self.block_size}: must be a multiple of 16")
+        if not 1 <= self.max_num_seqs <= self.max_num_batched_tokens:
+            raise ConfigError(
+                f"rollout.max_num_seqs={self.max_num_seqs}, "
+                f"rollout.max_num_batched_tokens={self.max_num_batched_tokens}: want at least one request in flight, "
+                "and a token for each of them in a step of the engine"
+            )
+        if self.block_size < 1 or self.block_size % 16:
+            raise ConfigError(f"rollout.block_size={self.block_size}: must be a positive multiple of 16")
+        if self.kv_cache_mib < 0 or not 0 < self.gpu_memory_utilization <= 1:
+            raise ConfigError(
+                f"rollout.kv_cache_mib={self.kv_cache_mib}, "
+                f"rollout.gpu_memory_utilization={self.gpu_memory_utilization}: want no negative size (0 = what the "
+                "share leaves for it), and a share above 0 and at most 1"
+            )

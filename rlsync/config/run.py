@@ -13,6 +13,7 @@ from rlsync.config.environment import EnvironmentConfig
 from rlsync.config.evaluation import EvalConfig
 from rlsync.config.kernels import KernelMode, KernelsConfig, RowParallel
 from rlsync.config.model import ModelConfig
+from rlsync.config.numbers import check_seed
 from rlsync.config.parity import Fault, ParityConfig
 from rlsync.config.reward import RewardConfig
 from rlsync.config.rollout import RolloutConfig
@@ -55,8 +56,7 @@ class TrainConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ConfigError(f"seed={self.seed}: must not be negative")
+        check_seed("seed", self.seed)
         samples = self.algorithm.prompts_per_step * self.algorithm.group_size
         wanted = self.trainer.ranks * self.trainer.minibatches
         if samples < wanted:
@@ -67,10 +67,7 @@ class TrainConfig:
         if self.kernels.mode is KernelMode.invariant and self.kernels.row_parallel is RowParallel.tree:
             order.local_leaves(self.leaves, self.rollout.tp)
         self._check_placement()
-        if self.parity.fault is not Fault.none and self.kernels.mode is KernelMode.native:
-            raise ConfigError(
-                "parity.fault plants a fault in exact kernels; with kernels=native everything differs anyway"
-            )
+        self._check_fault()
         self._check_algorithm()
         self._check_critic()
         self.data.check()
@@ -78,6 +75,20 @@ class TrainConfig:
         self._check_prompts("data", self.data)
         for name, data in self.eval.sets.items():
             self._check_prompts(f"eval.sets.{name}", data)
+
+    def _check_fault(self) -> None:
+        fault, step = self.parity.fault, self.parity.fault_step
+        if fault is Fault.none:
+            return
+        if self.kernels.mode is KernelMode.native:
+            raise ConfigError(
+                "parity.fault plants a fault in exact kernels; with kernels=native everything differs anyway"
+            )
+        if not 1 <= step <= self.trainer.steps:
+            raise ConfigError(
+                f"parity.fault_step={step}: parity.fault={fault} is planted in one of the steps 1 to "
+                f"trainer.steps={self.trainer.steps}, or never"
+            )
 
     def _check_algorithm(self) -> None:
         algorithm, minibatches = self.algorithm, self.trainer.minibatches

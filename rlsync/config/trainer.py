@@ -66,10 +66,28 @@ class TrainerConfig:
         for name, value in counts.items():
             if value < 1:
                 raise ConfigError(f"trainer.{name}={value}: must be at least 1")
-        for name, value in {"save_every": self.save_every, "save_keep": self.save_keep}.items():
+        switches = {"save_every": self.save_every, "save_keep": self.save_keep, "warmup_steps": self.warmup_steps}
+        for name, value in switches.items():
             if value < 0:
                 raise ConfigError(f"trainer.{name}={value}: must not be negative (0 turns it off)")
+        self._check_optimiser()
+
+    def _check_optimiser(self) -> None:
         if self.lr < 0:
             raise ConfigError(f"trainer.lr={self.lr}: must not be negative")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(
+                f"trainer.betas={list(self.betas)}: want two numbers of at least 0 and less than 1, for example "
+                "trainer.betas=[0.9,0.95]"
+            )
+        if self.adam_eps <= 0 or self.weight_decay < 0:
+            raise ConfigError(
+                f"trainer.adam_eps={self.adam_eps}, trainer.weight_decay={self.weight_decay}: want a positive eps, and "
+                "no negative decay"
+            )
+        if not 0 <= self.min_lr_ratio <= 1:
+            raise ConfigError(
+                f"trainer.min_lr_ratio={self.min_lr_ratio}: want a share of trainer.lr, at least 0 and at most 1"
+            )
         if self.max_grad_norm <= 0:
             raise ConfigError(f"trainer.max_grad_norm={self.max_grad_norm}: must be positive (use inf for no clipping)")

@@ -67,6 +67,32 @@ def test_the_command_line_wins_over_the_recipe():
         ("kernels.tree_leaves=six", r"tree_leaves=six"),
         ("kernels.tree_leaves=32", r"tree_leaves=32.*up to 16"),
         ("model.source=huggingface", r"model\.path is empty"),
+        ("seed=-1", r"seed=-1: must not be negative"),
+        (f"seed={2**63}", r"seed=9223372036854775808: .*less than 2\^63"),
+        ("trainer.lr=nan", r"trainer\.lr=nan: must be a finite number"),
+        ("trainer.lr=inf", r"trainer\.lr=inf: must be a finite number"),
+        ("trainer.max_grad_norm=nan", r"trainer\.max_grad_norm=nan: must be a finite number"),
+        ("rollout.temperature=nan", r"rollout\.temperature=nan"),
+        ("cluster.stage_timeout_s=inf", r"cluster\.stage_timeout_s=inf: must be a finite number"),
+        ("trainer.betas=[0.9,nan]", r"trainer\.betas=\[0\.9, nan\]: want two numbers"),
+        ("trainer.betas=[0.9]", r"trainer\.betas=\[0\.9\]: want two numbers"),
+        ("trainer.betas=[0.9,1.0]", r"trainer\.betas=\[0\.9, 1\.0\].*less than 1"),
+        ("trainer.adam_eps=0", r"trainer\.adam_eps=0\.0.*positive"),
+        ("trainer.weight_decay=-0.1", r"trainer\.weight_decay=-0\.1"),
+        ("trainer.warmup_steps=-1", r"trainer\.warmup_steps=-1: must not be negative"),
+        ("trainer.min_lr_ratio=1.5", r"trainer\.min_lr_ratio=1\.5.*at most 1"),
+        ("algorithm.max_resamples=-1", r"max_resamples=-1: must not be negative"),
+        ("rollout.max_num_seqs=0", r"rollout\.max_num_seqs=0"),
+        ("rollout.max_num_batched_tokens=64", r"max_num_seqs=128.*max_num_batched_tokens=64: .*a token for each"),
+        ("rollout.block_size=0", r"rollout\.block_size=0: must be a positive multiple of 16"),
+        ("rollout.gpu_memory_utilization=1.1", r"gpu_memory_utilization=1\.1.*at most 1"),
+        ("cluster.trainer_cpus=-1", r"cluster\.trainer_cpus=-1"),
+        ("cluster.startup_timeout_s=0", r"cluster\.startup_timeout_s=0.*positive"),
+        ("model.tiny.layers=0", r"model\.tiny\.layers=0: must be at least 1"),
+        ("model.tiny.kv_heads=3", r"tiny\.heads=4, model\.tiny\.kv_heads=3: .*multiple"),
+        ("model.tiny.head_dim=31", r"model\.tiny\.head_dim=31: must be even"),
+        ("model.tiny.warm_start_style_share=2", r"warm_start_style_share=2"),
+        ("model.tiny.seed=-3", r"model\.tiny\.seed=-3"),
     ],
 )
 def test_mistakes_are_named(override, message):
@@ -93,11 +119,36 @@ def test_mistakes_are_named(override, message):
         (["algorithm=dapo", "algorithm.max_resamples=0"], r"max_resamples=0"),
         (["algorithm=dapo", "trainer.minibatches=16"], r"minibatches=16.*group_size=8"),
         (["kernels=native", "algorithm.tis_cap=0.5"], r"tis_cap=0\.5.*below 1"),
+        (["parity.fault=ulp", "trainer.steps=1"], r"fault_step=2: parity\.fault=ulp.*trainer\.steps=1"),
+        (["parity.fault=ulp", "parity.fault_step=0"], r"fault_step=0"),
+        (
+            ["+reward@reward.parts.a=exact", "reward.parts.a.weight=nan"],
+            r"reward\.parts\.a\.weight=nan: must be a finite",
+        ),
     ],
 )
 def test_mistakes_of_two_fields_are_named(overrides, message):
     with pytest.raises(ConfigError, match=message):
         compose_train(overrides)
+
+
+def test_what_is_unusual_and_makes_sense_is_taken():
+    config = compose_train(
+        [
+            "trainer.lr=0",
+            "trainer.max_grad_norm=inf",
+            "trainer.steps=1",
+            "trainer.betas=[0,0]",
+            f"seed={2**63 - 1}",
+            "algorithm.max_resamples=0",
+            "model.tiny.hidden_size=100",
+            "environment=custom",
+            "environment.path=a:B",
+            "+environment.args.limit=inf",
+        ]
+    )
+    assert (config.trainer.lr, config.trainer.max_grad_norm) == (0, float("inf"))
+    assert config.environment.args == {"limit": float("inf")}
 
 
 def test_an_algorithm_changes_what_its_paper_says_alone():
