@@ -1,0 +1,23 @@
+"""JSON as its standard has it, which knows no NaN and no infinity."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """The value as JSON; a float that is not finite becomes null."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+    return value
