@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -14,6 +16,8 @@ from rlsync.data.splits import split_of
 from rlsync.data.template import fill
 from rlsync.errors import DataError
 from rlsync.types import Problem, Split
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,9 +90,12 @@ def _problems(table: Table, config: DataConfig) -> dict[str, Problem]:
     for number, row in enumerate(table.rows, start=1):
         where = f"row {number} of {table.name}"
         question = _text(row, config.prompt_column, where)
-        prompt = _encodable(fill(config.template, question, row), where)
-        answer = _answer(row, config, where)
+        prompt = _encodable(fill(config.template, question, row), "prompt", where)
+        answer = _encodable(_answer(row, config, where), "answer", where)
         problems.setdefault(prompt, Problem(id=problem_id(prompt), prompt=prompt, answer=answer, metadata=row))
+    if repeated := len(table.rows) - len(problems):
+        message = "%s: %d of %d rows have the prompt of an earlier one and are left out"
+        logger.warning(message, table.name, repeated, len(table.rows))
     return problems
 
 
@@ -102,21 +109,23 @@ def _text(row: dict[str, Any], column: str, where: str) -> str:
     return value
 
 
-def _encodable(prompt: str, where: str) -> str:
-    """The prompt itself, unless it holds half of a surrogate pair, as JSON may and no tokenizer can read."""
+def _encodable(text: str, what: str, where: str) -> str:
+    """The text itself, unless it holds half of a surrogate pair, as JSON may and no tokenizer or file can take."""
     try:
-        prompt.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{where}: the prompt {_short(prompt)} is not valid Unicode: {error}. Correct or remove the row"
+            f"{where}: the {what} {_short(text)} is not valid Unicode: {error}. Correct or remove the row"
         ) from error
-    return prompt
+    return text
 
 
 def _answer(row: dict[str, Any], config: DataConfig, where: str) -> str:
     value = value_at(row, config.answer_column)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if isinstance(value, float):
+        return _number(value, config.answer_column, where)
     text = _text(row, config.answer_column, where)
     try:
         return PARSERS[config.answer_parser](text)
@@ -125,6 +134,13 @@ def _answer(row: dict[str, Any], config: DataConfig, where: str) -> str:
             f"{where}: data.answer_parser={config.answer_parser} finds no answer in column {config.answer_column!r}, "
             f"{_short(text)}: {error}. Correct or remove the row, or use another parser"
         ) from error
+
+
+def _number(value: float, column: str, where: str) -> str:
+    """As one would write it: columns of integers often hold floats, 7.0 for 7."""
+    if not math.isfinite(value):
+        raise DataError(f"{where}: column {column!r} is {value}, want a finite number. Correct or remove the row")
+    return str(int(value) if value.is_integer() else value)
 
 
 def _short(value: Any) -> str:

@@ -62,9 +62,21 @@ def test_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     assert prompts(forward, Split.train) == prompts(backward, Split.train)
 
 
-def test_equal_prompts_are_one_problem(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("answer", "text"), [(7.0, "7"), (-0.0, "0"), (4.5, "4.5"), (7, "7"), (10**30, "1" + "0" * 30), ("7.0", "7.0")]
+)
+def test_numbers_as_answers(tmp_path: Path, answer: Any, text: str) -> None:
+    source = open_file(write(tmp_path / "data.jsonl", [{**row, "answer": answer} for row in ROWS]))
+    assert source.problems(Split.train, 1, 0)[0].answer == text
+
+
+def test_equal_prompts_are_one_problem(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    open_file(write(tmp_path / "data.jsonl", ROWS))
+    assert not caplog.records  # the control
     rows = [*ROWS, {"prompt": ROWS[0]["prompt"], "answer": "other"}]
     source = open_file(write(tmp_path / "data.jsonl", rows))
+    (warning,) = caplog.messages
+    assert "1 of 201 rows have the prompt of an earlier one" in warning
     found = [problem for split in Split for problem in source.problems(split, 10**6, 0)]
     assert len(found) == len(ROWS)
     assert next(problem.answer for problem in found if problem.prompt == ROWS[0]["prompt"]) == "0"
@@ -126,6 +138,13 @@ def test_a_split_without_problems(tmp_path: Path) -> None:
         ),
         ("data.jsonl", '{"prompt": "a", "answer": null}', r"row 1 .*'answer'.*NoneType"),
         ("data.jsonl", '{"prompt": " ", "answer": "b"}', r"row 1 .*not empty"),
+        (
+            "data.jsonl",
+            '{"prompt": "a", "answer": NaN}',
+            r"row 1 of data\.path=.*'answer' is nan, want a finite",
+        ),
+        ("data.jsonl", '{"prompt": "a", "answer": -1e999}', r"row 1 .*'answer' is -inf, want a finite number"),
+        ("data.jsonl", '{"prompt": "a", "answer": "\\ud83d"}', r"row 1 .*the answer .* is not valid Unicode"),
         (
             "data.jsonl",
             '{"prompt": "a \\ud83d", "answer": "b"}',
