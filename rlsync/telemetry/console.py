@@ -26,7 +26,9 @@ class ConsoleReporter:
         self._task: TaskID | None = None
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        """Whatever the text, a path or a user's message, it is printed: as \\u... what the terminal cannot show."""
+        encoding = self.console.encoding
+        self.console.print(text.encode(encoding, errors="backslashreplace").decode(encoding), markup=False)
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """The first column is text, the others are numbers."""
