@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 import torch
 
@@ -64,11 +65,17 @@ class Conversation:
 
         Raises:
             TypeError: it is of another type; or whatever the environment raises.
+            UnicodeEncodeError: as check_text.
         """
         assert self.environment is not None
         answer = self.environment.step(self.turns[-1])
-        if answer is not None and not (isinstance(answer, Observation) and isinstance(answer.text, str)):
+        if answer is None:
+            return None
+        if not (isinstance(answer, Observation) and isinstance(answer.text, str)):
             raise TypeError(f"it returned {answer!r}, want an Observation with a text, or None")
+        if not isinstance(answer.tool_calls, Integral):
+            raise TypeError(f"it returned {answer!r}, want a number of tool_calls, 0 where no tool speaks")
+        check_text(answer.text)
         return answer
 
     def fail(self, method: str, error: BaseException) -> None:
@@ -89,6 +96,11 @@ class Conversation:
             tool_calls=self.tool_calls,
             error=self.error,
         )
+
+
+def check_text(text: str) -> None:
+    """Raises UnicodeEncodeError for half a surrogate pair, which no tokenizer reads."""
+    text.encode()
 
 
 def _joined(earlier: Rollout, turn: Rollout) -> Rollout:

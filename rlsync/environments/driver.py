@@ -18,7 +18,7 @@ from rlsync.config.run import TrainConfig
 from rlsync.data.text import TextCodec
 from rlsync.environments.base import Environment, Observation
 from rlsync.environments.build import environment_maker
-from rlsync.environments.conversation import Conversation, Start
+from rlsync.environments.conversation import Conversation, Start, check_text
 from rlsync.errors import EnvironmentFailedError
 from rlsync.types import Episode, FinishReason, Problem, Rollout, RolloutRequest
 
@@ -156,4 +156,5 @@ def _reset(make: Callable[[], Environment], problem: Problem) -> tuple[Environme
     opening = environment.reset(problem)
     if not isinstance(opening, str):
         raise TypeError(f"it returned {opening!r}, want a text")
+    check_text(opening)
     return environment, opening

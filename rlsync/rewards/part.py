@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import numpy as np
+import torch
+
 from rlsync.config.reward import RewardFunctionConfig
 from rlsync.data.source import ProblemSource
 from rlsync.errors import WorkerDiedError
@@ -59,7 +62,7 @@ class Part:
     def _checked(self, value: Any, sample: Sample) -> Score:
         try:
             return Score(reward=_number(value))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             return self._failed(sample, error)
 
     def _failed(self, sample: Sample, error: BaseException) -> Score:
@@ -72,6 +75,8 @@ class Part:
 
 
 def _number(value: Any) -> float:
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor) and value.ndim == 0:
+        value = value.item()
     if not isinstance(value, Real):
         raise TypeError(f"it returned {_shown(value)} ({type(value).__name__}), want a float")
     number = float(value)

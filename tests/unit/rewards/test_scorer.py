@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy
 import pytest
+import torch
 
 from rlsync.config.reward import RewardConfig, RewardKind
 from rlsync.errors import ConfigError, RewardError
@@ -61,7 +62,19 @@ def test_unknown_function() -> None:
         Scorer(RewardConfig(kind=RewardKind.function, function="absent_module:f"), ExactSource())
 
 
-@pytest.mark.parametrize(("value", "reward"), [(1, 1.0), (True, 1.0), (numpy.float32(0.5), 0.5), (numpy.int64(2), 2.0)])
+@pytest.mark.parametrize(
+    ("value", "reward"),
+    [
+        (1, 1.0),
+        (True, 1.0),
+        (numpy.float32(0.5), 0.5),
+        (numpy.int64(2), 2.0),
+        (numpy.bool_(True), 1.0),
+        (numpy.array(0.5), 0.5),
+        (torch.tensor(0.5), 0.5),
+        (torch.tensor(True), 1.0),
+    ],
+)
 def test_numbers_are_taken(scorer_of: Any, value: Any, reward: float) -> None:
     assert scorer_of(lambda completion, problem: value).score(PROBLEMS[:1], ["x"]) == [Score(reward=reward)]
 
@@ -88,6 +101,11 @@ def test_a_failing_sample_has_no_reward_but_its_error(scorer_of: Any, caplog: py
         ("1", "TypeError: it returned '1'"),
         (float("nan"), "ValueError: it returned nan, want a finite number"),
         (float("inf"), "ValueError: it returned inf"),
+        (10**400, "OverflowError: int too large to convert to float"),
+        (numpy.array([1.0]), "TypeError: it returned array"),
+        (torch.tensor([1.0]), "TypeError: it returned tensor"),
+        (torch.tensor(float("nan")), "ValueError: it returned nan"),
+        (numpy.str_("1"), "TypeError: it returned '1' .str."),
         (1j, "TypeError"),
     ],
 )
