@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +54,24 @@ def load_callable(path: str, *, field: str, signature: str) -> Callable[..., Any
     if not callable(member):
         raise ConfigError(f"{field}={path!r} is {type(member).__name__}, not callable; want {signature}")
     return member
+
+
+def check_call(
+    function: Callable[..., Any], arguments: Sequence[Any], named: Mapping[str, Any], *, field: str, fix: str
+) -> None:
+    """Raises ConfigError if the function does not take these arguments, whatever it does with them.
+
+    Args:
+        field, fix: the configuration's field with its value, and what to do, for messages.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some that are written in C tell nothing
+        return
+    try:
+        signature.bind(*arguments, **named)
+    except TypeError as error:
+        raise ConfigError(f"{field}: {error}; it takes {signature}. {fix}") from error
 
 
 def _load_file(path: str) -> ModuleType:

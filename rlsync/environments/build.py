@@ -8,7 +8,7 @@ from rlsync.config.environment import EnvironmentConfig, EnvironmentKind
 from rlsync.environments.base import Environment
 from rlsync.environments.calculator import Calculator
 from rlsync.errors import ConfigError
-from rlsync.user_code import load_callable
+from rlsync.user_code import check_call, load_callable
 
 MakeEnvironment = Callable[[], Environment]
 
@@ -17,7 +17,7 @@ def environment_maker(config: EnvironmentConfig) -> MakeEnvironment | None:
     """None where a response is one turn.
 
     Raises:
-        ConfigError: the user's class cannot be loaded, or is no Environment.
+        ConfigError: the user's class cannot be loaded, is no Environment, or cannot be made with these arguments.
     """
     match config.kind:
         case EnvironmentKind.none:
@@ -29,4 +29,8 @@ def environment_maker(config: EnvironmentConfig) -> MakeEnvironment | None:
             made = load_callable(config.path, field="environment.path", signature=wanted)
             if not (isinstance(made, type) and issubclass(made, Environment)):
                 raise ConfigError(f"environment.path={config.path!r} is {made!r}; want {wanted}")
+            if missing := ", ".join(sorted(made.__abstractmethods__)):
+                raise ConfigError(f"environment.path={config.path!r} is abstract: it lacks {missing}. Define it there")
+            field = f"environment.path={config.path!r} with environment.args={config.args}"
+            check_call(made, (), config.args, field=field, fix="Correct environment.args")
             return lambda: made(**config.args)

@@ -12,7 +12,7 @@ from typing import Any
 from rlsync.bounded import call_bounded, too_late
 from rlsync.config.reward import RewardFunctionConfig
 from rlsync.types import Problem
-from rlsync.user_code import load_callable
+from rlsync.user_code import check_call, load_callable
 
 RewardFunction = Callable[[str, Problem], float]
 """f(completion, problem)."""
@@ -26,7 +26,7 @@ def load_function(config: RewardFunctionConfig) -> Callable[..., Any]:
     """What reward.function names, as a plain function that takes at most reward.timeout_s.
 
     Raises:
-        ConfigError: as `load_callable`.
+        ConfigError: as `load_callable`, or it does not take a completion and a problem.
     """
     function = _find(config)
     if _is_async(function):
@@ -46,7 +46,10 @@ def one_by_one(function: RewardFunction) -> BatchFunction:
 def _find(config: RewardFunctionConfig) -> Callable[..., Any]:
     one, several = "completion: str, problem: Problem", "completions: list[str], problems: list[Problem]"
     signature = f"f({several}) -> list[float] (reward.batched=true)" if config.batched else f"f({one}) -> float"
-    return load_callable(config.function, field="reward.function", signature=signature)
+    function = load_callable(config.function, field="reward.function", signature=signature)
+    what = ("completions", "problems") if config.batched else ("completion", "problem")
+    check_call(function, what, {}, field=f"reward.function={config.function!r}", fix=f"Want {signature}")
+    return function
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -261,19 +262,40 @@ def test_a_reset_that_fails_or_says_too_much(play: Any) -> None:
             Openings.made += 1
 
         def reset(self, problem: Problem) -> Any:
-            return [problem.prompt + "!", "7" * 64, 12, 1 // max(0, 3 - self.number)][self.number]
+            odd = [problem.prompt + "!", "7" * 64, 12, "\ud83d", 1 // max(0, 4 - self.number)]
+            return odd[self.number]
 
         def step(self, action: str) -> Observation | None:
             return None
 
-    episodes, engine = play({seed: [MODEL_2] for seed in range(4)}, "environment.parallel=1", environment=Openings)
-    assert [request.prompt for request in engine.rounds[0]] == [ids("7?!"), *[ids("7?")] * 3]
+    episodes, engine = play({seed: [MODEL_2] for seed in range(5)}, "environment.parallel=1", environment=Openings)
+    assert [request.prompt for request in engine.rounds[0]] == [ids("7?!"), *[ids("7?")] * 4]
     assert episodes[0].error is None
-    errors = ["64 tokens leave no room", "TypeError: it returned 12, want a text", "ZeroDivisionError"]
+    errors = ["64 tokens leave no room", "TypeError: it returned 12, want a text", "UnicodeEncodeError"]
+    errors.append("ZeroDivisionError")
     for episode, words in zip(episodes[1:], errors, strict=True):
         assert words in str(episode.error)
         assert episode.rollout.finish_reason is FinishReason.error
         assert episode.rollout.response == MODEL_2  # every rollout has a token of the model
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        (Observation(text="b12", tool_calls=None), "TypeError: it returned .*want a number of tool_calls"),  # type: ignore[arg-type]
+        (Observation(text="\ud83d"), "UnicodeEncodeError: .*surrogates not allowed"),
+    ],
+)
+def test_an_observation_that_cannot_be_taken_costs_its_conversation(
+    play: Any, observation: Observation, message: str
+) -> None:
+    class Odd(Environment):
+        def step(self, action: str) -> Observation | None:
+            return observation if "b" in action else Echo().step(action)
+
+    failed, whole = play({1: [[*ids("b?"), EOS]], 2: [[*ids("a?"), EOS], MODEL_2]}, environment=Odd)[0]
+    assert re.search(message, str(failed.error))
+    assert (whole.error, whole.tool_calls) == (None, 1)
 
 
 def test_an_environment_that_always_fails_ends_the_run(play: Any) -> None:
@@ -335,6 +357,35 @@ def test_what_is_scored_and_written(play: Any, tmp_path: Path) -> None:
 def test_mistakes(play: Any, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         play({1: [MODEL_1]}, *overrides)
+
+
+class Limited(Environment):
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def step(self, action: str) -> Observation | None:
+        return None
+
+
+class Abstract(Environment):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("environment", "overrides", "message"),
+    [
+        (Limited, [], r"with environment\.args=\{\}: missing a required argument: 'limit'; it takes \(limit: 'int'\)"),
+        (Limited, ["+environment.args.limt=3"], r"environment\.args=\{'limt': 3\}: "),
+        (Echo, ["+environment.args.limit=3"], r"got an unexpected keyword argument 'limit'; it takes \(\)"),
+        (Abstract, [], r"environment\.path='their_environment:Theirs' is abstract: it lacks step"),
+    ],
+)
+def test_a_class_that_cannot_be_made_is_named_before_anything_starts(
+    play: Any, environment: type[Environment], overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        play({1: [MODEL_1]}, *overrides, environment=environment)
+    assert play({1: [MODEL_1]}, "+environment.args.limit=3", environment=Limited)[0][0].error is None  # the control
 
 
 def test_a_class_of_a_file(tmp_path: Path, play: Any) -> None:

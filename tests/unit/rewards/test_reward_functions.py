@@ -67,6 +67,26 @@ def test_name_is_absent() -> None:
         _load("math:sqr")
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("completion", r"too many positional arguments; it takes \(completion\)\. Want f\(completion: str, problem"),
+        ("completion, problem, level", r"missing a required argument: 'level'"),
+        ("*, completion, problem", r"too many positional arguments"),
+        ("completion, problem, level=1", None),
+        ("*texts", None),
+    ],
+)
+def test_arguments_are_those_of_a_reward(here: Path, parameters: str, message: str | None) -> None:
+    (here / "mine_c.py").write_text(f"def reward({parameters}): return 1.0")
+    sys.modules.pop("mine_c", None)
+    if message is None:
+        assert _load("mine_c.py:reward")("a", PROBLEM) == 1.0
+    else:
+        with pytest.raises(ConfigError, match=rf"reward\.function='mine_c\.py:reward': {message}"):
+            _load("mine_c.py:reward")
+
+
 def test_not_callable() -> None:
     with pytest.raises(ConfigError, match="is float, not callable"):
         _load("math:pi")
