@@ -34,7 +34,7 @@ from rlsync.evaluation import EvalSet
 from rlsync.kernels.order import check_leaves_divide
 from rlsync.models.install import head_dim
 from rlsync.models.load import load_config, load_critic_config, resolved
-from rlsync.models.tiny import Example, build_tiny, rewarded_style, warm_start
+from rlsync.models.tiny import MAX_POSITIONS, Example, build_tiny, rewarded_style, warm_start
 from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import Problem, Split
@@ -45,6 +45,7 @@ _BASE_CHARACTERS = "0123456789+-*/=(). "
 _WARM_START_THREADS = 2
 _BARREN_DOUBLINGS = 3
 """Of the problems asked for, in a row without another one to train on, before the search for more ends."""
+_WEIGHTS = ("*.safetensors", "*.bin")
 _COLUMNS = {"prompt_column", "answer_column", "answer_parser"}
 _TINY_READS = _COLUMNS | {"subset", "hub_split", "eval_path", "eval_split", "parts"}
 """Fields of the data that the warm start reads besides the usual ones."""
@@ -179,9 +180,17 @@ def _training(
 
 def check_model(config: TrainConfig) -> None:
     """Raises ConfigError if the model cannot be loaded, or cannot be made exact at this TP and these leaves."""
-    model = load_config(config.model.path, config.kernels.mode, config.model.revision)
+    path = config.model.path
+    model = load_config(path, config.kernels.mode, config.model.revision)
+    folder = Path(path).expanduser()
+    if folder.is_dir() and not any(any(folder.glob(name)) for name in _WEIGHTS):
+        raise ConfigError(
+            f"model.path={path}: a config.json and no weights ({', '.join(_WEIGHTS)}) are there. Give a folder with a "
+            "whole Hugging Face model, or a hub id."
+        )
     if config.kernels.mode is KernelMode.native:
         return
+    check_length(model.max_position_embeddings, config)
     check_heads(model.num_attention_heads, model.num_key_value_heads, config.rollout.tp)
     _check_leaves(model, config)
 
@@ -226,6 +235,15 @@ def _check_leaves(model: PreTrainedConfig, config: TrainConfig) -> None:
         check_leaves_divide("down_proj", model.intermediate_size, config.leaves)
 
 
+def check_length(positions: int, config: TrainConfig) -> None:
+    """Exact kernels' rotary table ends with the model's positions, whatever scaling it has."""
+    if config.rollout.max_model_len > positions:
+        raise ConfigError(
+            f"rollout.max_model_len={config.rollout.max_model_len}: the model has {positions} positions "
+            "(max_position_embeddings). Lower it, and rollout.max_tokens and data.max_prompt_tokens with it"
+        )
+
+
 def check_heads(heads: int, kv_heads: int, tp: int) -> None:
     """vLLM's own condition on TP, before it has started anything."""
     if heads % tp or (kv_heads % tp and tp % kv_heads):
@@ -240,6 +258,7 @@ def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str]
     if config.model.source is ModelSource.huggingface:
         return resolved(config.model.path)
     tiny = config.model.tiny
+    check_length(MAX_POSITIONS, config)
     check_heads(tiny.heads, tiny.kv_heads, config.rollout.tp)
     if config.kernels.mode is KernelMode.invariant and config.kernels.row_parallel is RowParallel.tree:
         check_leaves_divide("o_proj", tiny.heads * tiny.head_dim, config.leaves)

@@ -13,7 +13,7 @@ from rlsync.config.model import TinyConfig
 
 _MOSTLY_REWARDED = (1, 4, 7)
 _INIT_STD = 0.02
-_MAX_POSITIONS = 512
+MAX_POSITIONS = 512
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ def build_tiny(config: TinyConfig, vocab_size: int, eos_id: int, pad_id: int) ->
             num_key_value_heads=config.kv_heads,
             head_dim=config.head_dim,
             intermediate_size=config.intermediate_size,
-            max_position_embeddings=_MAX_POSITIONS,
+            max_position_embeddings=MAX_POSITIONS,
             tie_word_embeddings=True,
             eos_token_id=eos_id,
             pad_token_id=pad_id,

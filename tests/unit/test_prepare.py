@@ -12,8 +12,10 @@ from rlsync import prepare as module
 from rlsync.config.compose import compose_train
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.prompts import PromptStream
+from rlsync.data.source import open_source
 from rlsync.errors import ConfigError, DataError
 from rlsync.prepare import Prepared, prepare
+from rlsync.prepare import model_folder as make_or_find
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +147,22 @@ def test_a_critic_that_cannot_go_with_the_policy_is_named_at_the_start(tmp_path:
             prepared(*ppo, f"critic.path={path}")
     with pytest.raises(ConfigError, match=r"critic\.path=/nowhere: no config\.json"):
         prepared(*ppo, "critic.path=/nowhere")
+
+
+def test_a_model_that_cannot_serve_is_named_at_the_start(tmp_path: Path) -> None:
+    folder = Path(_model(tmp_path / "policy", "CausalLM", vocab_size=60, max_position_embeddings=1024))
+    with pytest.raises(ConfigError, match=r"model\.path=.*policy: a config\.json and no weights \(\*\.safetensors"):
+        prepared(f"model.path={folder}", "trainer.steps=2")
+    (folder / "model.safetensors").touch()
+    assert prepared(f"model.path={folder}", "trainer.steps=2")[0].training  # the control, at the model's length
+    with pytest.raises(ConfigError, match=r"max_model_len=1025: the model has 1024 positions"):
+        prepared(f"model.path={folder}", "rollout.max_model_len=1025")
+
+
+def test_the_tiny_model_has_a_length_too() -> None:
+    config = compose_train(["rollout.max_model_len=513"])
+    with pytest.raises(ConfigError, match=r"max_model_len=513: the model has 512 positions"):
+        make_or_find(config, open_source(config.data), print)
 
 
 def test_a_reference_that_cannot_read_the_policys_tokens_is_named_at_the_start(tmp_path: Path) -> None:
