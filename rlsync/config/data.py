@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from string import Formatter
 from typing import Any
 
 from rlsync.errors import ConfigError
@@ -93,6 +94,7 @@ class DataConfig:
             return
         if self.parts:
             raise ConfigError(f"{name}.parts is set, but {name}.source={self.source} does not read it; use mixture")
+        self._check_template(name)
         if self.source is not DataSource.reasoning_gym and not self.path:
             raise ConfigError(f"{name}.path is empty, and {name}.source={self.source} needs it")
         if self.eval_split and self.source is not DataSource.hub:
@@ -104,6 +106,19 @@ class DataConfig:
             raise ConfigError(
                 f"{name}.eval_split={self.eval_split} and {name}.eval_path={self.eval_path} both name the held-out "
                 "problems; leave one of them empty"
+            )
+
+    def _check_template(self, name: str) -> None:
+        try:
+            fields = [field for _, field, _, _ in Formatter().parse(self.template) if field]
+        except ValueError as error:
+            raise ConfigError(
+                f"{name}.template={self.template!r}: {error}. Write fields as {{name}} and a literal brace twice"
+            ) from error
+        if not fields:
+            raise ConfigError(
+                f"{name}.template={self.template!r} has no {{field}}, so every prompt would be the same. Use "
+                "{question}, or columns of the row"
             )
 
     def _check_splits(self, name: str, trains: bool) -> None:

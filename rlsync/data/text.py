@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from rlsync.config.model import MAIN
 from rlsync.data.turns import Surroundings, encode, surroundings
 from rlsync.errors import ConfigError, DataError
 from rlsync.types import Problem
+
+logger = logging.getLogger(__name__)
 
 
 def load_tokenizer(path: str, revision: str = MAIN) -> PreTrainedTokenizerBase:
@@ -62,6 +65,7 @@ class TextCodec:
         self._configs = config.leaves
         self._lengths: dict[tuple[str, str], int] = {}
         """Of prompts that were measured, by part and text."""
+        self._warned = False
         self._surroundings: dict[bool, Surroundings] = {}
         if environment is not None and environment.present:
             self._prepare_turns(environment)
@@ -112,8 +116,22 @@ class TextCodec:
     def _length(self, problem: Problem) -> int:
         key = (problem.part, problem.prompt)
         if key not in self._lengths:
-            self._lengths[key] = len(self.encode(problem))
+            ids = self.encode(problem)
+            self._lengths[key] = len(ids)
+            self._warn_of_unknown(ids, problem)
         return self._lengths[key]
+
+    def _warn_of_unknown(self, ids: list[int], problem: Problem) -> None:
+        """Once: the first such prompt tells the user of all."""
+        tokenizer = self._tokenizer
+        unknown = {tokenizer.unk_token_id} - {None, tokenizer.bos_token_id, tokenizer.eos_token_id}
+        if self._warned or unknown.isdisjoint(ids):
+            return
+        self._warned = True
+        logger.warning(
+            "the tokenizer does not know all of the prompt %.300r, perhaps of others too: the model reads %s there",
+            problem.prompt, tokenizer.unk_token,
+        )  # fmt: skip
 
     def select(self, problems: list[Problem]) -> tuple[list[Problem], dict[str, int]]:
         """The problems whose prompts fit, and how many of each part (name -> count, where any) were left out.

@@ -101,6 +101,18 @@ def test_select(tokenizer: PreTrainedTokenizerBase) -> None:
         codec.select([long])
 
 
+def test_a_prompt_that_the_tokenizer_does_not_know_is_told_of_once(
+    tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    codec = TextCodec(tokenizer, DataConfig())
+    codec.select([problem("a"), problem("b")])
+    assert not caplog.messages  # the control
+    codec.select([problem("a"), problem("aZ"), problem("Z")])
+    assert caplog.messages == [
+        "the tokenizer does not know all of the prompt 'aZ', perhaps of others too: the model reads <unk> there"
+    ]
+
+
 def test_parts_of_a_mixture_have_their_own_limits_and_chat(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = TEMPLATE
     parts = {"a": DataConfig(max_prompt_tokens=2), "b": DataConfig(max_prompt_tokens=4, chat=True)}
