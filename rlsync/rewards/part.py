@@ -62,7 +62,7 @@ class Part:
     def _checked(self, value: Any, sample: Sample) -> Score:
         try:
             return Score(reward=_number(value))
-        except (TypeError, ValueError, OverflowError) as error:
+        except Exception as error:  # what the user's function returned may raise anything
             return self._failed(sample, error)
 
     def _failed(self, sample: Sample, error: BaseException) -> Score:

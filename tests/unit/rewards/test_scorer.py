@@ -105,6 +105,7 @@ def test_a_failing_sample_has_no_reward_but_its_error(scorer_of: Any, caplog: py
         (numpy.array([1.0]), "TypeError: it returned array"),
         (torch.tensor([1.0]), "TypeError: it returned tensor"),
         (torch.tensor(float("nan")), "ValueError: it returned nan"),
+        (torch.empty((), device="meta"), "Tensor.item.. cannot be called on meta tensors"),
         (numpy.str_("1"), "TypeError: it returned '1' .str."),
         (1j, "TypeError"),
     ],
