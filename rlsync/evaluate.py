@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rlsync.config.run import TrainConfig
 from rlsync.evaluation import Evaluator, Response, SetResult, Stats
 from rlsync.prepare import prepare
 from rlsync.telemetry.console import ConsoleReporter
+from rlsync.telemetry.json_text import to_json
 from rlsync.telemetry.run_lock import held
 
 
@@ -51,11 +51,11 @@ def write(folder: Path, config: TrainConfig, model_path: str, results: list[SetR
         "temperature": config.rollout.temperature,
         "sets": {result.name: _summary(result) for result in results},
     }
-    (folder / "eval.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (folder / "eval.json").write_text(to_json(report, indent=2) + "\n", encoding="utf-8")
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
         for result in results:
             for response in result.responses:
-                file.write(json.dumps(_sample(result.name, response), ensure_ascii=False) + "\n")
+                file.write(to_json(_sample(result.name, response)) + "\n")
 
 
 def _summary(result: SetResult) -> dict[str, Any]:

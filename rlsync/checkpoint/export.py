@@ -12,16 +12,23 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, PreTrainedConfig
 
 from rlsync.config.lora import LoraConfig
+from rlsync.config.model import MAIN
 
 
 def export_model(
-    state: dict[str, torch.Tensor], config: PreTrainedConfig, dtype: torch.dtype, source: str, folder: Path
+    state: dict[str, torch.Tensor],
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    source: str,
+    folder: Path,
+    *,
+    revision: str = MAIN,
 ) -> None:
     """Write weights, config and tokenizer.
 
     Args:
         state: Hugging Face names to tensors in `dtype`; tied tensors once.
-        source: the model that training started from; its tokenizer is copied.
+        source, revision: the model that training started from; its tokenizer is copied.
         folder: appears only when it is complete.
     """
     partial = folder.with_name(folder.name + ".partial")
@@ -31,7 +38,7 @@ def export_model(
     exported = type(config).from_dict(config.to_dict())
     exported.dtype = dtype
     exported.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(source).save_pretrained(partial)
+    AutoTokenizer.from_pretrained(source, revision=revision).save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

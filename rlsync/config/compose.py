@@ -86,7 +86,7 @@ def differences(saved: Path, config: TrainConfig) -> list[str]:
     """
     new = _flat(yaml.safe_load(to_yaml(config)))
     try:
-        old = _flat(yaml.safe_load(saved.read_text()))
+        old = _flat(yaml.safe_load(saved.read_text(encoding="utf-8")))
         if not old.keys() & new.keys():
             raise ValueError("it has none of a configuration's keys")
     except (OSError, ValueError, yaml.YAMLError) as error:

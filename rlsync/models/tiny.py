@@ -13,7 +13,7 @@ from rlsync.config.model import TinyConfig
 
 _MOSTLY_REWARDED = (1, 4, 7)
 _INIT_STD = 0.02
-MAX_POSITIONS = 512
+MAX_POSITIONS = 1024
 
 
 @dataclass(slots=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """The value as JSON; a float that is not finite becomes null."""
-    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    """The value as JSON that UTF-8 can encode: what is not finite becomes null, half a surrogate pair its escape."""
+    text = json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _finite(value: Any) -> Any:

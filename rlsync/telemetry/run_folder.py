@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import IO, Any
 
 import torch
 
+from rlsync.telemetry.json_text import to_json
 from rlsync.telemetry.metrics import Metrics
 from rlsync.types import Episode, Problem, Score, TrainSample
 
@@ -30,7 +30,7 @@ class RunFolder:
     def __init__(self, path: Path, config_yaml: str, done: int = 0) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        (path / CONFIG).write_text(config_yaml)
+        (path / CONFIG).write_text(config_yaml, encoding="utf-8")
         (path / _SUMMARY).unlink(missing_ok=True)  # of an earlier part, which was shorter
         self._metrics: IO[str] = _open_after(path / _METRICS, done)
         self._rollouts: IO[str] = _open_after(path / "rollouts.jsonl", done)
@@ -86,7 +86,7 @@ class RunFolder:
             )
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        (self.path / _SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+        (self.path / _SUMMARY).write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
 
     def close(self) -> None:
         self._metrics.close()
@@ -121,11 +121,11 @@ def _open_after(path: Path, done: int) -> IO[str]:
                 if step is None or int(step[1]) > done or not line.endswith(b"\n"):
                     break
                 kept += len(line)
-    file = path.open("a")
+    file = path.open("a", encoding="utf-8")
     file.truncate(kept)
     return file
 
 
 def _append(file: IO[str], row: dict[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    file.write(to_json(row) + "\n")
     file.flush()

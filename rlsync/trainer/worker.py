@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -91,13 +92,13 @@ class TrainerWorker:
         state, adapters = self._policy.full_image(), self._policy.adapter_image()
         critic = self._critic.full_image() if self._critic else {}
         if self._rank == 0:
-            export_model(state, self._policy.hf_config, self._policy.dtype, self._model_path, Path(folder))
+            source = self._model_path
+            write = partial(export_model, source=source, revision=self._config.model.revision_of(source))
+            write(state, self._policy.hf_config, self._policy.dtype, folder=Path(folder))
             if adapters:
-                export_adapters(adapters, self._config.model.lora, self._model_path, Path(folder, "adapter"))
+                export_adapters(adapters, self._config.model.lora, source, Path(folder, "adapter"))
             if self._critic:
-                export_model(
-                    critic, self._critic.hf_config, self._critic.dtype, self._model_path, Path(folder, "critic")
-                )
+                write(critic, self._critic.hf_config, self._critic.dtype, folder=Path(folder, "critic"))
         dist.barrier()
         if resumable:
             critic_updates = self._critic_runner.updates if self._critic else 0

@@ -160,8 +160,8 @@ def test_a_model_that_cannot_serve_is_named_at_the_start(tmp_path: Path) -> None
 
 
 def test_the_tiny_model_has_a_length_too() -> None:
-    config = compose_train(["rollout.max_model_len=513"])
-    with pytest.raises(ConfigError, match=r"max_model_len=513: the model has 512 positions"):
+    config = compose_train(["rollout.max_model_len=1025"])
+    with pytest.raises(ConfigError, match=r"max_model_len=1025: the model has 1024 positions"):
         make_or_find(config, open_source(config.data), print)
 
 

@@ -20,3 +20,9 @@ def test_what_is_not_finite_becomes_null() -> None:
 def test_finite_values_are_written_as_ever() -> None:
     row = {"step": 3, "reward/mean": 0.1 + 0.2, "small": 5e-324, "count": 10**30, "none": None, "flag": True}
     assert to_json(row) == json.dumps(row, ensure_ascii=False)
+
+
+def test_half_a_surrogate_pair_is_written_as_its_escape() -> None:
+    text = to_json({"response": "a\ud83d", "whole": "\U0001f600"})
+    assert text.encode() == b'{"response": "a\\ud83d", "whole": "\xf0\x9f\x98\x80"}'
+    assert json.loads(text) == {"response": "a\ud83d", "whole": "\U0001f600"}
