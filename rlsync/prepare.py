@@ -319,5 +319,5 @@ def _tiny_key(config: TrainConfig) -> str:
     parts = {key: data[key] for key in data if key in always or (key in _TINY_READS and data[key] != plain[key])}
     if config.environment.kind is EnvironmentKind.calculator:
         parts["environment"] = config.environment.template
-    text = json.dumps([asdict(config.model.tiny), parts, __version__], sort_keys=True, default=str)
+    text = json.dumps([asdict(config.model.tiny), MAX_POSITIONS, parts, __version__], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
