@@ -2,6 +2,7 @@
 
     python benchmarks/end_to_end.py --shapes qwen3_0_6b --json benchmarks/results/NAME.json
     python benchmarks/end_to_end.py --shapes qwen3_1_7b --tp 1 2 --ranks 2 --json benchmarks/results/NAME.json
+    python benchmarks/end_to_end.py --requests 1024 --seats 256 --spread --speed-only   # a queue refills the seats
 
 Weights are random, groups of 8 requests share a prompt (prefix caching is on), prompts are prefilled in chunks. Exact
 rollouts are compared with rlsync's trainer under FSDP, stock ones with stock transformers; each engine and each trainer
@@ -79,14 +80,15 @@ def config_for(args: argparse.Namespace, requests: int) -> TrainConfig:
     )  # fmt: skip
 
 
-def requests_for(count: int, tokens: int | None, vocab: int, seed: int) -> list[RolloutRequest]:
-    """`tokens` None: lengths at random."""
+def requests_for(count: int, lengths: tuple[int, int], vocab: int, seed: int) -> list[RolloutRequest]:
+    """Of lengths at random within these."""
+    low, high = lengths
     generator = random.Random(seed)
     made = []
     for index in range(count):
         if index % GROUP == 0:
             prompt = [generator.randrange(vocab) for _ in range(generator.randrange(16, PROMPT))]
-        length = tokens or generator.randrange(4, 96)
+        length = low if low == high else generator.randint(low, high)
         made.append(RolloutRequest(prompt=prompt, seed=generator.randrange(2**62), max_tokens=length, stop_ids=[]))
     return made
 
@@ -94,8 +96,7 @@ def requests_for(count: int, tokens: int | None, vocab: int, seed: int) -> list[
 def run_engine(args: argparse.Namespace) -> None:
     """One engine: times it, and leaves its rollouts in a file."""
     device = Device(args.device)
-    most = max(args.requests)
-    config = config_for(args, most)
+    config = config_for(args, args.seats or max(args.requests))
     if args.mode == "stock_batch_invariant":
         os.environ["VLLM_BATCH_INVARIANT"] = "1"
     apply_to_engine_host(config)
@@ -110,13 +111,14 @@ def run_engine(args: argparse.Namespace) -> None:
     outcome = Outcome(start_s=time.perf_counter() - started)
     vocab = json.loads((args.model / "config.json").read_text())["vocab_size"]
     for count in args.requests:
-        engine.generate(requests_for(count, 8, vocab, 1))
+        engine.generate(requests_for(count, (8, 8), vocab, 1))
     if args.turns:
         _take_turn(args.turns, args.among)
     kept: list[Rollout] = []
     waits = _noted_waits() if device is Device.cuda else []
     for count in args.requests:
-        batch = requests_for(count, args.tokens, vocab, 2 + count)
+        shortest = args.tokens // 8 if args.spread else args.tokens
+        batch = requests_for(count, (shortest, args.tokens), vocab, 2 + count)
         waits.clear()
         started = time.perf_counter()
         rollouts = engine.generate(batch)
@@ -125,12 +127,12 @@ def run_engine(args: argparse.Namespace) -> None:
         outcome.waiting[str(count)] = sum(waits) / seconds
         kept += rollouts
     if args.mode == "exact" and args.orders:
-        outcome.order_differs = _order_differs(engine, requests_for(args.orders, None, vocab, 3))
+        outcome.order_differs = _order_differs(engine, requests_for(args.orders, (4, 95), vocab, 3))
     outcome.digest = _digest(kept)
     torch.save({"outcome": asdict(outcome), "rollouts": kept}, args.save)
     Path(args.save).with_suffix(".json").write_text(json.dumps(asdict(outcome)))
     if args.profile:
-        print(_profile(lambda: engine.generate(requests_for(args.profile, 64, vocab, 4))))
+        print(_profile(lambda: engine.generate(requests_for(args.profile, (64, 64), vocab, 4))))
         print("start-up\n" + _functions(start_profile, "cumtime", 60))
     engine.shutdown()
 
@@ -246,9 +248,9 @@ def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[str, Ou
         mode, tp = kind
         command = [sys.executable, __file__, "--role", role, "--rank", rank or "0", "--mode", mode, "--tp", str(tp)]
         command += ["--model", str(model), "--save", str(scratch / f"{shape}_{mode}_{tp}.pt")]
-        for name in ("device", "tokens", "context", "memory", "kv_mib", "profile", "orders", "ranks"):
+        for name in ("device", "tokens", "context", "memory", "kv_mib", "profile", "orders", "ranks", "seats"):
             command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-        command += ["--requests", *map(str, args.requests)]
+        command += ["--requests", *map(str, args.requests), *(["--spread"] if args.spread else [])]
         if args.together:
             command += ["--turns", str(turns), "--among", str(len(kinds))]
         gpu = rank if args.ranks > 1 else str(kinds.index(kind) % args.gpus) if args.gpus > 1 else ""
@@ -313,6 +315,8 @@ def main() -> None:
     parser.add_argument("--tp", nargs="+", type=int, default=[1])
     parser.add_argument("--ranks", type=int, default=1, help="FSDP ranks of the trainer, a GPU each")
     parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--spread", action="store_true", help="lengths at random, from an eighth of --tokens on")
+    parser.add_argument("--seats", type=int, default=0, help="requests in flight at most; 0: all that are sent")
     parser.add_argument("--context", type=int, default=CONTEXT)
     parser.add_argument("--orders", type=int, default=2000, help="random requests, sent in two orders")
     parser.add_argument("--profile", type=int, default=0, help="requests to profile after the timing")
@@ -340,7 +344,7 @@ def main() -> None:
         (args.tp,) = args.tp
         return run_engine(args) if args.role == "engine" else run_trainer(args)
     results: dict[str, object] = {
-        "arguments": {k: v for k, v in vars(args).items() if k in ("requests", "tokens", "ranks")}
+        "arguments": {k: v for k, v in vars(args).items() if k in ("requests", "tokens", "ranks", "spread", "seats")}
     }
     with tempfile.TemporaryDirectory(prefix="rlsync-bench-") as scratch:
         for shape in args.shapes:
