@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -67,6 +67,8 @@ def _compose(root: str, overrides: list[str]) -> TrainConfig:
         with initialize_config_dir(config_dir=str(shipped("configs")), version_base="1.3"):
             composed = compose(config_name=root, overrides=[*search, *name, *rest])
         config = OmegaConf.to_object(composed)
+    except OverrideParseException as error:
+        raise ConfigError(_unreadable(error.override)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
     assert isinstance(config, TrainConfig)
@@ -147,6 +149,9 @@ def _keys(schema: type, prefix: str) -> list[str]:
 def _explain(error: Exception) -> str:
     """Hydra's error in one line that begins with the key."""
     cause = error.__cause__ or error
+    ambiguous = re.search(r"Ambiguous value for argument '(.*)'", str(error))
+    if ambiguous:
+        return _unreadable(ambiguous[1])
     missing = re.search(r"Could not find '([^']+)/([^']+)'", str(error))
     if missing:
         group, option = missing.groups()
@@ -161,6 +166,16 @@ def _explain(error: Exception) -> str:
     if "@" in line and line.startswith("Could not override"):
         return f"{line} A set or a part is added with + in front: +data@eval.sets.NAME=OPTION"
     return line
+
+
+def _unreadable(override: str) -> str:
+    key, is_value, value = override.partition("=")
+    if not is_value:
+        return f"{override}: want key=value"
+    return (
+        f"{override}: hydra reads more in this value than its text. For the text put it in quotes that reach hydra, "
+        f"'{key}=\"{value}\"'; for a list in brackets, {key}=[...]"
+    )
 
 
 def _nearest(name: str, valid: list[str]) -> str:

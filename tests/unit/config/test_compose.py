@@ -93,6 +93,9 @@ def test_the_command_line_wins_over_the_recipe():
         ("model.tiny.head_dim=31", r"model\.tiny\.head_dim=31: must be even"),
         ("model.tiny.warm_start_style_share=2", r"warm_start_style_share=2"),
         ("model.tiny.seed=-3", r"model\.tiny\.seed=-3"),
+        ("run.dir=~/mine", r"run\.dir=~/mine: .* in quotes .*'run\.dir=\"~/mine\"'"),
+        ("data.path=a,b", r"data\.path=a,b: .*data\.path=\[\.\.\.\]"),
+        ("seed", "seed: want key=value"),
     ],
 )
 def test_mistakes_are_named(override, message):
