@@ -71,21 +71,29 @@ class _Linear(torch.autograd.Function):
         return grad_x, grad_w, grad_b, None, None
 
 
+def _linear(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, leaves: int, out_dtype: torch.dtype
+) -> torch.Tensor:
+    if torch.is_grad_enabled():
+        return _Linear.apply(x, w, bias, leaves, out_dtype)
+    return _matmul(x, w, bias, leaves, out_dtype)  # autograd's records, here and below, take a third of a launch
+
+
 def linear(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """round(x w^T + bias): each output one whole-K sum in increasing k. [..., K], [N, K] -> [..., N]."""
-    return _Linear.apply(x, w, bias, 1, x.dtype)
+    return _linear(x, w, bias, 1, x.dtype)
 
 
 def row_parallel_linear(
     x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None, *, leaves: int
 ) -> torch.Tensor:
     """Like `linear`, but K sums in the tree of `leaves` leaves (order.py), as TP ranks together do."""
-    return _Linear.apply(x, w, bias, leaves, x.dtype)
+    return _linear(x, w, bias, leaves, x.dtype)
 
 
 def lm_head(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """fp32 logits of hidden states in the model's dtype. [T, K], [V, K] -> [T, V]."""
-    return _Linear.apply(x, w, None, 1, torch.float32)
+    return _linear(x, w, None, 1, torch.float32)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -109,7 +117,7 @@ class _RMSNorm(torch.autograd.Function):
 
 def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> torch.Tensor:
     """RMSNorm over the last dim in Hugging Face's rounding: x rstd in fp32, round, times w, round."""
-    return _RMSNorm.apply(x, w, eps)
+    return _RMSNorm.apply(x, w, eps) if torch.is_grad_enabled() else backend(x).rms_norm(x, w, eps)[0]
 
 
 def add_rms_norm(
@@ -137,7 +145,7 @@ class _SiluAndMul(torch.autograd.Function):
 
 def silu_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """round(silu(gate)) * up, rounded. Any shape."""
-    return _SiluAndMul.apply(gate, up)
+    return _SiluAndMul.apply(gate, up) if torch.is_grad_enabled() else backend(gate).silu_and_mul(gate, up)
 
 
 class _TreeAttention(torch.autograd.Function):
