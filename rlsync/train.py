@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlsync.checkpoint.progress import Progress, newest
+from rlsync.checkpoint.progress import Progress, newest, resumable
 from rlsync.checkpoint.state import saved_shapes
 from rlsync.cluster.groups import Cluster, RolloutGroup, TrainerGroup
 from rlsync.cluster.placement import placement
@@ -24,7 +24,7 @@ from rlsync.evaluation import Evaluator
 from rlsync.loop import Sinks, TrainingLoop
 from rlsync.prepare import prepare
 from rlsync.telemetry.console import ConsoleReporter
-from rlsync.telemetry.run_folder import CHECKPOINTS, CONFIG, RunFolder, ended, results
+from rlsync.telemetry.run_folder import CHECKPOINTS, CONFIG, RunFolder, ended, last_step, results
 from rlsync.telemetry.run_lock import held
 from rlsync.telemetry.wandb_sink import WandbSink
 from rlsync.types import Summary
@@ -82,13 +82,15 @@ def _run(config: TrainConfig, console: ConsoleReporter) -> Summary:
 def _sinks(config: TrainConfig, progress: Progress, console: ConsoleReporter) -> Iterator[Sinks]:
     """Where the run reports to. Its folder changes from here on, when nothing can be wrong with a resume any more."""
     path, exit_code = config.run.folder, 1
-    folder = RunFolder(path, to_yaml(config), progress.step)
     wandb = WandbSink(config.telemetry, config.run.name, path, _plain(config), progress.wandb_id)
     try:
-        yield Sinks(folder=folder, wandb=wandb, console=console)
+        folder = RunFolder(path, to_yaml(config), progress.step)
+        try:
+            yield Sinks(folder=folder, wandb=wandb, console=console)
+        finally:
+            folder.close()
         exit_code = 0
     finally:
-        folder.close()
         wandb.finish(exit_code)
 
 
@@ -101,20 +103,17 @@ def _checkpoint(config: TrainConfig, console: ConsoleReporter) -> tuple[Path | N
     path = config.run.folder
     if not config.run.resume:
         if there := results(path):
+            go_on = "Go on with that run by run.resume=true, give" if resumable(path / CHECKPOINTS) else "Give"
             raise ConfigError(
-                f"run.dir={path}: a run's results are there already ({there.relative_to(path)}). Go on with that run "
-                "by run.resume=true, give another run.dir, or remove the folder."
+                f"run.dir={path}: a run's results are there already ({there.relative_to(path)}). {go_on} another "
+                "run.dir, or remove the folder."
             )
         return None, Progress()
-    checkpoints = path / CHECKPOINTS
-    found = newest(checkpoints)
-    if found is None and ended(path):
-        raise ConfigError(
-            f"run.resume=true: the run in {path} has ended, and without trainer.save_every it left no state to go on "
-            f"from. Begin with its weights, in another run.dir: model.path={checkpoints}/step_N."
-        )
+    found, last = newest(path / CHECKPOINTS), last_step(path)
     if found is None:
-        console.say(f"nothing to resume in {checkpoints} yet: the run begins")
+        _check_may_begin(config, path, last)
+        dropped = f" anew, and its {last} steps so far go" if last else ""
+        console.say(f"nothing to resume in {path / CHECKPOINTS} yet: the run begins{dropped}")
         return None, Progress()
     folder, progress = found
     if progress.step >= config.trainer.steps:
@@ -125,7 +124,19 @@ def _checkpoint(config: TrainConfig, console: ConsoleReporter) -> tuple[Path | N
         )
     saved_shapes(folder)  # for its errors, before anything is started
     console.say(f"going on after step {progress.step}, from {folder}")
+    if last > progress.step:
+        console.say(f"the steps from there to {last} left no state and are done again")
     return folder, progress
+
+
+def _check_may_begin(config: TrainConfig, path: Path, last: int) -> None:
+    """Raises ConfigError if what a run has done in the folder is no mere beginning that a resume may drop."""
+    if ended(path) or last > config.trainer.save_every:  # past that step a state was kept, if ever
+        raise ConfigError(
+            f"run.resume=true: the run in {path} has come to step {last}, and no checkpoint there holds a state to go "
+            "on from (trainer.save_every keeps one, and progress.json makes it whole). Begin in another run.dir, with "
+            f"its weights where there are any (model.path={path / CHECKPOINTS}/step_N), or remove the folder."
+        )
 
 
 def _join(

@@ -65,8 +65,8 @@ def check_call(
         field, fix: the configuration's field with its value, and what to do, for messages.
     """
     try:
-        signature = inspect.signature(function)
-    except ValueError:  # some that are written in C tell nothing
+        signature = inspect.signature(function, follow_wrapped=False)  # a wrapper may take what the wrapped does not
+    except (TypeError, ValueError):  # some that are written in C tell nothing
         return
     try:
         signature.bind(*arguments, **named)

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from rlsync.checkpoint.state import FOLDER, is_whole
+from rlsync.checkpoint.state import FOLDER
 from rlsync.data.prompts import PromptState
 from rlsync.errors import ConfigError
 from rlsync.types import Summary
@@ -32,15 +32,15 @@ def newest(checkpoints: Path) -> tuple[Path, Progress] | None:
     """The whole checkpoint with the most steps in a run's folder of them, which need not exist.
 
     Raises:
-        ConfigError: what one holds of its progress cannot be read, or the only one with a state lacks it.
+        ConfigError: what one holds of its progress cannot be read.
     """
     found = [(path.parent, _read(path)) for path in checkpoints.glob(f"*/{_FILE}")]
-    lacks = next((path for path in checkpoints.glob("*") if is_whole(path)), None)
-    if not found and lacks:
-        raise ConfigError(
-            f"run.resume=true: {lacks} holds a trainer's state, and {_FILE} is missing there. {_fix(lacks)}"
-        )
     return max(found, key=lambda each: each[1].step, default=None)
+
+
+def resumable(checkpoints: Path) -> bool:
+    """Whether there is one to go on from."""
+    return any(checkpoints.glob(f"*/{_FILE}"))
 
 
 def keep(folder: Path, progress: Progress) -> None:
@@ -56,10 +56,6 @@ def keep(folder: Path, progress: Progress) -> None:
         shutil.rmtree(other / FOLDER, ignore_errors=True)
 
 
-def _fix(folder: Path) -> str:
-    return f"Put it back as the run wrote it, or begin with the weights, in another run.dir: model.path={folder}"
-
-
 def _read(path: Path) -> Progress:
     try:
         values = json.loads(path.read_text())
@@ -73,5 +69,5 @@ def _read(path: Path) -> Progress:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             f"run.resume=true: {path} does not read as a run's progress ({type(error).__name__}: {error}). "
-            f"{_fix(path.parent)}"
+            f"Put it back as the run wrote it, or begin with the weights, in another run.dir: model.path={path.parent}"
         ) from error

@@ -18,8 +18,6 @@ from rlsync.errors import ConfigError
 
 FOLDER = "state"
 """Within a checkpoint's folder."""
-_METADATA = ".metadata"
-"""The file that PyTorch writes last."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -51,11 +49,6 @@ def load_state(folder: Path, parts: dict[str, tuple[nn.Module, torch.optim.Optim
     except CheckpointException as error:
         cause, _ = next(iter(error.failures.values()))
         raise _unreadable(folder, cause) from error
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether all of a state is there."""
-    return (folder / FOLDER / _METADATA).is_file()
 
 
 def saved_shapes(folder: Path) -> dict[str, torch.Size]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlsync.errors import ConfigError
 
-_MAY_BE_INFINITE = frozenset({"trainer.max_grad_norm"})
+_MAY_BE_INFINITE = frozenset({"trainer.max_grad_norm", "algorithm.clip_high"})
 _SEEDS = 2**63
 
 

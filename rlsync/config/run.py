@@ -87,7 +87,7 @@ class TrainConfig:
         if not 1 <= step <= self.trainer.steps:
             raise ConfigError(
                 f"parity.fault_step={step}: parity.fault={fault} is planted in one of the steps 1 to "
-                f"trainer.steps={self.trainer.steps}, or never"
+                f"trainer.steps={self.trainer.steps}; parity.fault=none plants none"
             )
 
     def _check_algorithm(self) -> None:

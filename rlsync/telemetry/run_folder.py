@@ -106,6 +106,13 @@ def ended(path: Path) -> bool:
     return (path / _SUMMARY).exists()
 
 
+def last_step(path: Path) -> int:
+    """The last step whose metrics the folder `path` holds; 0: none."""
+    metrics = path / _METRICS
+    lines = metrics.read_bytes().splitlines() if metrics.is_file() else []
+    return max((int(step[1]) for line in lines if (step := _STEP.match(line))), default=0)
+
+
 def hex_bits(values: torch.Tensor) -> list[str]:
     """fp32 [T] -> its bit patterns, 8 hex digits each."""
     return [f"{bits & 0xFFFFFFFF:08x}" for bits in values.view(torch.int32).tolist()]

@@ -14,8 +14,8 @@ from typing import IO
 from rlsync.errors import ConfigError
 
 LOCK = ".lock"
-"""Within a run's folder, while a run has it. The lock itself is the kernel's and ends with the process, however that
-ends; the file may be left."""
+"""Within a run's folder. The lock itself is the kernel's and ends with the process, however that ends; the file
+stays, as one that came and went could be opened by one run and made anew by another."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 """As network file systems may say."""
 _log = logging.getLogger(__name__)
@@ -23,19 +23,21 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """The folder `path`, made if need be, for this process alone. One that is empty at the end goes.
+    """The folder `path`, made if need be, for this process alone. One that was made for nothing goes.
 
     Raises:
         ConfigError: it cannot be written, or another run or evaluation has it.
     """
+    made = not path.exists()
     with _open(path) as file:
         _lock(file, path)
         try:
             yield
         finally:
-            with suppress(OSError):
-                (path / LOCK).unlink()
-                path.rmdir()  # only if nothing was written
+            if made and [each.name for each in path.iterdir()] == [LOCK]:
+                with suppress(OSError):
+                    (path / LOCK).unlink()
+                    path.rmdir()
 
 
 def _open(path: Path) -> IO[str]:

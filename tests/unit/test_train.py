@@ -11,6 +11,7 @@ from rlsync.checkpoint.state import save_state
 from rlsync.cli import main
 from rlsync.config.compose import compose_train, to_yaml
 from rlsync.errors import ConfigError, RlsyncError
+from rlsync.telemetry.run_lock import LOCK
 
 RECIPE = ["recipe=grpo_arithmetic_tiny_cpu", "telemetry=files_only", "trainer.steps=4"]
 LORA, PPO = "model.lora.rank=4", "algorithm=ppo"
@@ -74,7 +75,11 @@ def stopped(folder):
 
 
 def _files(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != LOCK
+    }
 
 
 def test_what_a_failed_start_left_is_no_result(folder, train):
@@ -90,18 +95,35 @@ def test_results_are_not_written_over(folder, train, result):
     before = _files(folder)
     shown = train()
     assert f"run.dir={folder}: a run's results are there already ({result.removesuffix('/config.json')})" in shown
-    assert "run.resume=true" in shown
+    assert "run.resume=true" not in shown  # for there is no state
     assert _files(folder) == before
     assert train(f"run.dir={folder}2") == ""
-    assert train("run.resume=true") == ""  # stopped before its first checkpoint was whole
+    assert train("run.resume=true", "trainer.save_every=1") == ""  # stopped before its first checkpoint was whole
 
 
-def test_a_run_that_left_nothing_to_go_on_from(folder, train):
-    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
-    (folder / "summary.json").write_text("{}\n")
-    shown = train("run.resume=true")
-    assert "run.resume=true" in shown
+def test_a_refusal_offers_a_resume_where_there_is_a_state(stopped, train):
+    assert "run.resume=true" in train()
+
+
+def _metrics(folder, steps):
+    (folder / "metrics.jsonl").write_text("".join(f'{{"step": {step}}}\n' for step in range(1, steps + 1)))
+
+
+@pytest.mark.parametrize(("steps", "save_every"), [(1, 0), (3, 2)])
+def test_a_run_that_left_nothing_to_go_on_from(folder, train, steps, save_every):
+    _metrics(folder, steps)
+    before = _files(folder)
+    shown = train("run.resume=true", f"trainer.save_every={save_every}")
+    assert f"the run in {folder} has come to step {steps}" in shown
     assert f"model.path={folder}/checkpoints/step_N" in shown
+    assert _files(folder) == before
+    assert train("run.resume=true", f"trainer.save_every={steps}") == ""  # the control: no state was due yet
+
+
+def test_a_run_that_has_ended_without_a_state(folder, train):
+    _metrics(folder, 1)
+    (folder / "summary.json").write_text("{}\n")
+    assert f"the run in {folder} has come to step 1" in train("run.resume=true", "trainer.save_every=2")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +157,8 @@ def test_a_resume_from_a_broken_folder_is_refused(stopped, train, broken, told, 
     if text:
         (stopped / broken).write_text(text)
     before, shown = _files(stopped), train("run.resume=true")
-    assert f"run.resume=true: {stopped}/" in shown
+    assert shown.startswith("rlsync: run.resume=true: ")
+    assert str(stopped) in shown
     assert told in shown
     assert _files(stopped) == before
 

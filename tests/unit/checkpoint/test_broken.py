@@ -83,8 +83,7 @@ def test_a_progress_that_cannot_be_read(checkpoint, text):
 
 
 def test_a_state_without_its_progress(checkpoint):
+    """A run that stopped while it saved."""
+    assert newest(checkpoint.parent) is not None  # the control
     (checkpoint / "progress.json").unlink()
-    with pytest.raises(ConfigError, match=rf"run\.resume=true: {checkpoint} .*progress\.json is missing"):
-        newest(checkpoint.parent)
-    (checkpoint / "state/.metadata").unlink()  # a run that stopped while it saved its first
     assert newest(checkpoint.parent) is None

@@ -67,6 +67,21 @@ def test_name_is_absent() -> None:
         _load("math:sqr")
 
 
+def test_a_wrapper_takes_what_it_says(here: Path) -> None:
+    (here / "mine_w.py").write_text(
+        "import functools\n"
+        "def short(completion): return -1.0\n"
+        "def fits(completion, problem): return -1.0\n"
+        "@functools.wraps(short)\n"
+        "def adapted(completion, problem): return short(completion)\n"
+        "@functools.wraps(fits)\n"
+        "def narrow(completion): return -1.0\n"
+    )
+    assert _load("mine_w:adapted")
+    with pytest.raises(ConfigError, match="too many positional arguments"):
+        _load("mine_w:narrow")
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

@@ -36,7 +36,7 @@ def test_a_folder_is_one_run_s_at_a_time(folder):
         (folder / "metrics.jsonl").touch()
     with held(folder):
         assert (folder / "metrics.jsonl").exists()
-    assert [path.name for path in folder.iterdir()] == ["metrics.jsonl"]
+    assert {path.name for path in folder.iterdir()} == {"metrics.jsonl", LOCK}
 
 
 def test_the_lock_ends_with_a_killed_process(folder):
@@ -55,6 +55,10 @@ def test_a_folder_in_which_nothing_was_written_goes(folder):
     with pytest.raises(KeyError), held(folder):
         raise KeyError
     assert not folder.exists()
+    folder.mkdir()  # the user's own
+    with pytest.raises(KeyError), held(folder):
+        raise KeyError
+    assert folder.exists()
 
 
 @pytest.mark.parametrize("verb", ["train", "eval"])
