@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from gpus import visible_gpus
 from recipe import NATIVE, median, metrics_of, total
 from shapes import build, config_of
 
@@ -102,11 +103,6 @@ def result_of(mode: str, run: subprocess.Popen[bytes], scratch: Path) -> Result:
         tokens_different=total(rows, "parity/tokens_different"),
         tokens_compared=total(rows, "parity/tokens_compared"),
     )
-
-
-def visible_gpus() -> list[str]:
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return chosen.split(",") if chosen else [str(index) for index in range(torch.cuda.device_count())]
 
 
 def show(mode: str, result: Result) -> None:
