@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class RlsyncError(Exception):
@@ -53,6 +54,19 @@ class NonFiniteError(RlsyncError):
     """A gradient or a log-prob is NaN or infinite and the policy is to stop."""
 
     exit_code = 5
+
+
+def unreadable(path: Path, what: str, why: str, weights: str) -> ConfigError:
+    """Of what a resume needs of the run's folder.
+
+    Args:
+        what: it ought to be.
+        weights: the folder of the ones to begin with instead.
+    """
+    return ConfigError(
+        f"run.resume=true: {path} does not read as {what} ({why}). Put it back as the run wrote it, or begin with the "
+        f"weights, in another run.dir: model.path={weights}"
+    )
 
 
 @contextmanager

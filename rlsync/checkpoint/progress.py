@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlsync.checkpoint.state import FOLDER
 from rlsync.data.prompts import PromptState
-from rlsync.errors import ConfigError
+from rlsync.errors import unreadable
 from rlsync.types import Summary
 
 _FILE = "progress.json"
@@ -67,7 +67,5 @@ def _read(path: Path) -> Progress:
             saved=values["saved"],
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(
-            f"run.resume=true: {path} does not read as a run's progress ({type(error).__name__}: {error}). "
-            f"Put it back as the run wrote it, or begin with the weights, in another run.dir: model.path={path.parent}"
-        ) from error
+        why = f"{type(error).__name__}: {error}"
+        raise unreadable(path, "a run's progress", why, str(path.parent)) from error

@@ -14,7 +14,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
 
-from rlsync.errors import ConfigError
+from rlsync.errors import ConfigError, unreadable
 
 FOLDER = "state"
 """Within a checkpoint's folder."""
@@ -78,10 +78,7 @@ def _check_same(folder: Path, there: dict[str, torch.Size], here: dict[str, torc
 
 def _unreadable(folder: Path, error: BaseException) -> ConfigError:
     told = " ".join(str(error).split()) or type(error).__name__
-    return ConfigError(
-        f"run.resume=true: {folder / FOLDER} does not read as a trainer's state ({told:.300}). Put it back as the run "
-        f"wrote it, or begin with the weights, in another run.dir: model.path={folder}"
-    )
+    return unreadable(folder / FOLDER, "a trainer's state", told[:300], str(folder))
 
 
 def _tensors(name: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rlsync.config.numbers import check_finite
 from rlsync.config.paths import group_options, recipe_names, shipped
 from rlsync.config.run import TrainConfig
-from rlsync.errors import ConfigError
+from rlsync.errors import ConfigError, unreadable
 
 _SCHEMA = "train_schema"
 _NO_SUCH_DATA = re.compile(
@@ -92,11 +92,8 @@ def differences(saved: Path, config: TrainConfig) -> list[str]:
         if not old.keys() & new.keys():
             raise ValueError("it has none of a configuration's keys")
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"run.resume=true: {saved} does not read as the run's configuration ({str(error).splitlines()[0]}). Put it "
-            "back as the run wrote it, or begin with a checkpoint's weights, in another run.dir: "
-            f"model.path={saved.parent}/checkpoints/step_N"
-        ) from error
+        why, weights = str(error).splitlines()[0], f"{saved.parent}/checkpoints/step_N"
+        raise unreadable(saved, "the run's configuration", why, weights) from error
     keys = (key for key in old | new if key.partition(".")[0] not in ("run", "telemetry", "cluster"))
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rlsync.config.lora import LoraConfig
-from rlsync.config.numbers import check_seed
+from rlsync.config.numbers import check_counts, check_seed
 from rlsync.errors import ConfigError
 
 MAIN = "main"
@@ -60,9 +60,7 @@ class TinyConfig:
             "warm_start_batch": self.warm_start_batch,
             "warm_start_problems": self.warm_start_problems,
         }
-        for name, value in counts.items():
-            if value < 1:
-                raise ConfigError(f"model.tiny.{name}={value}: must be at least 1")
+        check_counts("model.tiny", counts)
         if self.heads % self.kv_heads:
             raise ConfigError(
                 f"model.tiny.heads={self.heads}, model.tiny.kv_heads={self.kv_heads}: the former must be a multiple of "

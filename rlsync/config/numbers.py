@@ -23,6 +23,13 @@ def check_finite(config: Any) -> None:
             raise ConfigError(f"{key}={value}: must be a finite number")
 
 
+def check_counts(component: str, counts: dict[str, int]) -> None:
+    """Raises ConfigError for a field of a component, by its name, that is below 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ConfigError(f"{component}.{name}={value}: must be at least 1")
+
+
 def check_seed(key: str, seed: int) -> None:
     """Raises ConfigError for a seed that PyTorch does not take."""
     if not 0 <= seed < _SEEDS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rlsync.config.numbers import check_counts
 from rlsync.errors import ConfigError
 
 
@@ -63,9 +64,7 @@ class TrainerConfig:
             "micro_batch_tokens": self.micro_batch_tokens,
             "threads_per_rank": self.threads_per_rank,
         }
-        for name, value in counts.items():
-            if value < 1:
-                raise ConfigError(f"trainer.{name}={value}: must be at least 1")
+        check_counts("trainer", counts)
         switches = {"save_every": self.save_every, "save_keep": self.save_keep, "warmup_steps": self.warmup_steps}
         for name, value in switches.items():
             if value < 0:

@@ -103,16 +103,16 @@ def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool)
     depth = next((d for d in (64, 32, 16) if leaf_k % d == 0), None)
     if depth is None or leaves > 16:
         return None
-    rows = -(-m // 128)
+    rows = ceil_div(m, 128)
     if m <= _FEW_ROWS or (m <= _HALF_A_TILE and not _half_a_tile_suits(n, leaves)):
         return None
-    if leaves >= 4 and rows * -(-n // 32) <= _TOO_FEW_TILES:
+    if leaves >= 4 and rows * ceil_div(n, 32) <= _TOO_FEW_TILES:
         return None
     if leaves > 8:
         return PersistentTile(128, depth, 3)
     widths = [width for width in _WAVE_COST if width <= 128 or (leaves == 1 and not wide_output)]
-    tiles = {width: rows * -(-n // width) for width in widths}
-    columns = min(tiles, key=lambda width: -(-tiles[width] // _HOPPER_PROCESSORS) * _WAVE_COST[width])
+    tiles = {width: rows * ceil_div(n, width) for width in widths}
+    columns = min(tiles, key=lambda width: ceil_div(tiles[width], _HOPPER_PROCESSORS) * _WAVE_COST[width])
     if rows >= 8 and tiles.get(256, 0) >= _FEW_WIDE_TILES:
         columns = 256
     return PersistentTile(columns, depth, _stages(columns, leaves, wide_output))
@@ -120,7 +120,7 @@ def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool)
 
 def _half_a_tile_suits(n: int, leaves: int) -> bool:
     """Measured: where 64 rows by 32 columns nearly fill a wave, and in wide heads."""
-    nearly_a_wave = _HOPPER_PROCESSORS * 3 // 4 < -(-n // 32) <= _HOPPER_PROCESSORS
+    nearly_a_wave = _HOPPER_PROCESSORS * 3 // 4 < ceil_div(n, 32) <= _HOPPER_PROCESSORS
     return n > _WIDE_HEAD or (1 < leaves <= 8 and nearly_a_wave)
 
 
