@@ -17,10 +17,12 @@ _PIECE = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """Bits of a part of a matrix."""
+    """A part of a matrix."""
 
-    bits: torch.Tensor
-    """[r, c], int16 or int32, contiguous."""
+    values: torch.Tensor
+    """[r, c], bf16 or fp32, contiguous."""
+    dtype: torch.dtype
+    """What they are rounded to before their bits are taken."""
     row: int
     """Where the first one lies in the whole."""
     column: int
@@ -30,13 +32,14 @@ class Rectangle:
 
 def keyed_sums(rectangles: Sequence[Rectangle]) -> torch.Tensor:
     """Sum of each one's bits, each times the key of its place, modulo 2^64: [n] int64 on their common device."""
-    if rectangles[0].bits.is_cuda:
-        return ops.backend(rectangles[0].bits).keyed_sums(rectangles)
+    if rectangles[0].values.is_cuda:
+        return ops.backend(rectangles[0].values).keyed_sums(rectangles)
     return torch.stack([_keyed_sum(rectangle) for rectangle in rectangles])
 
 
 def _keyed_sum(rectangle: Rectangle) -> torch.Tensor:
-    bits = rectangle.bits
+    values = rectangle.values.to(rectangle.dtype)
+    bits = values.view(torch.int16 if values.dtype == torch.bfloat16 else torch.int32)
     rows = max(1, _PIECE // max(1, bits.shape[1]))
     total = torch.zeros((), dtype=torch.int64)
     for begin in range(0, len(bits), rows):

@@ -44,14 +44,14 @@ class Digester:
         self._places: list[tuple[str, tuple[int, int], tuple[int, int]]] = []
         self._sums: list[torch.Tensor] = []
 
-    def add(self, parts: Sequence[Part]) -> None:
-        """Of the values that the parts have now; all on one device."""
+    def add(self, parts: Sequence[Part], dtype: torch.dtype | None = None) -> None:
+        """Of the values that the parts have now, rounded to `dtype` if it is given; all on one device."""
         if not parts:
             return
-        rectangles = [_rectangle(part) for part in parts]
+        rectangles = [_rectangle(part, dtype) for part in parts]
         self._sums.append(keyed_sums(rectangles))
         for part, r in zip(parts, rectangles, strict=True):
-            rows, columns = (r.row, r.row + r.bits.shape[0]), (r.column, r.column + r.bits.shape[1])
+            rows, columns = (r.row, r.row + r.values.shape[0]), (r.column, r.column + r.values.shape[1])
             self._places.append((part.name, rows, columns))
 
     def digests(self) -> list[TensorDigest]:
@@ -63,11 +63,10 @@ class Digester:
         ]
 
 
-def _rectangle(part: Part) -> Rectangle:
+def _rectangle(part: Part, dtype: torch.dtype | None) -> Rectangle:
     t = part.values.detach()
     t = t.reshape(t.shape[0], part.columns if t.ndim == 1 else t.shape[1]).contiguous()
-    bits = t.view(torch.int16 if t.dtype == torch.bfloat16 else torch.int32)
-    return Rectangle(bits, part.row, part.column, part.columns)
+    return Rectangle(t, t.dtype if dtype is None else dtype, part.row, part.column, part.columns)
 
 
 def combine(parts: Iterable[TensorDigest]) -> dict[str, int]:

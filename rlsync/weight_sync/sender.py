@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
 import torch
 import torch.distributed as dist
 
+from rlsync.kernels.copies import Copies
 from rlsync.types import ParamSpec, TensorDigest
 from rlsync.weight_sync.digest import Digester, Part
 from rlsync.weight_sync.direct import Offer, answer, find_offers, open_offers, overlap
@@ -37,6 +38,8 @@ class WeightSender:
         self._channel: Channel | None = None
         self._plan: SyncPlan | None = None
         self._targets: dict[str, list[Part]] | None = None
+        self._copies: tuple[list[int], Copies] | None = None
+        """Into the targets, and where the rows lay of which they are."""
 
     def open_channel(self, host: str, receivers: int) -> Address:
         """Open this rank's channel; the receivers connect to the returned address, which they reach as `host`."""
@@ -67,37 +70,41 @@ class WeightSender:
         return digester.digests()
 
     def _send_messages(self, digester: Digester) -> None:
+        """A bucket after the other: this rank's rows of it, side by side and rounded."""
         assert self._plan is not None
-        for own, _ in self._messages(digester):
+        parts = self._weights.local_parts()  # in the plan's order
+        for bucket in self._plan.buckets:
+            dtype = torch_dtype(bucket[0].dtype)
+            own = torch.empty(self._plan.message_elements(bucket), dtype=dtype, device=self._weights.device)
+            digester.add(_fill(own, zip(bucket, itertools.islice(parts, len(bucket)), strict=True)))
             size = self._plan.ranks * own.numel()
-            everyone = own.new_empty(size) if self._channel is None else self._channel.buffer(size, own.dtype)
+            everyone = own.new_empty(size) if self._channel is None else self._channel.buffer(size, dtype)
             dist.all_gather_into_tensor(everyone, own)
             if self._channel is not None:
                 self._channel.send(everyone)
 
     def _write(self, targets: dict[str, list[Part]], digester: Digester) -> None:
+        """All at once, rounded on the way."""
+        assert self._plan is not None
+        parts = [part for part in self._weights.local_parts() if part.values.numel()]
+        copies = self._copies_of(parts, targets)
         if self._channel is not None:
             self._channel.barrier()  # its workers are at rest
         dist.barrier()
-        for _, parts in self._messages(digester):
-            pairs = [overlap(part, target) for part in parts for target in targets.get(part.name, ())]
-            _copy_all([pair for pair in pairs if pair is not None])
+        copies.run()
+        digester.add(parts, torch_dtype(self._plan.buckets[0][0].dtype))
         torch.cuda.synchronize()
         dist.barrier()
         if self._channel is not None:
             self._channel.barrier()
 
-    def _messages(self, digester: Digester) -> Iterator[tuple[torch.Tensor, list[Part]]]:
-        """This rank's rows of each bucket: its message, and its parts as they lie there, digested."""
-        assert self._plan is not None
-        parts = self._weights.local_parts()  # in the plan's order
-        for bucket in self._plan.buckets:
-            own = torch.empty(
-                self._plan.message_elements(bucket), dtype=torch_dtype(bucket[0].dtype), device=self._weights.device
-            )
-            filled = _fill(own, zip(bucket, itertools.islice(parts, len(bucket)), strict=True))
-            digester.add(filled)
-            yield own, filled
+    def _copies_of(self, parts: list[Part], targets: dict[str, list[Part]]) -> Copies:
+        """Into all that the workers offer; the last sync's, unless a part lies elsewhere now."""
+        places = [part.values.data_ptr() for part in parts]
+        if self._copies is None or self._copies[0] != places:
+            pairs = [overlap(part, target) for part in parts for target in targets.get(part.name, ())]
+            self._copies = places, Copies([pair for pair in pairs if pair is not None])
+        return self._copies[1]
 
 
 def _open_together(offers: list[Offer | None], device: torch.device) -> dict[str, list[Part]] | None:
@@ -113,23 +120,15 @@ def _open_together(offers: list[Offer | None], device: torch.device) -> dict[str
 def _fill(message: torch.Tensor, bucket: Iterable[tuple[ParamSpec, Part]]) -> list[Part]:
     """Lay a rank's rows of a bucket side by side in its message, rounded to its dtype; returns them as they lie there,
     but for those of a tensor of which it has none."""
-    taken, pairs = [], []
+    taken = []
     offset = 0
     for spec, part in bucket:
         assert spec.name == part.name, f"{part.name} where the plan has {spec.name}"
         count = part.values.numel()
         if count:
             rows = message[offset : offset + count].view(part.values.shape)
+            rows.copy_(part.values)
             taken.append(replace(part, values=rows))
-            pairs.append((rows, part.values))
             offset += count
-    _copy_all(pairs)
     message[offset:].zero_()
     return taken
-
-
-def _copy_all(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """Into the first of each pair; one launch for many, where their layouts allow it."""
-    if pairs:
-        into, values = zip(*pairs, strict=True)
-        torch._foreach_copy_(list(into), list(values))

@@ -179,16 +179,42 @@ def test_rope_strides_and_the_cache():
     assert torch.equal(gpu.silu_and_mul(gate, up), gpu.silu_and_mul(gate.contiguous(), up.contiguous()))
 
 
+def _short(*shape, seed=0):
+    """Numbers that bf16 has: the interpreter cuts others where a GPU rounds them."""
+    return _random(*shape, seed=seed).bfloat16().float()
+
+
 def test_keyed_sums_are_the_cpus():
+    narrow, wide = torch.bfloat16, torch.float32
     shapes = (
-        (5, 700, torch.int16),
-        (9, 1, torch.int32),
-        (0, 3, torch.int16),
-        (9, 5000, torch.int16),
-        (9, 6000, torch.int16),
+        (5, 700, narrow, narrow),
+        (9, 1, wide, wide),
+        (0, 3, narrow, narrow),
+        (9, 5000, wide, narrow),
+        (9, 6000, narrow, narrow),
     )
-    bits = [torch.randint(-(2**15), 2**15, (rows, width), dtype=dtype) for rows, width, dtype in shapes]
-    found = gpu.keyed_sums([Rectangle(b, 7, 11, 6000) for b in bits])
-    assert torch.equal(found, keyed_sums([Rectangle(b, 7, 11, 6000) for b in bits]))
-    moved = gpu.keyed_sums([Rectangle(b, 7, 12, 6000) for b in bits])
+    parts = [(_short(rows, width, seed=width).to(dtype), rounded) for rows, width, dtype, rounded in shapes]
+    found = gpu.keyed_sums([Rectangle(*part, 7, 11, 6000) for part in parts])
+    assert torch.equal(found, keyed_sums([Rectangle(*part, 7, 11, 6000) for part in parts]))
+    moved = gpu.keyed_sums([Rectangle(*part, 7, 12, 6000) for part in parts])
     assert (moved != found).tolist() == [True, True, False, True, True]
+
+
+def test_copies_are_the_cpus():
+    """Rows, columns, vectors, odd sizes and places; some longer than a program's span."""
+    values = [_short(3, 64), _short(40, 1000, seed=1), _short(17, seed=2), _short(2, 7, seed=3).bfloat16()]
+    pairs = []
+    for dtype in (torch.bfloat16, torch.float32):
+        for v in values[:3]:
+            pairs.append((torch.zeros(v.shape, dtype=dtype), v))
+        pairs.append((torch.zeros(40, 512, dtype=dtype), values[1][:, 8:520]))
+        pairs.append((torch.zeros(50, 200, dtype=dtype)[5:45, 40:64], values[1][:, 3:27]))
+        pairs.append((torch.zeros(32, dtype=dtype)[3:20], values[2]))
+    pairs.append((torch.zeros(2, 7, dtype=torch.bfloat16), values[3]))
+    pairs.append((torch.zeros(0, 8, dtype=torch.bfloat16), values[0][:0, :8]))
+    for launch in gpu.copy_launches(pairs):
+        launch()
+    assert all(torch.equal(into, source.to(into.dtype)) for into, source in pairs)
+    base = pairs[4][0]._base
+    base[5:45, 40:64] = 0
+    assert not base.any()  # nothing beside it

@@ -7,6 +7,7 @@ from rlsync.kernels.triton.activation import silu_and_mul
 from rlsync.kernels.triton.attend import decode_attention, packed_attention, paged_attention, tree_attention
 from rlsync.kernels.triton.attention_backward import packed_attention_backward, tree_attention_backward
 from rlsync.kernels.triton.cache import write_cache
+from rlsync.kernels.triton.copies import copy_launches
 from rlsync.kernels.triton.keyed_sum import keyed_sums
 from rlsync.kernels.triton.logprobs import logprobs
 from rlsync.kernels.triton.matmul import matmul
@@ -18,6 +19,7 @@ from rlsync.kernels.triton.symmetric import finish_across
 
 __all__ = [
     "add_rms_norm",
+    "copy_launches",
     "decode_attention",
     "draw",
     "draw_scored",

@@ -15,10 +15,16 @@ _GOLDEN = tl.constexpr(GOLDEN)
 _TILE, _SPAN = 4096, 1 << 15
 """Elements at a time, and of a program."""
 _FIELDS = tl.constexpr(7)
+_TYPES = {torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
+_KINDS = [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32), (torch.float32, torch.bfloat16)]
+"""Of the values, and what they are rounded to."""
 
 
 @triton.jit(do_not_specialize=["count", "rounds"])
-def _keyed_sums_kernel(table, out, count, rounds, DTYPE: tl.constexpr, TILE: tl.constexpr, SPAN: tl.constexpr):
+def _keyed_sums_kernel(
+    table, out, count, rounds, DTYPE: tl.constexpr, ROUNDED: tl.constexpr, BITS: tl.constexpr, TILE: tl.constexpr,
+    SPAN: tl.constexpr,
+):  # fmt: skip
     """Adds the sum of a span to out [count].
 
     table [count, 7]: a rectangle's first program, its output, address, elements, width, offset and columns of the
@@ -38,11 +44,12 @@ def _keyed_sums_kernel(table, out, count, rounds, DTYPE: tl.constexpr, TILE: tl.
     total = tl.zeros([TILE], tl.int64)
     for first in range(begin, tl.minimum(begin + SPAN, size), TILE):
         if (address % 16 == 0) & (first + TILE <= size):  # nearly always: wide loads
-            bits = tl.multiple_of(address.to(tl.pointer_type(DTYPE)), 16)
-            value = tl.load(bits + first + lane)
+            values = tl.multiple_of(address.to(tl.pointer_type(DTYPE)), 16)
+            value = tl.load(values + first + lane)
         else:  # from a pointer that promises nothing
-            bits = address.to(tl.pointer_type(DTYPE))
-            value = tl.load(bits + first + lane, mask=first + lane < size, other=0)
+            values = address.to(tl.pointer_type(DTYPE))
+            value = tl.load(values + first + lane, mask=first + lane < size, other=0.0)
+        bits = value.to(ROUNDED).to(BITS, bitcast=True)
         key = (offset + first) * _GOLDEN + lane.to(tl.int64) * _GOLDEN
         if width < columns:  # then a row of the whole has more
             row = first // width
@@ -51,28 +58,29 @@ def _keyed_sums_kernel(table, out, count, rounds, DTYPE: tl.constexpr, TILE: tl.
             if width < TILE:  # then a division each
                 down = across // width.to(tl.int32)
             key += (row + down) * ((columns - width) * _GOLDEN)
-        total += value.to(tl.int64) * ((key ^ (key >> 29)) | 1)
+        total += bits.to(tl.int64) * ((key ^ (key >> 29)) | 1)
     tl.atomic_add(out + tl.load(entry + 1), tl.sum(total, 0), sem="relaxed")
 
 
 def keyed_sums(rectangles: Sequence[Rectangle]) -> torch.Tensor:
-    """As in ../keyed_sum.py; a launch for each dtype."""
-    device = rectangles[0].bits.device
+    """As in ../keyed_sum.py; a launch for each pair of dtypes."""
+    device = rectangles[0].values.device
     out = torch.zeros(len(rectangles), dtype=torch.int64, device=device)
-    for dtype, element in ((torch.int16, tl.int16), (torch.int32, tl.int32)):
+    for dtype, rounded in _KINDS:
         table = []
         programs = 0
         for index, rectangle in enumerate(rectangles):
-            bits, columns = rectangle.bits, rectangle.columns
-            if bits.dtype == dtype and bits.numel():
+            values, columns = rectangle.values, rectangle.columns
+            if (values.dtype, rectangle.dtype) == (dtype, rounded) and values.numel():
                 offset = rectangle.row * columns + rectangle.column
-                table.append((programs, index, bits.data_ptr(), bits.numel(), bits.shape[1], offset, columns))
-                programs += ceil_div(bits.numel(), _SPAN)
+                table.append((programs, index, values.data_ptr(), values.numel(), values.shape[1], offset, columns))
+                programs += ceil_div(values.numel(), _SPAN)
         if table:
             entries = torch.tensor(table, dtype=torch.int64, pin_memory=device.type == "cuda")
             entries = entries.to(device, non_blocking=True)
             count = len(table)
             _keyed_sums_kernel[(programs,)](
-                entries, out, count, count.bit_length(), DTYPE=element, TILE=_TILE, SPAN=_SPAN
-            )
+                entries, out, count, count.bit_length(), DTYPE=_TYPES[dtype], ROUNDED=_TYPES[rounded],
+                BITS=tl.int16 if rounded == torch.bfloat16 else tl.int32, TILE=_TILE, SPAN=_SPAN,
+            )  # fmt: skip
     return out

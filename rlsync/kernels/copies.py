@@ -1,0 +1,30 @@
+"""Many copies of parts of matrices, prepared once and made again and again; in one launch on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rlsync.kernels import ops
+
+
+class Copies:
+    """Each second of a pair into the first, rounded to its dtype.
+
+    Args:
+        pairs: of equal shapes [r, c] or [n], bf16 or fp32, dense in their last dimension, all on one device.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self._pairs = list(pairs)
+        on_gpu = bool(pairs) and pairs[0][0].is_cuda
+        self._launches = ops.backend(pairs[0][0]).copy_launches(pairs) if on_gpu else None
+
+    def run(self) -> None:
+        if self._launches is None:
+            for into, values in self._pairs:
+                into.copy_(values)
+            return
+        for launch in self._launches:
+            launch()
