@@ -54,7 +54,7 @@ class WeightSender:
             self._channel.connect()
             offers = find_offers(self._channel)
         if self._weights.device.type == "cuda":
-            self._targets = _open_together(offers, self._weights.device)
+            self._targets, self._copies = _open_together(offers, self._weights.device), None
         if self._channel is not None:
             answer(self._channel, self._targets is not None)
             if self._targets is None:

@@ -95,15 +95,15 @@ def test_rows_of_half_a_tile(columns):
         assert _same(persistent(x[:m], w, None, 8, torch.bfloat16, tile), whole[:m])
 
 
-@pytest.mark.parametrize("n", [12288, 24584, 6400])
-def test_two_accumulators_over_many_tiles(n):
+@pytest.mark.parametrize(("n", "depth"), [(12288, 64), (24584, 64), (6400, 64), (12288, 32), (6400, 16)])
+def test_two_accumulators_over_many_tiles(n, depth):
     """Blocks take many tiles in turn, over and over; the last ones lack rows, columns or a whole accumulator."""
     from rlsync.kernels.triton.matmul import persistent
     from rlsync.kernels.triton.tiles import PersistentTile
 
     x, w = _operand(1300, 1024, "exponents", 0), _operand(n, 1024, "exponents", 1)
     bias = torch.randn(n, device="cuda").to(torch.bfloat16)
-    narrow, wide = PersistentTile(128, 64, 6), PersistentTile(192, 64, 4)
+    narrow, wide = PersistentTile(128, 64, 6), PersistentTile(192, depth, 4)
     for added in (None, bias):
         whole = persistent(x, w, added, 1, torch.bfloat16, narrow)
         for m in [129, 256, 1300] * 20:
