@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from vllm import EngineArgs, LLMEngine, RequestOutput, SamplingParams
+from vllm.logprobs import FlatLogprobs
 from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 
@@ -205,6 +206,7 @@ class RolloutEngine:
             "max_tokens": request.max_tokens,
             "stop_token_ids": request.stop_ids,
             "logprobs": 0,
+            "flat_logprobs": True,  # a list of numbers a request, not an object a token
             "detokenize": False,
             "output_kind": RequestOutputKind.FINAL_ONLY,
         }
@@ -217,13 +219,14 @@ class RolloutEngine:
     def _rollout(self, request: RolloutRequest, output: RequestOutput) -> Rollout:
         (completion,) = output.outputs
         response = list(completion.token_ids)
-        pairs = zip(response, completion.logprobs or [], strict=True)
-        logprobs = [position[token].logprob for token, position in pairs]
+        flat = completion.logprobs
+        assert isinstance(flat, FlatLogprobs)
+        assert flat.token_ids == response, "a log-prob for each sampled token, and no others"
         prompt = len(request.prompt)
         return Rollout(
             tokens=torch.tensor(request.prompt + response),
             sampled=torch.tensor([False] * prompt + [True] * len(response)),
-            logprobs=torch.tensor([0.0] * prompt + logprobs, dtype=torch.float32),
+            logprobs=torch.tensor([0.0] * prompt + flat.logprobs, dtype=torch.float32),
             weight_version=torch.tensor([-1] * prompt + [self._version] * len(response), dtype=torch.int32),
             seed=request.seed,
             finish_reason=FinishReason.stop if completion.finish_reason == "stop" else FinishReason.length,
