@@ -9,14 +9,11 @@ import torch
 import triton
 import triton.language as tl
 
+from rlsync.kernels.triton.spans import SPAN, TILE, TYPES, entry_of
 from rlsync.kernels.triton.tiles import ceil_div
 
-_TILE, _SPAN = 4096, 1 << 15
-"""Elements at a time, and of a program."""
 _VECTOR = 8
 """Elements that move together where addresses and strides allow it."""
-_FIELDS = tl.constexpr(7)
-_TYPES = {torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
 
 
 @triton.jit(do_not_specialize=["count", "rounds"])
@@ -26,13 +23,7 @@ def _copy_kernel(
 ):  # fmt: skip
     """A span of one copy. table [count, 7]: its first program, both addresses, its vectors, and, in vectors too, its
     width and both row strides."""
-    low, high = 0, count
-    for _ in range(rounds):  # the last copy whose first program is not a later one
-        middle = (low + high) // 2
-        before = tl.load(table + middle * _FIELDS) <= tl.program_id(0)
-        low = tl.where(before, middle, low)
-        high = tl.where(before, high, middle)
-    entry = table + low * _FIELDS
+    entry = entry_of(table, count, rounds)
     into = tl.multiple_of(tl.load(entry + 1).to(tl.pointer_type(INTO)), 2 * VECTOR)
     values = tl.multiple_of(tl.load(entry + 2).to(tl.pointer_type(FROM)), 2 * VECTOR)
     size, width = tl.load(entry + 3), tl.load(entry + 4).to(tl.int32)
@@ -63,15 +54,15 @@ def copy_launches(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[Ca
         first = programs.get(key, 0)
         entry = (first, into.data_ptr(), values.data_ptr(), size, width, *strides)
         tables.setdefault(key, []).append(entry)
-        programs[key] = first + ceil_div(into.numel(), _SPAN)
+        programs[key] = first + ceil_div(into.numel(), SPAN)
     launches: list[Callable[[], object]] = []
     for key, entries in tables.items():
         target, source, vector = key
         launches.append(
             partial(
                 _copy_kernel[(programs[key],)], torch.tensor(entries, dtype=torch.int64, device=device), len(entries),
-                len(entries).bit_length(), INTO=_TYPES[target], FROM=_TYPES[source], VECTOR=vector, TILE=_TILE,
-                SPAN=_SPAN,
+                len(entries).bit_length(), INTO=TYPES[target], FROM=TYPES[source], VECTOR=vector, TILE=TILE,
+                SPAN=SPAN,
             )
         )  # fmt: skip
     return launches

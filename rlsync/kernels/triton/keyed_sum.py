@@ -9,13 +9,10 @@ import triton
 import triton.language as tl
 
 from rlsync.kernels.keyed_sum import GOLDEN, Rectangle
+from rlsync.kernels.triton.spans import SPAN, TILE, TYPES, entry_of
 from rlsync.kernels.triton.tiles import ceil_div
 
 _GOLDEN = tl.constexpr(GOLDEN)
-_TILE, _SPAN = 4096, 1 << 15
-"""Elements at a time, and of a program."""
-_FIELDS = tl.constexpr(7)
-_TYPES = {torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
 _KINDS = [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32), (torch.float32, torch.bfloat16)]
 """Of the values, and what they are rounded to."""
 
@@ -30,13 +27,7 @@ def _keyed_sums_kernel(
     table [count, 7]: a rectangle's first program, its output, address, elements, width, offset and columns of the
     whole; `offset` is the place of its first element in the whole, row by row.
     """
-    low, high = 0, count
-    for _ in range(rounds):  # the last rectangle whose first program is not a later one
-        middle = (low + high) // 2
-        before = tl.load(table + middle * _FIELDS) <= tl.program_id(0)
-        low = tl.where(before, middle, low)
-        high = tl.where(before, high, middle)
-    entry = table + low * _FIELDS
+    entry = entry_of(table, count, rounds)
     address, size = tl.load(entry + 2), tl.load(entry + 3)
     width, offset, columns = tl.load(entry + 4), tl.load(entry + 5), tl.load(entry + 6)
     lane = tl.arange(0, TILE)
@@ -74,13 +65,13 @@ def keyed_sums(rectangles: Sequence[Rectangle]) -> torch.Tensor:
             if (values.dtype, rectangle.dtype) == (dtype, rounded) and values.numel():
                 offset = rectangle.row * columns + rectangle.column
                 table.append((programs, index, values.data_ptr(), values.numel(), values.shape[1], offset, columns))
-                programs += ceil_div(values.numel(), _SPAN)
+                programs += ceil_div(values.numel(), SPAN)
         if table:
             entries = torch.tensor(table, dtype=torch.int64, pin_memory=device.type == "cuda")
             entries = entries.to(device, non_blocking=True)
             count = len(table)
             _keyed_sums_kernel[(programs,)](
-                entries, out, count, count.bit_length(), DTYPE=_TYPES[dtype], ROUNDED=_TYPES[rounded],
-                BITS=tl.int16 if rounded == torch.bfloat16 else tl.int32, TILE=_TILE, SPAN=_SPAN,
+                entries, out, count, count.bit_length(), DTYPE=TYPES[dtype], ROUNDED=TYPES[rounded],
+                BITS=tl.int16 if rounded == torch.bfloat16 else tl.int32, TILE=TILE, SPAN=SPAN,
             )  # fmt: skip
     return out
