@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from gpus import visible_gpus
+from gpus import seeing
 from shapes import build
 
 from rlsync.cluster.env import apply_to_engine_host
@@ -255,8 +255,7 @@ def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[str, Ou
         if args.together:
             command += ["--turns", str(turns), "--among", str(len(kinds))]
         index = rank if args.ranks > 1 else str(kinds.index(kind) % args.gpus) if args.gpus > 1 else ""
-        own = {"CUDA_VISIBLE_DEVICES": visible_gpus()[int(index)]} if index and args.device == "cuda" else {}
-        variables = os.environ | own
+        variables = seeing(int(index)) if index and args.device == "cuda" else os.environ
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
 
     engines = {kind: start(kind, "engine") for kind in kinds} if args.together else {}

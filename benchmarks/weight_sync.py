@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from gpus import visible_gpus
+from gpus import seeing
 from shapes import build
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -155,9 +155,9 @@ def main() -> None:
         args.model = build(args.shape, (args.models or args.folder) / args.shape, args.device, args.layers)
         command = [sys.executable, __file__, "--folder", scratch, "--model", str(args.model), "--device", args.device]
         command += ["--ranks", str(args.ranks)]
-        gpus = visible_gpus() if args.device == "cuda" else [""] * args.ranks
+        on_gpus = args.device == "cuda"
         trainers = [
-            subprocess.Popen([*command, "--rank", str(rank)], env=os.environ | {"CUDA_VISIBLE_DEVICES": gpus[rank]})
+            subprocess.Popen([*command, "--rank", str(rank)], env=seeing(rank) if on_gpus else os.environ)
             for rank in range(args.ranks)
         ]
         try:

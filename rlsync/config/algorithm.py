@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rlsync.config.numbers import check_counts
 from rlsync.errors import ConfigError
 
 
@@ -130,8 +131,7 @@ class AlgorithmConfig:
                 "prompt (a group of one always has advantage 0). Use 8 or 16; only advantage=reinforce_pp and "
                 "advantage=gae take 1."
             )
-        if self.prompts_per_step < 1:
-            raise ConfigError(f"algorithm.prompts_per_step={self.prompts_per_step}: must be at least 1")
+        check_counts("algorithm", {"prompts_per_step": self.prompts_per_step})
         if self.prompts_per_step * self.group_size < 2:
             raise ConfigError(
                 f"algorithm.prompts_per_step={self.prompts_per_step}, algorithm.group_size={self.group_size}: "

@@ -68,7 +68,7 @@ def _compose(root: str, overrides: list[str]) -> TrainConfig:
             composed = compose(config_name=root, overrides=[*search, *name, *rest])
         config = OmegaConf.to_object(composed)
     except OverrideParseException as error:
-        raise ConfigError(_unreadable(error.override)) from error
+        raise ConfigError(_misread(error.override)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
     assert isinstance(config, TrainConfig)
@@ -148,7 +148,7 @@ def _explain(error: Exception) -> str:
     cause = error.__cause__ or error
     ambiguous = re.search(r"Ambiguous value for argument '(.*)'", str(error))
     if ambiguous:
-        return _unreadable(ambiguous[1])
+        return _misread(ambiguous[1])
     missing = re.search(r"Could not find '([^']+)/([^']+)'", str(error))
     if missing:
         group, option = missing.groups()
@@ -165,7 +165,7 @@ def _explain(error: Exception) -> str:
     return line
 
 
-def _unreadable(override: str) -> str:
+def _misread(override: str) -> str:
     key, is_value, value = override.partition("=")
     if not is_value:
         return f"{override}: want key=value"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -18,13 +19,14 @@ class Copies:
 
     def __init__(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         self._pairs = list(pairs)
+        """Kept, as the launches know addresses alone."""
         on_gpu = bool(pairs) and pairs[0][0].is_cuda
-        self._launches = ops.backend(pairs[0][0]).copy_launches(pairs) if on_gpu else None
+        self._launches = (
+            ops.backend(pairs[0][0]).copy_launches(pairs)
+            if on_gpu
+            else [partial(into.copy_, values) for into, values in pairs]
+        )
 
     def run(self) -> None:
-        if self._launches is None:
-            for into, values in self._pairs:
-                into.copy_(values)
-            return
         for launch in self._launches:
             launch()
