@@ -15,6 +15,7 @@ from vllm.usage.usage_lib import UsageContext
 from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
+from rlsync.config.rollout import RolloutConfig
 from rlsync.config.run import TrainConfig
 from rlsync.types import FinishReason, Rollout, RolloutRequest, TensorDigest
 from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY
@@ -26,7 +27,7 @@ _EXTENSION = "rlsync.vllm_plugin.weights.WeightReceiver"
 _CPU_SAMPLER = "rlsync.vllm_plugin.sampling:StatelessSampler"
 _GPU_SAMPLER = "rlsync.vllm_plugin.gpu_sampling:RequestSeeds"
 _LITTLE = 0.01
-_MIXED_GRAPH_TOKENS = 512
+_MIXED_GRAPH_TOKENS = 2048
 """Steps with more tokens than this are long enough to hide their launches."""
 
 
@@ -50,7 +51,7 @@ def engine_args(
     """
     rollout = config.rollout
     cuda = config.cluster.device is Device.cuda
-    cuda_graphs = _cuda_graphs(rollout.max_num_seqs) if cuda and rollout.cuda_graphs else None
+    cuda_graphs = _cuda_graphs(rollout) if cuda and rollout.cuda_graphs else None
     # vLLM wants the share free at its start even where the cache's size is given.
     share = _LITTLE if cuda and rollout.kv_cache_mib else rollout.gpu_memory_utilization
     common = {
@@ -92,11 +93,13 @@ def engine_args(
     )
 
 
-def _cuda_graphs(max_num_seqs: int) -> dict[str, object]:
+def _cuda_graphs(rollout: RolloutConfig) -> dict[str, object]:
     """Decode steps as whole graphs, mixed ones in pieces; the sizes lie apart by a fifth or so, which a step hardly
     feels and the start-up does."""
-    largest = max(max_num_seqs, min(2 * max_num_seqs, _MIXED_GRAPH_TOKENS))
-    grid = itertools.chain((1, 2, 4, 8), range(16, 128, 16), range(128, 256, 32), range(256, largest, 64))
+    largest = max(rollout.max_num_seqs, min(rollout.max_num_batched_tokens, _MIXED_GRAPH_TOKENS))
+    grid = itertools.chain(
+        (1, 2, 4, 8), range(16, 128, 16), range(128, 256, 32), range(256, 1024, 64), range(1024, largest, 128)
+    )
     sizes = [*itertools.takewhile(lambda size: size < largest, grid), largest]
     return {"cudagraph_mode": "FULL_AND_PIECEWISE", "cudagraph_capture_sizes": sizes}
 
