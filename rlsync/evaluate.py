@@ -11,11 +11,14 @@ from rlsync.cluster.placement import placement
 from rlsync.cluster.session import ray_session, terminate_as_interrupt
 from rlsync.config.compose import to_yaml
 from rlsync.config.run import TrainConfig
+from rlsync.errors import ConfigError
 from rlsync.evaluation import Evaluator, Response, SetResult, Stats
 from rlsync.prepare import prepare
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.json_text import to_json
 from rlsync.telemetry.run_lock import held
+
+_REPORT = "eval.json"
 
 
 def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
@@ -26,6 +29,7 @@ def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
     """
     folder = config.run.folder
     with held(folder):
+        _check_new(folder)
         prepared = prepare(config, console.say, trains=False)
         console.say(placement(config, trainers=False))
         console.say(f"model: {prepared.model_path}")
@@ -41,6 +45,14 @@ def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
     return results
 
 
+def _check_new(folder: Path) -> None:
+    if (folder / _REPORT).exists():
+        raise ConfigError(
+            f"run.dir={folder}: an evaluation's results are there already ({_REPORT}). Give another run.dir, or remove "
+            "them."
+        )
+
+
 def write(folder: Path, config: TrainConfig, model_path: str, results: list[SetResult]) -> None:
     """eval.json, samples.jsonl and eval.yaml, beside whatever else is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +63,7 @@ def write(folder: Path, config: TrainConfig, model_path: str, results: list[SetR
         "temperature": config.rollout.temperature,
         "sets": {result.name: _summary(result) for result in results},
     }
-    (folder / "eval.json").write_text(to_json(report, indent=2) + "\n", encoding="utf-8")
+    (folder / _REPORT).write_text(to_json(report, indent=2) + "\n", encoding="utf-8")
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
         for result in results:
             for response in result.responses:

@@ -35,6 +35,7 @@ from rlsync.kernels.order import check_leaves_divide
 from rlsync.models.install import head_dim
 from rlsync.models.load import load_config, load_critic_config, resolved
 from rlsync.models.tiny import MAX_POSITIONS, Example, build_tiny, rewarded_style, warm_start
+from rlsync.paths import expanded
 from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import Problem, Split
@@ -182,7 +183,7 @@ def check_model(config: TrainConfig) -> None:
     """Raises ConfigError if the model cannot be loaded, or cannot be made exact at this TP and these leaves."""
     path = config.model.path
     model = load_config(path, config.kernels.mode, config.model.revision)
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if folder.is_dir() and not any(any(folder.glob(name)) for name in _WEIGHTS):
         raise ConfigError(
             f"model.path={path}: a config.json and no weights ({', '.join(_WEIGHTS)}) are there. Give a folder with a "
@@ -263,7 +264,7 @@ def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str]
     if config.kernels.mode is KernelMode.invariant and config.kernels.row_parallel is RowParallel.tree:
         check_leaves_divide("o_proj", tiny.heads * tiny.head_dim, config.leaves)
         check_leaves_divide("down_proj", tiny.intermediate_size, config.leaves)
-    folder = Path(config.model.cache_dir).expanduser() / f"tiny_{_tiny_key(config)}"
+    folder = expanded(config.model.cache_dir) / f"tiny_{_tiny_key(config)}"
     if not (folder / "config.json").is_file():
         say(f"making the tiny model: {tiny.warm_start_steps} warm-start steps (once; kept in {folder})")
         gpu = config.cluster.device is Device.cuda and torch.cuda.is_available()

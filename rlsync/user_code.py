@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from rlsync.errors import ConfigError
+from rlsync.paths import expanded
 
 
 def load_callable(path: str, *, field: str, signature: str) -> Callable[..., Any]:
@@ -76,7 +77,7 @@ def check_call(
 
 def _load_file(path: str) -> ModuleType:
     """Once in a process, as an import would."""
-    file = Path(path).expanduser().resolve()
+    file = expanded(path).resolve()
     name = f"rlsync_user_code:{file}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)

@@ -21,6 +21,7 @@ from rlsync.config.telemetry import TelemetryConfig
 from rlsync.config.trainer import TrainerConfig
 from rlsync.errors import ConfigError
 from rlsync.kernels import order
+from rlsync.paths import expanded
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,7 +35,7 @@ class RunConfig:
 
     @property
     def folder(self) -> Path:
-        return Path(self.dir or f"runs/{self.name}").expanduser().resolve()
+        return expanded(self.dir or f"runs/{self.name}").resolve()
 
 
 @dataclass(kw_only=True, slots=True)

@@ -11,6 +11,7 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 
 from rlsync.data.row_source import Table
 from rlsync.errors import DataError
+from rlsync.paths import expanded
 
 
 def read_file(path: str, option: str) -> Table:
@@ -22,7 +23,7 @@ def read_file(path: str, option: str) -> Table:
         DataError: no such file, a format other than the two, or contents that do not parse.
     """
     name = f"{option}={path}"
-    file = Path(path).expanduser()
+    file = expanded(path)
     if file.suffix not in (".jsonl", ".parquet"):
         raise DataError(f"{name}: {file.suffix or 'no'} suffix; want .jsonl (one JSON object a line) or .parquet")
     if not file.is_file():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from transformers import (
     AutoConfig,
@@ -17,6 +15,7 @@ from rlsync.config.kernels import KernelMode
 from rlsync.config.model import MAIN
 from rlsync.errors import ConfigError
 from rlsync.models.install import SUPPORTED, SUPPORTED_CRITICS, check_supported
+from rlsync.paths import expanded
 
 _VALUE_HEAD = "score.weight"
 """[1, hidden]"""
@@ -24,7 +23,7 @@ _VALUE_HEAD = "score.weight"
 
 def resolved(path: str) -> str:
     """A folder by its whole path, for processes that run elsewhere; a hub id as it is."""
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     return str(folder.resolve()) if folder.exists() else path
 
 
@@ -45,7 +44,7 @@ def load_config(
     Raises:
         ConfigError: nothing to load at `path`, or an architecture that exact kernels do not cover.
     """
-    if path.startswith((".", "/", "~")) and not (Path(path).expanduser() / "config.json").is_file():
+    if path.startswith((".", "/", "~")) and not (expanded(path) / "config.json").is_file():
         raise ConfigError(
             f"{field}={path}: no config.json there. Give a folder with a Hugging Face model, or a hub id."
         )

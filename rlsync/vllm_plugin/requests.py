@@ -20,9 +20,16 @@ def check_params(params: SamplingParams) -> None:
         "structured_outputs": params.structured_outputs is not None,
         "temperature": params.temperature != 0,
         "min_tokens": params.min_tokens != 0,
+        "allowed_token_ids": params.allowed_token_ids is not None,
+        "bad_words": bool(params.bad_words),
+        "thinking_token_budget": params.thinking_token_budget is not None,
+        "trace_decode_token_ids": params.trace_decode_token_ids is not None,
     }
     for name, present in altered.items():
         if present:
             raise ValueError(f"{name} changes the sampled distribution; an rlsync engine refuses it")
-    if params.logprobs != 0 or params.prompt_logprobs is not None:
-        raise ValueError("an rlsync engine reports log-probs of drawn tokens alone: logprobs=0 and no prompt_logprobs")
+    others = (params.prompt_logprobs, params.prompt_logprob_token_ids, params.logprob_token_ids)
+    if params.logprobs != 0 or any(each is not None for each in others):
+        raise ValueError(
+            "an rlsync engine reports log-probs of drawn tokens alone: logprobs=0, of no prompt and no chosen tokens"
+        )

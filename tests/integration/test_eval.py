@@ -46,6 +46,13 @@ def test_a_checkpoint_agrees_with_the_end_of_its_training(launcher, reference, l
     assert (reference.folder / "config.yaml").read_text() == before
 
 
+def test_an_evaluation_is_not_written_over(tmp_path, capsys):
+    (tmp_path / "eval.json").write_text("{}")
+    assert main(["eval", "recipe=grpo_arithmetic_tiny_cpu", f"run.dir={tmp_path}"]) == 2
+    assert "an evaluation's results are there already (eval.json)" in capsys.readouterr().err
+    assert (tmp_path / "eval.json").read_text() == "{}"
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
