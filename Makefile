@@ -18,7 +18,7 @@ test: lint unit
 	$(BIN)/python -m pytest tests/integration tests/gpu tests/peers $(ARGS)
 
 unit: $(VENV)/.installed-test
-	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/compile --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

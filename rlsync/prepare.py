@@ -46,6 +46,7 @@ _BASE_CHARACTERS = "0123456789+-*/=(). "
 _WARM_START_THREADS = 2
 _BARREN_DOUBLINGS = 3
 """Of the problems asked for, in a row without another one to train on, before the search for more ends."""
+_GPU_HEAD_DIMS = (16, 32, 64, 128, 256)
 _WEIGHTS = ("*.safetensors", "*.bin")
 _COLUMNS = {"prompt_column", "answer_column", "answer_parser"}
 _TINY_READS = _COLUMNS | {"subset", "hub_split", "eval_path", "eval_split", "parts"}
@@ -193,6 +194,7 @@ def check_model(config: TrainConfig) -> None:
         return
     check_length(model.max_position_embeddings, config)
     check_heads(model.num_attention_heads, model.num_key_value_heads, config.rollout.tp)
+    check_head_dim("model.path", head_dim(model), config)
     _check_leaves(model, config)
 
 
@@ -227,6 +229,7 @@ def check_companions(config: TrainConfig, model_path: str, tokenizer: PreTrained
                 "Take a model of the same tokenizer."
             )
         if mode is KernelMode.invariant:
+            check_head_dim(field, head_dim(companion), config)
             _check_leaves(companion, config)
 
 
@@ -254,6 +257,15 @@ def check_heads(heads: int, kv_heads: int, tp: int) -> None:
         )
 
 
+def check_head_dim(field: str, dim: int, config: TrainConfig) -> None:
+    """What the GPU's attention kernels have tiles for."""
+    if config.cluster.device is Device.cuda and dim not in _GPU_HEAD_DIMS:
+        raise ConfigError(
+            f"{field}: its attention heads have {dim} channels, and exact kernels on a GPU want "
+            f"{', '.join(map(str, _GPU_HEAD_DIMS))}. Take another model, kernels=native, or cluster=local_cpu."
+        )
+
+
 def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str], None]) -> str:
     """The model to start from; the tiny one is made and warm-started on first use."""
     if config.model.source is ModelSource.huggingface:
@@ -261,6 +273,8 @@ def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str]
     tiny = config.model.tiny
     check_length(MAX_POSITIONS, config)
     check_heads(tiny.heads, tiny.kv_heads, config.rollout.tp)
+    if config.kernels.mode is KernelMode.invariant:
+        check_head_dim("model.tiny.head_dim", tiny.head_dim, config)
     if config.kernels.mode is KernelMode.invariant and config.kernels.row_parallel is RowParallel.tree:
         check_leaves_divide("o_proj", tiny.heads * tiny.head_dim, config.leaves)
         check_leaves_divide("down_proj", tiny.intermediate_size, config.leaves)

@@ -33,10 +33,18 @@ def _same(a, b):
 def _forms(leaves, leaf_k, dtype):
     """Every entry of the tile table, and a few more, as calls of (x, w, bias)."""
     from rlsync.kernels.triton.matmul import blockwise, persistent
-    from rlsync.kernels.triton.tiles import BlockTile, Form, PersistentTile, block_tile, persistent_tile
+    from rlsync.kernels.triton.tiles import (
+        BlockTile,
+        Form,
+        PersistentTile,
+        block_tile,
+        persistent_tile,
+        shared_memory,
+    )
 
     rows, columns = (1, 16, 32, 64, 128, 256, 512, 8192), (512, 2048, 4096, 12288, 32768, 151936)
-    few = {block_tile(m, n, leaves, leaf_k, 2) for m in rows for n in columns}
+    shared = shared_memory(torch.device("cuda", 0))
+    few = {block_tile(m, n, leaves, leaf_k, 2, shared) for m in rows for n in columns}
     few |= {BlockTile(16, 64, 64, 4, 3, Form.programs), BlockTile(128, 128, 64, 8, 3, Form.programs)}
     few |= {BlockTile(64, 32, 64, 4, 3, form) for form in Form if leaves <= 8 or form is not Form.side_by_side}
     many = {persistent_tile(m, n, leaves, leaf_k, dtype == torch.float32) for m in rows for n in columns} - {None}
@@ -68,6 +76,18 @@ def test_a_row_does_not_know_how_many_there_are(leaves):
     for m in (1, 2, 15, 16, 17, 32, 64, 65, 128, 192, 200, 513, 1024, 5000):
         assert _same(matmul(x[:m], w, None, leaves, torch.bfloat16), whole[:m])
     assert _same(matmul(x[4097:4100], w, None, leaves, torch.bfloat16), whole[4097:4100])
+
+
+@pytest.mark.parametrize("leaves", [1, 8])
+@pytest.mark.parametrize("n", [520, 4096])
+def test_fp32_rows_do_not_know_either(n, leaves):
+    """Tiles of fp32 have fewer stages where shared memory has no room for them."""
+    from rlsync.kernels.triton import matmul
+
+    x, w = _operand(130, 2048, "exponents", 0).float(), _operand(n, 2048, "exponents", 1).float()
+    whole = matmul(x, w, None, leaves, torch.float32)
+    for m in (1, 17, 33, 64, 65):
+        assert _same(matmul(x[:m], w, None, leaves, torch.float32), whole[:m])
 
 
 def test_33_to_64_rows_of_a_wide_product():

@@ -20,7 +20,7 @@ from rlsync.trainer import prefix_tree
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch):
     """So small that every loop runs more than once."""
-    for name, value in {"TILE": 16, "SPLIT": 32, "_ROWS": 16}.items():
+    for name, value in {"TILE": 16, "SPLIT": 32, "_ROWS": (16,)}.items():
         monkeypatch.setattr(attend, name, value)
     for module, name in (("norm", "_LARGEST_BLOCK"), ("logprobs", "TILE"), ("scores", "TILE"), ("sampling", "TILE")):
         monkeypatch.setattr(importlib.import_module(f"rlsync.kernels.triton.{module}"), name, 32)

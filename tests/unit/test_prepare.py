@@ -14,7 +14,7 @@ from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.prompts import PromptStream
 from rlsync.data.source import open_source
 from rlsync.errors import ConfigError, DataError
-from rlsync.prepare import Prepared, prepare
+from rlsync.prepare import Prepared, check_head_dim, prepare
 from rlsync.prepare import model_folder as make_or_find
 
 
@@ -178,3 +178,11 @@ def test_a_reference_that_cannot_read_the_policys_tokens_is_named_at_the_start(t
         prepared(*kl, f"algorithm.kl_model={good}")
     with pytest.raises(ConfigError, match=r"algorithm\.kl_model=/nowhere: no config\.json"):
         prepared(*kl, "algorithm.kl_model=/nowhere")
+
+
+def test_heads_without_a_gpu_kernel_are_named_at_the_start() -> None:
+    on_gpu = compose_train(["cluster=local_gpu"])
+    with pytest.raises(ConfigError, match=r"model\.path: its attention heads have 80 channels.*16, 32, 64, 128, 256"):
+        check_head_dim("model.path", 80, on_gpu)
+    check_head_dim("model.path", 128, on_gpu)
+    check_head_dim("model.path", 80, compose_train([]))  # the CPU's kernels take any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -9,7 +10,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from rlsync.kernels.triton.attention import decode_merge, decode_split, prefill
 from rlsync.kernels.triton.attention_hopper import prefill_packed, prefill_paged
-from rlsync.kernels.triton.tiles import ceil_div, multiprocessors, power_of_two, rows_suit_tma
+from rlsync.kernels.triton.tiles import ceil_div, multiprocessors, power_of_two, rows_suit_tma, shared_memory
 from rlsync.kernels.triton.tma import descriptor
 from rlsync.types import KeyPaths
 
@@ -17,8 +18,10 @@ TILE = 64
 """Keys of a step of the online softmax."""
 SPLIT = 1024
 """Keys of a split; decode gives each its own program."""
-_ROWS, _WARPS, _STAGES = 64, 4, 2
-"""Of prefill: queries of a program, its warps, and how many tiles of keys it keeps in flight."""
+_ROWS = (64, 32, 16)
+"""Queries of a prefill's program: the most that there is shared memory for."""
+_WARPS, _STAGES = 4, 2
+"""Of prefill, and how many tiles of keys it keeps in flight, of which one is being multiplied."""
 _HOPPER_SLOTS = 8
 """Of the Hopper kernels: tiles of keys or values in flight."""
 _HOPPER_PAGES = (16, 32)
@@ -93,14 +96,22 @@ def _prefill(
     lse = torch.empty(tokens, heads, dtype=torch.float32, device=q.device)
     sequences = starts.shape[0] - 1
     paged = table is not None
-    prefill[(heads, tokens // _ROWS + sequences)](
+    rows = _prefill_rows(dim, q.itemsize, shared_memory(q.device))
+    prefill[(heads, tokens // rows + sequences)](
         q, k, v, out, lse, table if paged else starts, starts, lengths if paged else starts, sequences,
         sequences.bit_length(), heads // k.shape[1], scale * math.log2(math.e), window or _NO_WINDOW, page,
         table.shape[1] if paged else 0, heads, q.stride(0), q.stride(1), *strides, out.stride(0), out.stride(1),
-        D=dim, TILE=TILE, SPLIT=SPLIT, BM=_ROWS, PAGED=paged, num_warps=_WARPS, num_stages=_STAGES,
+        D=dim, TILE=TILE, SPLIT=SPLIT, BM=rows, PAGED=paged, num_warps=_WARPS, num_stages=_STAGES,
         enable_fp_fusion=False,
     )  # fmt: skip
     return out, lse
+
+
+@functools.cache
+def _prefill_rows(dim: int, itemsize: int, shared: int) -> int:
+    """By what a program holds: queries, a tile of keys and of values, and their weights."""
+    wanted = ((rows * (dim + TILE) + 2 * TILE * dim) * itemsize + 4 * rows for rows in _ROWS)
+    return next((rows for rows, size in zip(_ROWS, wanted, strict=True) if size <= shared), _ROWS[-1])
 
 
 def _prefill_hopper(

@@ -16,6 +16,7 @@ from rlsync.kernels.triton.tiles import (
     multiprocessors,
     persistent_tile,
     rows_suit_tma,
+    shared_memory,
 )
 from rlsync.kernels.triton.tma import descriptor
 
@@ -31,7 +32,7 @@ def matmul(
     tile = persistent_tile(x.shape[0], w.shape[0], leaves, leaf_k, out_dtype == torch.float32)
     if tile is not None and _suits_tma(x, w, out_dtype):
         return persistent(x, w, bias, leaves, out_dtype, tile)
-    few = block_tile(x.shape[0], w.shape[0], leaves, leaf_k, x.itemsize)
+    few = block_tile(x.shape[0], w.shape[0], leaves, leaf_k, x.itemsize, shared_memory(x.device))
     return blockwise(x, w, bias, leaves, out_dtype, few)
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import logging
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 import torch
+from triton.runtime import driver
 
 from rlsync.errors import ConfigError
 
@@ -93,6 +95,14 @@ def multiprocessors(index: int) -> int:
     return torch.cuda.get_device_properties(index).multi_processor_count
 
 
+@functools.cache
+def shared_memory(device: torch.device) -> int:
+    """Bytes of it that a program may have there; on the CPU, in Triton's interpreter, nothing bounds it."""
+    if device.type == "cpu":
+        return sys.maxsize
+    return int(driver.active.utils.get_device_properties(device.index)["max_shared_mem"])
+
+
 @functools.lru_cache(maxsize=4096)
 def persistent_tile(m: int, n: int, leaves: int, leaf_k: int, wide_output: bool) -> PersistentTile | None:
     """Tile of the persistent kernel, where that is fast and the depth of a stage can divide a leaf.
@@ -132,15 +142,30 @@ def _stages(columns: int, leaves: int, wide_output: bool) -> int:
 
 
 @functools.lru_cache(maxsize=4096)
-def block_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int) -> BlockTile:
-    """Tile for few rows, odd shapes or another GPU; operands have `itemsize` bytes an element."""
+def block_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int, shared: int) -> BlockTile:
+    """Tile for few rows, odd shapes or another GPU.
+
+    Args:
+        itemsize: bytes of an operand's element.
+        shared: the device's `shared_memory`, which bounds how many stages are in flight.
+    """
+    tile = _wanted_tile(m, n, leaves, leaf_k, itemsize)
+    at_once = leaves if tile.form is Form.side_by_side else 1
+    stages = 1 + shared // ((tile.rows + tile.columns) * tile.depth * itemsize * at_once)
+    if stages < 2:
+        return BlockTile(tile.rows, 64, 64, 4, 3, Form.programs)
+    return tile if tile.stages <= stages else replace(tile, stages=stages)
+
+
+def _wanted_tile(m: int, n: int, leaves: int, leaf_k: int, itemsize: int) -> BlockTile:
+    """Where there is as much shared memory as on Hopper."""
     rows = 16 if m <= 16 else 64
     if leaves > 1 and n >= 4096:  # enough columns for one program to have all leaves
         if m <= 16 and leaves == 2 and leaf_k % 128 == 0:
             return BlockTile(16, 32, 128, 4, 6, Form.in_turn)
         if 16 < m <= 32 and leaf_k % 128 == 0:
             return BlockTile(32, 32, 128, 4, 6, Form.in_turn)
-        if m > 32 and leaf_k % 256 == 0 and itemsize == 2:  # in fp32 it fits into no shared memory but Hopper's
+        if m > 32 and leaf_k % 256 == 0 and itemsize == 2:  # in fp32 it has room for its stages on Hopper alone
             return BlockTile(64, 32, 256, 4, 3, Form.in_turn)
     if leaves <= 2:
         if n > 32 * _HOPPER_PROCESSORS:  # narrower ones would take a second wave
