@@ -68,12 +68,14 @@ def test_one_function(heads, kv_heads, dim, window, page, longest):
     assert torch.equal(again[0], decoded[0]) == bool(window)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("window", [0, 100])
-def test_values_and_gradients(window):
+def test_values_and_gradients(window, dtype):
     lengths, heads, kv_heads, dim = [500, 200], 8, 4, 128
-    tensors = [_random(sum(lengths), h, dim, s).requires_grad_() for s, h in enumerate((heads, kv_heads, kv_heads))]
+    shapes = enumerate((heads, kv_heads, kv_heads))
+    tensors = [_random(sum(lengths), h, dim, s).to(dtype).requires_grad_() for s, h in shapes]
     starts = torch.tensor([0, *lengths], device="cuda").cumsum(0)
-    grad = _random(sum(lengths), heads, dim, 9)
+    grad = _random(sum(lengths), heads, dim, 9).to(dtype)
     out = ops.packed_attention(*tensors, starts, 1 / math.sqrt(dim), window)
     grads = torch.autograd.grad(out, tensors, grad, retain_graph=True)
     assert all(torch.equal(a, b) for a, b in zip(grads, torch.autograd.grad(out, tensors, grad), strict=True))

@@ -143,7 +143,7 @@ def test_attention_along_a_tree(window, monkeypatch):
             parts.append(segment_backward(q[own], out[own], grad[own], lse[own], k[keys], v[keys], scale, window))
         return tuple(torch.cat(each) for each in zip(*parts, strict=True))
 
-    monkeypatch.setattr(attention_backward, "_flash_backward", flash)
+    monkeypatch.setattr(attention_backward, "_backward", flash)
     grad, longest = _random(*q.shape, seed=7), int(layout.starts.diff().max())
     assert len(layout.paths.chunks) > 1
     mine, right = (

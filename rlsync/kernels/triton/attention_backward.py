@@ -1,9 +1,10 @@
-"""Gradient of attention: PyTorch's flash-attention backward, from our logsumexp, the same in every run."""
+"""Gradient of attention, the same in every run: PyTorch's flash-attention backward from our logsumexp; fp32 densely."""
 
 from __future__ import annotations
 
 import torch
 
+from rlsync.kernels.dense_backward import dense_backward
 from rlsync.kernels.deterministic import deterministic
 from rlsync.kernels.rows import sum_rows
 from rlsync.types import KeyPaths
@@ -23,7 +24,7 @@ def packed_attention_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of q, k and v; arguments as in cpu/attention_backward.py."""
     bounds = starts.to(torch.int32)
-    return _flash_backward(grad, q, k, v, out, lse, bounds, bounds, longest, longest, scale, window)
+    return _backward(grad, q, k, v, out, lse, bounds, bounds, longest, longest, scale, window)
 
 
 def tree_attention_backward(
@@ -46,7 +47,7 @@ def tree_attention_backward(
         lengths = paths.lengths[chunk.segments]
         keys, key_bounds = _flat(paths.table[chunk.segments], lengths, chunk.keys)
         own = starts[chunk.segments.start : chunk.segments.stop + 1]
-        grad_q[chunk.rows], of_keys, of_values = _flash_backward(
+        grad_q[chunk.rows], of_keys, of_values = _backward(
             *(t[chunk.rows] for t in (grad, q)), k.index_select(0, keys), v.index_select(0, keys),
             *(t[chunk.rows] for t in (out, lse)), (own - own[0]).to(torch.int32), key_bounds,
             longest, paths.table.shape[1], scale, window,
@@ -65,7 +66,7 @@ def _flat(table: torch.Tensor, lengths: torch.Tensor, total: int) -> tuple[torch
     return keys, torch.cat((ends.new_zeros(1), ends)).to(torch.int32)
 
 
-def _flash_backward(
+def _backward(
     grad: torch.Tensor,
     q: torch.Tensor,
     k: torch.Tensor,
@@ -80,6 +81,8 @@ def _flash_backward(
     window: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sequence s has queries bounds[s] .. and keys key_bounds[s] ..; the last query sees the last key."""
+    if q.dtype == torch.float32:
+        return dense_backward(grad, q, k, v, out, lse, bounds, key_bounds, scale, window)
     state = torch.zeros(2, dtype=torch.uint64, device=q.device)  # of dropout, which there is none
     with deterministic():
         return torch.ops.aten._flash_attention_backward(
