@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rlsync import __version__
 from rlsync.checkpoint.export import export_model
@@ -194,8 +194,7 @@ def check_model(config: TrainConfig) -> None:
         return
     check_length(model.max_position_embeddings, config)
     check_heads(model.num_attention_heads, model.num_key_value_heads, config.rollout.tp)
-    check_head_dim("model.path", head_dim(model), config)
-    _check_leaves(model, config)
+    _check_shapes("model.path", model.num_attention_heads, head_dim(model), model.intermediate_size, config)
 
 
 def check_companions(config: TrainConfig, model_path: str, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -229,14 +228,16 @@ def check_companions(config: TrainConfig, model_path: str, tokenizer: PreTrained
                 "Take a model of the same tokenizer."
             )
         if mode is KernelMode.invariant:
-            check_head_dim(field, head_dim(companion), config)
-            _check_leaves(companion, config)
+            heads, dim = companion.num_attention_heads, head_dim(companion)
+            _check_shapes(field, heads, dim, companion.intermediate_size, config)
 
 
-def _check_leaves(model: PreTrainedConfig, config: TrainConfig) -> None:
+def _check_shapes(field: str, heads: int, dim: int, intermediate_size: int, config: TrainConfig) -> None:
+    """What exact kernels want of the model that `field` gives."""
+    check_head_dim(field, dim, config)
     if config.kernels.row_parallel is RowParallel.tree:
-        check_leaves_divide("o_proj", model.num_attention_heads * head_dim(model), config.leaves)
-        check_leaves_divide("down_proj", model.intermediate_size, config.leaves)
+        check_leaves_divide("o_proj", heads * dim, config.leaves)
+        check_leaves_divide("down_proj", intermediate_size, config.leaves)
 
 
 def check_length(positions: int, config: TrainConfig) -> None:
@@ -274,10 +275,7 @@ def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str]
     check_length(MAX_POSITIONS, config)
     check_heads(tiny.heads, tiny.kv_heads, config.rollout.tp)
     if config.kernels.mode is KernelMode.invariant:
-        check_head_dim("model.tiny.head_dim", tiny.head_dim, config)
-    if config.kernels.mode is KernelMode.invariant and config.kernels.row_parallel is RowParallel.tree:
-        check_leaves_divide("o_proj", tiny.heads * tiny.head_dim, config.leaves)
-        check_leaves_divide("down_proj", tiny.intermediate_size, config.leaves)
+        _check_shapes("model.tiny.head_dim", tiny.heads, tiny.head_dim, tiny.intermediate_size, config)
     folder = expanded(config.model.cache_dir) / f"tiny_{_tiny_key(config)}"
     if not (folder / "config.json").is_file():
         say(f"making the tiny model: {tiny.warm_start_steps} warm-start steps (once; kept in {folder})")

@@ -1,4 +1,4 @@
-"""Gradient of attention by plain products, for what PyTorch's flash attention does not take (fp32)."""
+"""Gradient of attention by plain products: on the CPU, and for fp32, which PyTorch's flash attention does not take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 
 _ROWS = 1024
-"""Queries at a time: their scores are [Hq, rows, keys]."""
+"""Queries at a time, whose scores are [Hq, rows, keys]."""
 
 
 def dense_backward(
@@ -31,27 +31,35 @@ def dense_backward(
         window: keys that a query sees, itself included; 0 = all.
     """
     grad_q, grad_k, grad_v = (torch.zeros_like(t) for t in (q, k, v))
-    inner = (grad * out).sum(-1, keepdim=True)  # [T, Hq, 1]
-    for (first, last), (first_key, last_key) in zip(
-        pairwise(bounds.tolist()), pairwise(key_bounds.tolist()), strict=True
-    ):
-        own = slice(first_key, last_key)
-        keys, values = (t[own].transpose(0, 1)[:, None] for t in (k, v))  # [Hkv, 1, n, D]
+    sequences = zip(pairwise(bounds.tolist()), pairwise(key_bounds.tolist()), strict=True)
+    for (first, last), (first_key, last_key) in sequences:
         for begin in range(first, last, _ROWS):
             rows = slice(begin, min(begin + _ROWS, last))
-            query, up, mean, total = (_by_key_head(t[rows], k.shape[1]) for t in (q, grad, inner, lse[..., None]))
-            weights = torch.exp(query @ keys.mT * scale - total)  # [Hkv, G, r, n]
-            at = torch.arange(rows.start, rows.stop, device=q.device)[:, None] - last
-            distance = at - (torch.arange(first_key, last_key, device=q.device) - last_key)
-            hidden = (distance < 0) | (distance >= window) if window else distance < 0
-            weights = weights.masked_fill(hidden, 0.0)
-            scores = weights * (up @ values.mT - mean) * scale
-            grad_q[rows] = (scores @ keys).permute(2, 0, 1, 3).reshape(query.shape[2], *q.shape[1:])
-            grad_k[own] += (scores.mT @ query).sum(1).transpose(0, 1)
-            grad_v[own] += (weights.mT @ up).sum(1).transpose(0, 1)
+            seen = slice(first_key, last_key - (last - rows.stop))  # by the last of these rows
+            parts = segment_backward(*(t[rows] for t in (q, out, grad, lse)), k[seen], v[seen], scale, window)
+            grad_q[rows] = parts[0]
+            grad_k[seen] += parts[1]
+            grad_v[seen] += parts[2]
     return grad_q, grad_k, grad_v
 
 
-def _by_key_head(t: torch.Tensor, kv_heads: int) -> torch.Tensor:
-    """[r, Hq, D] -> [Hkv, Hq / Hkv, r, D]"""
-    return t.unflatten(1, (kv_heads, -1)).permute(1, 2, 0, 3)
+def segment_backward(q, out, grad, lse, k, v, scale, window):  # type: ignore[no-untyped-def]
+    """Gradients of the n queries of a segment [n, Hq, D] and of its L keys and values [L, Hkv, D], of which the last
+    query sees the last; lse [n, Hq]; all of one dtype, fp32 or more."""
+    count, heads, dim = q.shape
+    length, kv_heads, _ = k.shape
+    # [Hkv, G, n, D]: the query heads of a group share keys and values.
+    q, out, grad = (t.unflatten(1, (kv_heads, -1)).permute(1, 2, 0, 3) for t in (q, out, grad))
+    k, v = (t.permute(1, 0, 2)[:, None] for t in (k, v))  # [Hkv, 1, L, D]
+    lse = lse.t().reshape(kv_heads, -1, count, 1)
+    at = torch.arange(length, device=q.device)
+    distance = at[length - count :, None] - at
+    hidden = (distance < 0) | (distance >= window) if window else distance < 0
+    scores = (q @ k.transpose(-1, -2)) * scale
+    p = torch.exp(scores - lse).masked_fill(hidden, 0.0)
+    delta = (out * grad).sum(-1, keepdim=True)
+    grad_scores = p * (grad @ v.transpose(-1, -2) - delta) * scale
+    grad_q = (grad_scores @ k).permute(2, 0, 1, 3).reshape(count, heads, dim)
+    grad_k = (grad_scores.transpose(-1, -2) @ q).sum(1).permute(1, 0, 2)
+    grad_v = (p.transpose(-1, -2) @ grad).sum(1).permute(1, 0, 2)
+    return grad_q, grad_k, grad_v

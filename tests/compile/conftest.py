@@ -10,7 +10,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-SHARED_KIB = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}
+SHARED_KIB = {89: 99, 90: 227}
 """Compute capability -> shared memory that a program may have, as CUDA's programming guide says."""
 _PROCESSORS = 132
 

@@ -9,7 +9,6 @@ import torch
 
 from rlsync.kernels import cpu, ops
 from rlsync.kernels import triton as gpu
-from rlsync.kernels.cpu.attention_backward import segment_backward
 from rlsync.kernels.keyed_sum import Rectangle, keyed_sums
 from rlsync.kernels.order import tree_sum
 from rlsync.kernels.triton import attend, attention_backward
@@ -134,16 +133,13 @@ def test_attention_along_a_tree(window, monkeypatch):
     wrong, _ = gpu.tree_attention(q, k, v, layout.starts, other, 1 / math.sqrt(dim), window)
     assert not torch.allclose(wrong, expected, rtol=1e-2)  # the control
 
-    def flash(grad, q, k, v, out, lse, bounds, key_bounds, most_rows, most_keys, scale, window):
-        """Segment by segment, as the library's kernel does it."""
-        assert (int(bounds.diff().max()) <= most_rows, int(key_bounds.diff().max()) <= most_keys) == (True, True)
-        parts = []
-        for s in range(len(bounds) - 1):
-            own, keys = (slice(int(b[s]), int(b[s + 1])) for b in (bounds, key_bounds))
-            parts.append(segment_backward(q[own], out[own], grad[own], lse[own], k[keys], v[keys], scale, window))
-        return tuple(torch.cat(each) for each in zip(*parts, strict=True))
+    backward = attention_backward._backward
 
-    monkeypatch.setattr(attention_backward, "_backward", flash)
+    def checked(grad, q, k, v, out, lse, bounds, key_bounds, most_rows, most_keys, scale, window):
+        assert (int(bounds.diff().max()) <= most_rows, int(key_bounds.diff().max()) <= most_keys) == (True, True)
+        return backward(grad, q, k, v, out, lse, bounds, key_bounds, most_rows, most_keys, scale, window)
+
+    monkeypatch.setattr(attention_backward, "_backward", checked)
     grad, longest = _random(*q.shape, seed=7), int(layout.starts.diff().max())
     assert len(layout.paths.chunks) > 1
     mine, right = (

@@ -7,6 +7,7 @@ import itertools
 import torch
 
 from rlsync.kernels.cpu.attention import end_to_end
+from rlsync.kernels.dense_backward import segment_backward
 from rlsync.types import KeyPaths
 
 
@@ -56,23 +57,3 @@ def tree_attention_backward(
         grad_k.index_add_(0, keys, parts[1])
         grad_v.index_add_(0, keys, parts[2])
     return grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype)
-
-
-def segment_backward(q, out, grad, lse, k, v, scale, window):  # type: ignore[no-untyped-def]
-    """Gradients of the n queries of a segment [n, Hq, D] and of its L keys and values [L, Hkv, D]; all fp32."""
-    count, heads, dim = q.shape
-    length, kv_heads, _ = k.shape
-    # [Hkv, G, n, D]: the query heads of a group share keys and values.
-    q, out, grad = (t.view(count, kv_heads, -1, dim).permute(1, 2, 0, 3) for t in (q, out, grad))
-    k, v = (t.permute(1, 0, 2)[:, None] for t in (k, v))  # [Hkv, 1, L, D]
-    lse = lse.t().reshape(kv_heads, -1, count, 1)
-    distance = torch.arange(length - count, length)[:, None] - torch.arange(length)[None, :]
-    hidden = (distance < 0) | (distance >= window) if window else distance < 0
-    scores = (q @ k.transpose(-1, -2)) * scale
-    p = torch.exp(scores - lse).masked_fill(hidden, 0.0)
-    delta = (out * grad).sum(-1, keepdim=True)
-    grad_scores = p * (grad @ v.transpose(-1, -2) - delta) * scale
-    grad_q = (grad_scores @ k).permute(2, 0, 1, 3).reshape(count, heads, dim)
-    grad_k = (grad_scores.transpose(-1, -2) @ q).sum(1).permute(1, 0, 2)
-    grad_v = (p.transpose(-1, -2) @ grad).sum(1).permute(1, 0, 2)
-    return grad_q, grad_k, grad_v

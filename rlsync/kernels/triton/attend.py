@@ -110,8 +110,8 @@ def _prefill(
 @functools.cache
 def _prefill_rows(dim: int, itemsize: int, shared: int) -> int:
     """By what a program holds: queries, a tile of keys and of values, and their weights."""
-    wanted = ((rows * (dim + TILE) + 2 * TILE * dim) * itemsize + 4 * rows for rows in _ROWS)
-    return next((rows for rows, size in zip(_ROWS, wanted, strict=True) if size <= shared), _ROWS[-1])
+    fit = (rows for rows in _ROWS if (rows * (dim + TILE) + 2 * TILE * dim) * itemsize + 4 * rows <= shared)
+    return next(fit, _ROWS[-1])
 
 
 def _prefill_hopper(
