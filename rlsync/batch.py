@@ -72,13 +72,10 @@ class Batch:
 
     @property
     def rewards(self) -> torch.Tensor:
-        """[P, G] float64. A sample without a reward stands at the mean of the others in its group, so that a failure
-        teaches nothing; where its group has none at all, as with one sample a group, at the mean of the batch."""
-        everywhere = _mean([reward for group in self.groups for reward in group.given])
-        rows = []
-        for group in self.groups:
-            mean = _mean(group.given) if group.given else everywhere
-            rows.append([mean if score.reward is None else score.reward for score in group.scores])
+        """[P, G] float64; NaN where a sample has no reward."""
+        rows = [
+            [torch.nan if score.reward is None else score.reward for score in group.scores] for group in self.groups
+        ]
         return torch.tensor(rows, dtype=torch.float64)
 
     @property
@@ -147,7 +144,7 @@ class Sampler:
 def shape_rewards(
     batch: Batch, config: TrainConfig, reference_kl: Callable[[list[Rollout]], list[torch.Tensor]]
 ) -> tuple[list[torch.Tensor], Metrics]:
-    """Rewards as trained on, each rollout's [T] float64.
+    """Rewards as trained on, each rollout's [T] float64; NaN at the last sampled token of one that has no reward.
 
     The score, less what a long response costs, is at the last sampled token; each token pays its KL to the reference.
     """
@@ -167,7 +164,7 @@ def shape_rewards(
         rewards = [reward - algorithm.kl_coef * each for reward, each in zip(rewards, kl, strict=True)]
         metrics["train/kl_reference"] = float(torch.cat(kl).sum() / lengths.sum())
     sums = torch.stack([reward.sum() for reward in rewards])
-    return rewards, metrics | {"reward/shaping_mean": float((sums - scores).mean())}
+    return rewards, metrics | {"reward/shaping_mean": float((sums - scores).nanmean())}
 
 
 def _at_the_end(rollout: Rollout, reward: torch.Tensor) -> torch.Tensor:
@@ -181,11 +178,6 @@ def sample_seed(seed: int, step: int, sample: int) -> int:
     """A request's seed, 0 <= seed < 2^63: a hash of the run's seed, the step and the sample."""
     digest = hashlib.blake2b(f"{seed}/{step}/{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def _mean(values: list[float]) -> float:
-    """Within their bounds: a mean of equal numbers may round, and would look like a signal."""
-    return min(max(sum(values) / len(values), min(values)), max(values))
 
 
 def _with_signal(groups: list[Group]) -> list[Group]:

@@ -30,17 +30,39 @@ def assign_credit(
 ) -> Credit:
     """One advantage for a response from its group's summed rewards, or one for each token from a critic's values.
 
+    A rollout without a reward becomes a sample that is not trained on, by the policy or by the critic.
+
     Args:
         rollouts: group after group.
-        rewards: of each rollout, [T] float64, 0 where not sampled.
+        rewards: of each rollout, [T] float64, 0 where not sampled; NaN at the last sampled token where there is none.
         values: each rollout's [T] float32 values, asked for with a critic alone.
     """
     if algorithm.has_critic:
-        return _of_tokens(rollouts, rewards, algorithm, values(rollouts))
-    sums = torch.stack([each.sum() for each in rewards]).view(-1, algorithm.group_size)
-    advantages = compute_advantages(sums, algorithm).flatten().tolist()
-    pairs = zip(rollouts, advantages, strict=True)
-    return Credit(samples=[TrainSample(rollout=r, advantage=a) for r, a in pairs], metrics={})
+        return _from_critic(rollouts, rewards, algorithm, values(rollouts))
+    sums = torch.stack([each.sum() for each in rewards])
+    advantages = compute_advantages(sums.view(-1, algorithm.group_size), algorithm).flatten().tolist()
+    parts = zip(rollouts, advantages, sums.isfinite().tolist(), strict=True)
+    return Credit(samples=[TrainSample(rollout=r, advantage=a, trained=given) for r, a, given in parts], metrics={})
+
+
+def _from_critic(
+    rollouts: list[Rollout], rewards: list[torch.Tensor], algorithm: AlgorithmConfig, values: list[torch.Tensor]
+) -> Credit:
+    """GAE for the rollouts that have a reward; statistics and whitening know no others."""
+    given = [index for index, reward in enumerate(rewards) if reward.isfinite().all()]
+    credit = _of_tokens(
+        [rollouts[i] for i in given], [rewards[i] for i in given], algorithm, [values[i] for i in given]
+    )
+    scored = dict(zip(given, credit.samples, strict=True))
+    samples = [scored.get(index) or _untrained(rollout) for index, rollout in enumerate(rollouts)]
+    return Credit(samples=samples, metrics=credit.metrics)
+
+
+def _untrained(rollout: Rollout) -> TrainSample:
+    nothing = torch.zeros(rollout.tokens.numel())
+    return TrainSample(
+        rollout=rollout, advantage=nothing, value=ValueTarget(old=nothing, returns=nothing), trained=False
+    )
 
 
 def _of_tokens(

@@ -139,6 +139,8 @@ class TrainSample:
     """One number for the whole response, or [T] float32 for each sampled token; 0 where not sampled."""
     value: ValueTarget | None = None
     """Where there is a critic to train."""
+    trained: bool = True
+    """False for a rollout without a reward: its tokens are compared, and enter no loss, statistic or critic target."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -204,7 +206,10 @@ class Pack:
     targets: torch.Tensor
     """[N] int64: the item's token."""
     mask: torch.Tensor
-    """[N] bool: the item is compared and trained on; False in filler alone."""
+    """[N] bool: the item is compared; False in filler alone."""
+    trained: torch.Tensor
+    """[N] bool: the item enters the losses and their statistics; a part of the mask, without samples that have no
+    reward."""
     rollout_logprobs: torch.Tensor
     """[N] float32 decode-time log-prob of the target; 0 outside the mask."""
     advantages: torch.Tensor
@@ -245,8 +250,9 @@ class MinibatchSize:
     """What a minibatch holds over all ranks: the losses are normalised by it."""
 
     tokens: int
-    """Sampled tokens."""
+    """Tokens that are trained on."""
     sequences: int
+    """Sequences that hold them."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from rlsync.types import MinibatchSize, Pack
 
 
 def token_weights(pack: Pack, aggregation: Aggregation, dtype: torch.dtype) -> torch.Tensor:
-    """[N] in `dtype`: 1 in the mask, for `sequence_mean` 1 / tokens of the sequence in the mask; 0 outside the mask."""
-    ones = pack.mask.to(dtype)
+    """[N] in `dtype`: 1 where trained, for `sequence_mean` 1 / trained tokens of the sequence; 0 elsewhere."""
+    ones = pack.trained.to(dtype)
     if aggregation is not Aggregation.sequence_mean:
         return ones
     counts = sequence_sums(ones, pack).clamp_min(1)

@@ -19,7 +19,7 @@ class Objective:
     """[]: weighted sum over the pack's tokens, carries the gradient; to be divided by `aggregation.denominator`."""
     policy: PolicyLoss
     kl_sum: float
-    """Of the estimates in the loss, over tokens in the mask."""
+    """Sum of the estimates in the loss, over the tokens that are trained on."""
     truncated: int
     """Tokens whose importance weight reached tis_cap."""
 
@@ -33,7 +33,7 @@ def objective(
         output: of the policy that is trained.
         reference: [N] log-probs of the reference where the KL is a part of the loss, else None.
     """
-    mask, logprobs = pack.mask, output.logprobs
+    mask, logprobs = pack.trained, output.logprobs
     old = pack.rollout_logprobs if pack.old_logprobs is None else pack.old_logprobs
     policy = LOSSES[config.loss](logprobs, old, pack, config)
     per_token, kl_sum, truncated = policy.per_token, 0.0, 0

@@ -13,6 +13,6 @@ def sequence_sums(values: torch.Tensor, pack: Pack) -> torch.Tensor:
 
 
 def sequence_means(values: torch.Tensor, pack: Pack) -> torch.Tensor:
-    """Means over each sequence's items in the mask -> [S]; 0 where there are none. `values` are 0 outside the mask."""
-    counts = sequence_sums(pack.mask.to(values.dtype), pack)
+    """Means over each sequence's trained items -> [S]; 0 where there are none. `values` are 0 at the other items."""
+    counts = sequence_sums(pack.trained.to(values.dtype), pack)
     return sequence_sums(values, pack) / counts.clamp_min(1)

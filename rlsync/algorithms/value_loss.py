@@ -30,8 +30,8 @@ def value_loss(values: torch.Tensor, pack: Pack, clip: float) -> ValueLoss:
     assert pack.old_values is not None
     assert pack.returns is not None
     old, returns = pack.old_values, pack.returns
-    values = torch.where(pack.mask, values, old)  # whatever the other items hold, it has no gradient
+    values = torch.where(pack.trained, values, old)  # whatever the other items hold, it has no gradient
     free = (values - returns).square()
     bounded = (old + (values - old).clamp(-clip, clip) - returns).square() if clip else free
-    loss = torch.where(pack.mask, torch.maximum(free, bounded) / 2, 0.0)
-    return ValueLoss(total=loss.sum(), clipped=int((pack.mask & (bounded > free)).sum()))
+    loss = torch.where(pack.trained, torch.maximum(free, bounded) / 2, 0.0)
+    return ValueLoss(total=loss.sum(), clipped=int((pack.trained & (bounded > free)).sum()))

@@ -39,18 +39,29 @@ class StepTimes:
 
 
 def reward_metrics(scores: list[Score], rewards: torch.Tensor, silent_groups: int) -> Metrics:
-    """Of the samples that have a reward; what is of groups from `rewards` [P, G], before anything is added to them."""
+    """Statistics of the samples that have a reward, and of the groups.
+
+    Args:
+        rewards: [P, G] float64 before anything is added to them; NaN where there is none.
+    """
     given = torch.tensor([score.reward for score in scores if score.reward is not None], dtype=torch.float64)
     return {
         "reward/mean": float(given.mean()),
         "reward/std": float(given.std(correction=0)),
         "reward/min": float(given.min()),
         "reward/max": float(given.max()),
-        "reward/group_std_mean": float(rewards.std(dim=1, correction=0).mean()),
+        "reward/group_std_mean": float(_group_stds(rewards).mean()),
         "reward/groups_without_signal": silent_groups,
         "reward/groups": rewards.shape[0],
         "reward/errors": sum(score.reward is None for score in scores),
     } | _part_means(scores)
+
+
+def _group_stds(rewards: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of each group's rewards, [P, G] -> [P']; groups without any reward are left out."""
+    whole = ~rewards.isnan().any(dim=1)
+    torn = [group[~group.isnan()].std(correction=0) for group in rewards[~whole] if not group.isnan().all()]
+    return torch.cat([rewards[whole].std(dim=1, correction=0), *(each[None] for each in torn)])
 
 
 def _part_means(scores: list[Score]) -> Metrics:

@@ -52,7 +52,7 @@ class CriticRunner:
         loss = terms.total / max(1, size.tokens)
         # FSDP averages gradients over ranks; the loss is a mean over the minibatch of all ranks.
         (loss * self._critic.mesh.size()).backward()
-        stats.tokens += int(pack.mask.sum())
+        stats.tokens += int(pack.trained.sum())
         stats.loss += float(loss.detach())
         stats.clipped += terms.clipped
 

@@ -42,6 +42,7 @@ def pack_samples(samples: list[TrainSample], ids: list[int], *, share_prefixes: 
         sequences=torch.arange(len(samples)).repeat_interleave(counts),
         targets=torch.cat([sample.rollout.tokens[at] for sample, at in picked]),
         mask=mask,
+        trained=mask & torch.tensor([sample.trained for sample in samples]).repeat_interleave(counts),
         rollout_logprobs=torch.cat([sample.rollout.logprobs[at] for sample, at in picked]),
         advantages=torch.cat([_advantages(sample, at) for sample, at in picked]),
         seeds=torch.tensor([rollout.seed for rollout in rollouts]).repeat_interleave(counts),
@@ -85,11 +86,11 @@ def plan_packs(
 
 
 def minibatch_size(ranks: list[list[Pack]]) -> MinibatchSize:
-    """What a minibatch's packs, [rank][micro-batch], hold; filler does not count."""
+    """What a minibatch's packs, [rank][micro-batch], hold to train on: no filler, and no samples without a reward."""
     packs = [pack for rank in ranks for pack in rank]
     return MinibatchSize(
-        tokens=sum(int(pack.mask.sum()) for pack in packs),
-        sequences=sum(int((pack.sequence_ids >= 0).sum()) for pack in packs),
+        tokens=sum(int(pack.trained.sum()) for pack in packs),
+        sequences=sum(pack.sequences[pack.trained].unique().numel() for pack in packs),
     )
 
 

@@ -118,9 +118,9 @@ class StepRunner:
         stats.tokens += pack.tokens.numel()
         stats.tokens_saved += pack.rows_saved
         stats.micro_batches += 1
-        stats.loss_tokens += int(pack.mask.sum())
+        stats.loss_tokens += int(pack.trained.sum())
         stats.loss += float(loss.detach())
-        stats.entropy_sum += float(output.entropy.detach()[pack.mask].sum())
+        stats.entropy_sum += float(output.entropy.detach()[pack.trained].sum())
         stats.kl_sum += terms.kl_sum
         stats.truncated += terms.truncated
         stats.clipped += terms.policy.clipped

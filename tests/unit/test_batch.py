@@ -29,32 +29,38 @@ def _batch(*groups: tuple[float | None, ...]) -> Batch:
     return Batch(groups=made, drawn=made)
 
 
-@pytest.mark.parametrize("kind", [AdvantageKind.grpo, AdvantageKind.rloo, AdvantageKind.reinforce_pp_baseline])
+@pytest.mark.parametrize("kind", [kind for kind in AdvantageKind if kind is not AdvantageKind.gae])
 def test_a_failed_score_teaches_nothing(kind):
-    """Advantage 0, and the others' signs as without it; as a reward of 0 it would push."""
-    config = AlgorithmConfig(group_size=4, advantage=kind)
-    failed, first, second, third = compute_advantages(_batch((None, 1.0, 1.0, 0.5)).rewards, config)[0].tolist()
-    assert failed == pytest.approx(0, abs=1e-12)
-    assert first == second > 0 > third
-    control = compute_advantages(_batch((0.0, 1.0, 1.0, 0.5)).rewards, config)[0].tolist()
-    assert control[0] < -0.1
+    """The others' advantages are those of a batch without it."""
+    failed = compute_advantages(_batch((1.0, 1.0, 0.5, None)).rewards, AlgorithmConfig(group_size=4, advantage=kind))
+    without = compute_advantages(_batch((1.0, 1.0, 0.5)).rewards, AlgorithmConfig(group_size=3, advantage=kind))
+    assert failed[0].tolist() == [*without[0].tolist(), 0.0]
+    control = compute_advantages(_batch((1.0, 1.0, 0.5, 0.0)).rewards, AlgorithmConfig(group_size=4, advantage=kind))
+    assert control[0, 3] < -0.1  # as a reward of 0 it would push
 
 
-def test_a_group_without_any_reward_stands_at_the_batchs_mean():
+def test_a_failed_score_beats_no_wrong_answer():
+    """At the mean of its group it had an advantage of +0.935 here."""
+    config = AlgorithmConfig(group_size=4, advantage=AdvantageKind.reinforce_pp)
+    out = compute_advantages(_batch((1.0, 1.0, 1.0, None), (0.0, 0.0, 0.0, 0.0)).rewards, config)
+    given = torch.tensor([1.0] * 3 + [0.0] * 4, dtype=torch.float64)
+    assert out[0].tolist() == [*((given[:3] - given.mean()) / (given.std() + 1e-6)).tolist(), 0.0]
+
+
+def test_a_group_without_any_reward_teaches_nothing_and_stands_nowhere():
     batch = _batch((None, None), (1.0, 0.0), (1.0, None))
-    assert batch.rewards.tolist() == [[2 / 3] * 2, [1.0, 0.0], [1.0, 1.0]]
+    assert torch.equal(batch.rewards.isnan(), torch.tensor([[True, True], [False, False], [False, True]]))
     assert [group.has_signal for group in batch.groups] == [False, True, False]
-
-
-def test_one_sample_a_group_stands_at_the_batchs_mean():
-    rewards = _batch((1.0,), (None,), (0.0,), (0.0,)).rewards
-    assert rewards.flatten().tolist() == [1.0, 1 / 3, 0.0, 0.0]
-    config = AlgorithmConfig(group_size=1, advantage=AdvantageKind.reinforce_pp)
-    assert compute_advantages(rewards, config)[1].tolist() == pytest.approx([0], abs=1e-12)
+    for kind in (AdvantageKind.grpo, AdvantageKind.rloo, AdvantageKind.reinforce_pp_baseline):
+        out = compute_advantages(batch.rewards, AlgorithmConfig(group_size=2, advantage=kind))
+        assert out[0].tolist() == [0, 0]
+        assert out[2].tolist() == [0, 0]
+        assert out[1, 0] > 0 > out[1, 1]
 
 
 def test_metrics_are_of_the_samples_that_have_a_reward():
     batch = _batch((None, 1.0), (0.5, 0.0))
     row = reward_metrics(batch.scores, batch.rewards, 1)
     assert (row["reward/mean"], row["reward/min"], row["reward/max"], row["reward/errors"]) == (0.5, 0.0, 1.0, 1)
-    assert float(batch.rewards.mean()) != row["reward/mean"]  # the control
+    assert row["reward/group_std_mean"] == 0.125  # of a group of one reward, and of one of two
+    assert float(batch.rewards.nan_to_num().mean()) != row["reward/mean"]  # the control: failures as zeros

@@ -86,3 +86,22 @@ def test_a_group_gets_one_number_from_its_summed_rewards():
     assert [s.advantage for s in credit.samples] == [0.5, -0.5]
     assert [s.value for s in credit.samples] == [None, None]
     assert credit.metrics == {}
+
+
+@pytest.mark.parametrize("kind", [AdvantageKind.gae, AdvantageKind.grpo])
+def test_a_rollout_without_a_reward_is_not_trained_on_and_changes_no_other(kind):
+    rollouts = [_rollout(".SS"), _rollout("..S"), _rollout(".S.S")]
+    rewards, values = [[0.0, 1.0], [0.5], [0.0, torch.nan]], [[0.25, 0.5], [1.0], [0.7, 0.1]]
+    settings = {"advantage": kind, "whiten": True}
+    with_it = _credit(rollouts, rewards, values, group_size=3, **settings)
+    without = _credit(rollouts[:2], rewards[:2], values[:2], group_size=2, **settings)
+    assert [sample.trained for sample in with_it.samples] == [True, True, False]
+    assert with_it.metrics == without.metrics
+    for one, other in zip(with_it.samples, without.samples, strict=False):
+        assert torch.equal(torch.as_tensor(one.advantage), torch.as_tensor(other.advantage))
+        if kind is AdvantageKind.gae:
+            assert torch.equal(one.value.returns, other.value.returns)
+    invented = _credit(rollouts, [*rewards[:2], [0.0, 0.75]], values, group_size=3, **settings)  # the control
+    assert not torch.equal(
+        torch.as_tensor(invented.samples[0].advantage), torch.as_tensor(with_it.samples[0].advantage)
+    )

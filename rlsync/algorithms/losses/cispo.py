@@ -14,6 +14,6 @@ def cispo(logprobs: torch.Tensor, old_logprobs: torch.Tensor, pack: Pack, config
 
     No token loses its gradient; `clipped` counts bounded weights. Arguments as in ppo_clip.
     """
-    ratio = torch.exp(log_ratio(logprobs, old_logprobs, pack.mask)).detach()
+    ratio = torch.exp(log_ratio(logprobs, old_logprobs, pack.trained)).detach()
     weight = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
-    return make_loss(-weight * pack.advantages * logprobs, weight != ratio, ratio, pack.mask)
+    return make_loss(-weight * pack.advantages * logprobs, weight != ratio, ratio, pack.trained)

@@ -17,7 +17,7 @@ def gspo(logprobs: torch.Tensor, old_logprobs: torch.Tensor, pack: Pack, config:
     Every token of a sequence gets the sequence's loss, so that with aggregation=sequence_mean the sum is the paper's.
     The statistics are of s. Arguments as in ppo_clip.
     """
-    means = sequence_means(log_ratio(logprobs, old_logprobs, pack.mask), pack)
+    means = sequence_means(log_ratio(logprobs, old_logprobs, pack.trained), pack)
     ratio = torch.exp(means).index_select(0, pack.sequences)
     loss, cut = clipped_surrogate(ratio, pack.advantages, config)
-    return make_loss(loss, cut, ratio, pack.mask)
+    return make_loss(loss, cut, ratio, pack.trained)

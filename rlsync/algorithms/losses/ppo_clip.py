@@ -24,10 +24,10 @@ def ppo_clip(logprobs: torch.Tensor, old_logprobs: torch.Tensor, pack: Pack, con
     Args:
         logprobs, old_logprobs: [N] of the policy, and at the sampler's weights.
     """
-    ratio = torch.exp(log_ratio(logprobs, old_logprobs, pack.mask))
+    ratio = torch.exp(log_ratio(logprobs, old_logprobs, pack.trained))
     loss, cut = clipped_surrogate(ratio, pack.advantages, config)
     if config.dual_clip:
         beyond = (pack.advantages < 0) & (ratio > config.dual_clip)
         loss = torch.where(beyond, -pack.advantages * config.dual_clip, loss)
         cut = cut | beyond
-    return make_loss(loss, cut, ratio, pack.mask)
+    return make_loss(loss, cut, ratio, pack.trained)

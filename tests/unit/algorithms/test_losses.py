@@ -138,18 +138,18 @@ def test_on_policy_the_gradient_is_the_policy_gradient_exactly(kind, make_pack):
 @pytest.mark.parametrize("kind", LossKind)
 def test_garbage_outside_the_mask_is_not_read(kind, make_pack):
     pack = make_pack([(2, 2), (1, 3)])
-    pack = replace(pack, mask=torch.tensor([True, False, True, False, False]))
-    logprobs = torch.where(pack.mask, pack.rollout_logprobs, torch.nan).requires_grad_()
+    pack = replace(pack, trained=torch.tensor([True, False, True, False, False]))
+    logprobs = torch.where(pack.trained, pack.rollout_logprobs, torch.nan).requires_grad_()
     loss = _loss(logprobs, pack, kind)
     loss.per_token.sum().backward()
     assert loss.per_token.isfinite().all()
-    assert logprobs.grad[~pack.mask].tolist() == [0.0] * 3
+    assert logprobs.grad[~pack.trained].tolist() == [0.0] * 3
     assert logprobs.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", LossKind)
 def test_filler_counts_for_nothing(kind, make_pack):
     pack = make_pack([(1, 3)])
-    loss = _loss(pack.rollout_logprobs + 1, replace(pack, mask=torch.zeros_like(pack.mask)), kind)
+    loss = _loss(pack.rollout_logprobs + 1, replace(pack, trained=torch.zeros_like(pack.mask)), kind)
     assert loss.per_token.tolist() == [0.0] * 3
     assert (loss.clipped, loss.ratio_min, loss.ratio_max) == (0, 1.0, 1.0)

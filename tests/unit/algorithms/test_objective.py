@@ -24,10 +24,10 @@ def test_sequence_sums_and_means(make_pack):
     values = torch.arange(5.0, dtype=torch.float64)
     assert sequence_sums(values, pack).tolist() == [1.0, 9.0]
     assert sequence_means(values, pack).tolist() == [0.5, 3.0]
-    half = replace(pack, mask=torch.tensor([True, True, False, True, True]))
-    assert sequence_means(values * half.mask, half).tolist() == [0.5, 3.5]
-    nothing = replace(pack, mask=torch.zeros_like(pack.mask))
-    assert sequence_means(values * nothing.mask, nothing).tolist() == [0.0, 0.0]
+    half = replace(pack, trained=torch.tensor([True, True, False, True, True]))
+    assert sequence_means(values * half.trained, half).tolist() == [0.5, 3.5]
+    nothing = replace(pack, trained=torch.zeros_like(pack.mask))
+    assert sequence_means(values * nothing.trained, nothing).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_weights_and_denominators_by_hand(aggregation, weights, whole, make_pack
     pack = make_pack([(1, 3), (2, 1)])
     got = token_weights(pack, aggregation, torch.float64)
     assert got.tolist() == pytest.approx(weights)
-    first = replace(pack, mask=torch.tensor([True, False, False, False]))
+    first = replace(pack, trained=torch.tensor([True, False, False, False]))
     assert token_weights(first, aggregation, torch.float64).tolist() == [1, 0, 0, 0]
     assert denominator(minibatch_size([[pack]]), aggregation, MAX_TOKENS) == whole
 
 
 def test_filler_is_no_sequence(make_pack):
     pack = make_pack([(1, 3), (2, 1)])
-    filler = replace(pack, sequence_ids=torch.tensor([-1, -1]), mask=torch.zeros_like(pack.mask))
+    filler = replace(pack, sequence_ids=torch.tensor([-1, -1]), trained=torch.zeros_like(pack.mask))
     assert minibatch_size([[pack], [filler]]) == MinibatchSize(tokens=4, sequences=2)
 
 

@@ -17,7 +17,7 @@ def pack(make_pack):
     """Three sampled tokens, and one outside the mask."""
     mask = torch.tensor([True, True, True, False])
     values = {"old_values": _tensor(0.0, 1.0, 1.0, 5.0), "returns": _tensor(1.0, 2.0, 1.0, 9.0)}
-    return replace(make_pack([(1, 4)]), mask=mask, **values)
+    return replace(make_pack([(1, 4)]), trained=mask, **values)
 
 
 def test_by_hand(pack):

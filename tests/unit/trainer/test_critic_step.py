@@ -1,6 +1,7 @@
 """The critic's step on one rank, with a critic that is a table of values: and what packing changes."""
 
 import functools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -112,6 +113,16 @@ def test_the_update_is_that_of_the_formula():
     assert stats.loss == pytest.approx(loss / count, rel=1e-5)
     assert stats.grad_norm == pytest.approx(float((gradient / count).norm()), rel=1e-5)
     assert (stats.learning_rate, stats.updates, stats.updates_skipped, stats.clipped) == (0.5, 1, 0, 0)
+
+
+def test_a_sample_that_is_not_trained_is_no_target():
+    samples = _samples()
+    failed = [replace(s, trained=i != 4) for i, s in enumerate(samples)]
+    after, (stats,) = _run(_config(), failed)
+    without, (fewer,) = _run(_config(), samples[:4] + samples[5:])
+    torch.testing.assert_close(after, without, rtol=1e-5, atol=1e-6)
+    assert (stats.tokens, stats.loss) == (fewer.tokens, pytest.approx(fewer.loss, rel=1e-5))
+    assert not torch.allclose(_run(_config(), samples)[0], without, rtol=1e-5, atol=1e-6)  # the control
 
 
 def test_the_clip_counts_from_before_the_step():

@@ -106,6 +106,26 @@ def test_neither_micro_batches_nor_ranks_change_the_update(aggregation, loss, bu
 
 @pytest.mark.parametrize("aggregation", Aggregation)
 @pytest.mark.parametrize("loss", LossKind)
+def test_a_sample_that_is_not_trained_is_compared_and_changes_nothing(aggregation, loss):
+    settings = [f"algorithm.aggregation={aggregation}", f"algorithm.loss={loss}", "algorithm.kl_coef=0.1",
+                "algorithm.entropy_coef=0.1", "kernels=native", "algorithm.tis_cap=2"]  # fmt: skip
+    samples = _samples(shift=0.3)
+    failed = [replace(s, trained=i != 4) for i, s in enumerate(samples)]
+    masked, (stats,) = _run(_config(*settings), failed, reference=FakeSharded(seed=1))
+    without, (fewer,) = _run(_config(*settings), samples[:4] + samples[5:], reference=FakeSharded(seed=1))
+    torch.testing.assert_close(masked, without, rtol=1e-5, atol=1e-6)
+    assert stats.parity.tokens_compared == fewer.parity.tokens_compared + samples[4].rollout.num_sampled
+    for name in ("loss_tokens", "clipped", "truncated"):
+        assert getattr(stats, name) == getattr(fewer, name)
+    for name in ("loss", "entropy_sum", "kl_sum", "ratio_min", "ratio_max"):
+        assert getattr(stats, name) == pytest.approx(getattr(fewer, name), rel=1e-5)
+    zero = [replace(s, advantage=s.advantage * (i != 4)) for i, s in enumerate(samples)]
+    trained, _ = _run(_config(*settings), zero, reference=FakeSharded(seed=1))
+    assert not torch.allclose(trained, without, rtol=1e-5, atol=1e-6)  # the control: an advantage of 0 is not enough
+
+
+@pytest.mark.parametrize("aggregation", Aggregation)
+@pytest.mark.parametrize("loss", LossKind)
 @pytest.mark.parametrize(("budget", "ranks"), [(400, 1), (18, 2)])
 def test_a_tree_gives_the_update_of_samples_apart(aggregation, loss, budget, ranks):
     """Samples that follow one another's responses, and one that another one equals."""
