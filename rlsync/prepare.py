@@ -109,6 +109,10 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
             sets.append(EvalSet(name=each.name, problems=kept, codec=own, scorer=scorer))
     if trains:
         training = _training(config, source, codec, sets, training, say)
+        scorer.check(training, say)
+    for evaluated in sets:
+        with told_of(f"evaluation set {evaluated.name}"):
+            evaluated.scorer.check(evaluated.problems, say)
     models = [model for each in scorers for model in each.models]
     return Prepared(
         model_path=model_path, scorer=scorer, codec=codec, training=training, sets=sets, reward_models=models

@@ -42,6 +42,10 @@ class Problem:
     """The source's own record, handed to the scorer as it is."""
     part: str = ""
     """Name of the mixture's part that it is from; empty for data without parts."""
+    origin: str = field(default="", compare=False)
+    """Where its answer stands, row and column, for messages; empty for a problem that was made on the spot."""
+    structured: bool = False
+    """The answer was a list or an object in the data, and `answer` is its JSON text."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -28,6 +28,14 @@ class RewardKind(StrEnum):
     """A Python function, reward.function=package.module:name."""
 
 
+class Isolation(StrEnum):
+    thread = "thread"
+    """Called in a thread of the driver: cheap, and it may share what it holds; it cannot be ended."""
+    process = "process"
+    """Called in worker processes, one call at a time in each: for functions that use signals, hold the GIL or may
+    hang. A call that takes longer than reward.timeout_s is killed."""
+
+
 @dataclass(kw_only=True, slots=True)
 class RewardFunctionConfig:
     """One function, with what its kind needs."""
@@ -40,10 +48,15 @@ class RewardFunctionConfig:
     """reward.function is f(completions: list[str], problems: list[Problem]) -> list[float], one number each."""
     batch_size: int = 32
     """Samples of a call with reward.batched: consecutive ones, so whole groups if group_size divides it."""
+    isolation: Isolation = Isolation.thread
+    """Where reward.function runs."""
     timeout_s: float = 0.0
-    """Longest call of reward.function, after which its samples have no reward; 0: no bound."""
+    """Longest call of reward.function, after which its samples have no reward; 0: no bound. For task, regex and
+    math_verify the CPU time of one answer, after which it is wrong; 0: 3 s."""
     parallel: int = 16
     """Calls at a time of a judge or an async function; of others there is one."""
+    boxed: bool = False
+    r"""Only what stands in \boxed{} is an answer, so that a trailing number earns nothing (reward.kind=math_verify)."""
     pattern: str = ""
     """Regular expression, searched in the whole response; the last match counts (reward.kind=regex)."""
     judge_url: str = ""
@@ -59,7 +72,8 @@ class RewardFunctionConfig:
     model_gpus: float = 0.0
     """GPUs that Ray reserves for it; 0 = it runs on CPUs."""
     code_timeout_s: float = 5.0
-    """Longest run of a program on one test."""
+    """CPU time of a program on one input, or on all calls and assertions of its answer, whatever the load; it may also
+    sleep for so long."""
     code_memory_mib: int = 512
     """Address space of a program."""
     code_partial: bool = False
@@ -103,11 +117,16 @@ class RewardFunctionConfig:
                 f"reward.timeout_s={self.timeout_s}: want at least one sample a call, at least one call at a time, and "
                 "no negative time"
             )
-        if self.kind is not RewardKind.function and (self.batched or self.timeout_s):
+        timed = (RewardKind.function, RewardKind.task, RewardKind.regex, RewardKind.math_verify)
+        if self.timeout_s and self.kind not in timed:
             raise ConfigError(
-                f"reward.batched={str(self.batched).lower()}, reward.timeout_s={self.timeout_s}: they are of "
-                f"reward.kind=function, and reward.kind={self.kind}. Leave them out; a judge has "
-                "reward.judge_timeout_s, code reward.code_timeout_s"
+                f"reward.timeout_s={self.timeout_s}: reward.kind={self.kind} does not read it. Leave it out; a judge "
+                "has reward.judge_timeout_s, code reward.code_timeout_s"
+            )
+        if self.kind is not RewardKind.function and (self.batched or self.isolation is not Isolation.thread):
+            raise ConfigError(
+                f"reward.batched={str(self.batched).lower()}, reward.isolation={self.isolation}: only "
+                f"reward.kind=function reads them, and reward.kind={self.kind}. Leave them out"
             )
 
 
@@ -123,8 +142,16 @@ class RewardConfig(RewardFunctionConfig):
     parts: dict[str, WeightedReward] = field(default_factory=dict)
     """By name; they take the place of `kind`. Added with +reward@reward.parts.NAME=OPTION, then
     reward.parts.NAME.weight=0.5 and so on."""
+    finish_timeout_s: float = 1800.0
+    """Longest wait for scores once all responses of a step are there; samples that have none by then have no
+    reward."""
     shuffle: bool = False
     """Control: permute the rewards of a step among its samples, so that they say nothing."""
+
+    def __post_init__(self) -> None:
+        RewardFunctionConfig.__post_init__(self)
+        if self.finish_timeout_s <= 0:
+            raise ConfigError(f"reward.finish_timeout_s={self.finish_timeout_s}: want a positive time")
 
     @property
     def gpu_shares(self) -> list[float]:

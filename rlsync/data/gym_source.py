@@ -20,6 +20,9 @@ CHUNK = 1000
 BARREN_CHUNKS = 3
 """Give up after so many chunks in a row without a problem not seen before."""
 
+_COMPARE_NUMBERS = ("chain_sum", "products")
+"""Tasks whose scorer is no more than decimal.Decimal and a comparison of texts."""
+
 # What reasoning-gym's configs raise on a bad value: they assert and compare, without errors of their own.
 _TASK_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
@@ -33,6 +36,7 @@ class GymSource:
 
     def __init__(self, config: DataConfig) -> None:
         # Over a second to import, which runs on other sources need not pay.
+        from reasoning_gym.dataset import ProceduralDataset  # type: ignore[import-untyped]
         from reasoning_gym.factory import DATASETS, create_dataset  # type: ignore[import-untyped]
 
         if config.task not in DATASETS:
@@ -47,6 +51,8 @@ class GymSource:
         self._create_dataset = create_dataset
         self._arguments = sorted({field.name for field in fields(DATASETS[config.task][1])} - {"seed", "size"})
         self._scorer = self._create(seed=0)
+        compares_text = type(self._scorer).score_answer is ProceduralDataset.score_answer
+        self._scores_harmlessly = compares_text or config.task in _COMPARE_NUMBERS
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
         """`count` distinct problems of the split, or all there are; a smaller count gives the beginning of the list.
@@ -82,6 +88,9 @@ class GymSource:
 
     def held_out_ids(self) -> set[str]:
         return set()  # without end; a hash of the prompt tells
+
+    def scored_confined(self) -> dict[str, DataConfig]:
+        return {} if self._scores_harmlessly else {"": self._config}
 
     def score(self, problem: Problem, completion: str) -> float:
         return float(self._scorer.score_answer(completion.strip(), problem.metadata))

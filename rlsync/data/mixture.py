@@ -61,6 +61,9 @@ class MixtureSource:
     def held_out_ids(self) -> set[str]:
         return self._held_out
 
+    def scored_confined(self) -> dict[str, DataConfig]:
+        return {name: config for name, part in self._parts.items() for config in part.scored_confined().values()}
+
     def score(self, problem: Problem, completion: str) -> float:
         return self._parts[problem.part].score(problem, completion)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from rlsync.config.data import DataConfig
+from rlsync.config.data import AnswerParser, DataConfig
 from rlsync.data.answers import PARSERS
 from rlsync.data.columns import top_column, value_at
 from rlsync.data.hashing import digest, problem_id
@@ -70,6 +71,9 @@ class RowSource:
     def held_out_ids(self) -> set[str]:
         return {problem.id for problem in self._splits[Split.held_out]}
 
+    def scored_confined(self) -> dict[str, DataConfig]:
+        return {}
+
     def score(self, problem: Problem, completion: str) -> float:
         return float(completion.strip() == problem.answer.strip())
 
@@ -92,7 +96,15 @@ def _problems(table: Table, config: DataConfig) -> dict[str, Problem]:
         question = _text(row, config.prompt_column, where)
         prompt = _encodable(fill(config.template, question, row), "prompt", where)
         answer = _encodable(_answer(row, config, where), "answer", where)
-        problems.setdefault(prompt, Problem(id=problem_id(prompt), prompt=prompt, answer=answer, metadata=row))
+        problem = Problem(
+            id=problem_id(prompt),
+            prompt=prompt,
+            answer=answer,
+            metadata=row,
+            origin=f"{where}, column {config.answer_column!r}",
+            structured=isinstance(value_at(row, config.answer_column), list | dict),
+        )
+        problems.setdefault(prompt, problem)
     if repeated := len(table.rows) - len(problems):
         message = "%s: %d of %d rows have the prompt of an earlier one and are left out"
         logger.warning(message, table.name, repeated, len(table.rows))
@@ -126,6 +138,8 @@ def _answer(row: dict[str, Any], config: DataConfig, where: str) -> str:
         return str(value)
     if isinstance(value, float):
         return _number(value, config.answer_column, where)
+    if isinstance(value, list | dict) and value and config.answer_parser is AnswerParser.none:
+        return _json(value, config.answer_column, where)
     text = _text(row, config.answer_column, where)
     try:
         return PARSERS[config.answer_parser](text)
@@ -141,6 +155,16 @@ def _number(value: float, column: str, where: str) -> str:
     if not math.isfinite(value):
         raise DataError(f"{where}: column {column!r} is {value}, want a finite number. Correct or remove the row")
     return str(int(value) if value.is_integer() else value)
+
+
+def _json(value: Any, column: str, where: str) -> str:
+    """Tests of programs are often lists."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: column {column!r} cannot be written as JSON: {error}. Correct or remove the row"
+        ) from error
 
 
 def _short(value: Any) -> str:

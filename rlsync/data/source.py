@@ -35,6 +35,11 @@ class ProblemSource(Protocol):
         """The source's own scorer."""
         ...
 
+    def scored_confined(self) -> dict[str, DataConfig]:
+        """The parts, by name, whose scorer may run the model's text as code or for ever; a lone source has the name
+        "". Such a scorer is to be called in a confined process only."""
+        ...
+
 
 def open_source(config: DataConfig) -> ProblemSource:
     """Open the source that `data.source` names.

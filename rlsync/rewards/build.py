@@ -2,56 +2,73 @@
 
 from __future__ import annotations
 
-import os
-import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from rlsync.config.reward import RewardFunctionConfig, RewardKind
+from rlsync.config.reward import Isolation, RewardFunctionConfig, RewardKind
 from rlsync.data.source import ProblemSource
-from rlsync.rewards.functions import BatchFunction, RewardFunction, is_async, load_function, one_by_one
+from rlsync.errors import DataError, told_of
+from rlsync.rewards.cores import usable_cores
+from rlsync.rewards.functions import BatchFunction, is_async, load_function, one_by_one
 from rlsync.types import Problem
 
+Check = Callable[[list[Problem], Callable[[str], None]], None]
+"""f(problems, say): refuse answers that the function cannot read, and say what will not work."""
 
-def batch_function(config: RewardFunctionConfig, source: ProblemSource) -> BatchFunction:
-    """f(completions, problems) -> numbers. Modules that take long to import are left to those who want them.
+
+@dataclass(slots=True, kw_only=True)
+class Built:
+    """A reward function, ready to be called. Modules that take long to import are left to those who want them."""
+
+    function: BatchFunction
+    threads: int = 1
+    """Calls at a time: as many as cores for what runs in processes, more for what waits for others; what else there is
+    may not bear threads."""
+    check: Check
+
+
+def build(config: RewardFunctionConfig, source: ProblemSource) -> Built:
+    """The function that `config` describes.
 
     Raises:
-        ConfigError: the user's function cannot be loaded, or programs cannot be confined here.
+        ConfigError: the user's function cannot be loaded, or text of the model cannot be confined here.
     """
-    if config.batched:
-        return load_function(config)
-    if config.kind is RewardKind.model:
-        from rlsync.rewards.model_reward import ModelReward
-
-        return ModelReward(config)
-    return one_by_one(_single_function(config, source))
-
-
-def _single_function(config: RewardFunctionConfig, source: ProblemSource) -> RewardFunction:
     match config.kind:
         case RewardKind.task:
-            return lambda completion, problem: source.score(problem, completion)
+            from rlsync.rewards.task_reward import TaskReward
+
+            task = TaskReward(source, config.timeout_s)
+            return Built(function=one_by_one(task), threads=1 if task.is_harmless else usable_cores(), check=_plain)
         case RewardKind.exact:
-            return lambda completion, problem: float(completion.strip() == problem.answer)
+            return Built(function=one_by_one(_exact), check=_plain)
         case RewardKind.regex:
-            return _regex(re.compile(config.pattern, re.DOTALL))
-        case RewardKind.code:
-            from rlsync.rewards.code_reward import CodeReward
-            from rlsync.rewards.sandbox import Limits
+            from rlsync.rewards.regex_reward import RegexReward
 
-            limits = Limits(seconds=config.code_timeout_s, memory_mib=config.code_memory_mib)
-            return CodeReward(limits, partial=config.code_partial)
-        case RewardKind.judge:
-            from rlsync.rewards.judge import Judge
-
-            return Judge(config)
-        case RewardKind.function:
-            return load_function(config)
+            regex = RegexReward(config.pattern, config.timeout_s)
+            return Built(function=one_by_one(regex), threads=usable_cores(), check=_plain)
         case RewardKind.math_verify:
             from rlsync.rewards.math_reward import MathReward
 
-            return MathReward()
+            mathematics = MathReward(boxed=config.boxed, cpu_s=config.timeout_s)
+            checks = _both(_plain, mathematics.check)
+            return Built(function=one_by_one(mathematics), threads=usable_cores(), check=checks)
+        case RewardKind.code:
+            from rlsync.rewards.code_reward import CodeReward
+            from rlsync.sandbox.start import Limits
+
+            limits = Limits(seconds=config.code_timeout_s, memory_mib=config.code_memory_mib)
+            code = CodeReward(limits, partial=config.code_partial)
+            return Built(function=one_by_one(code), threads=usable_cores(), check=_each(code.check))
+        case RewardKind.judge:
+            from rlsync.rewards.judge import Judge
+
+            return Built(function=one_by_one(Judge(config)), threads=config.parallel, check=_anything)
         case RewardKind.model:
-            raise AssertionError("a reward model takes many samples a call")
+            from rlsync.rewards.model_reward import ModelReward
+
+            return Built(function=ModelReward(config), check=_anything)
+        case RewardKind.function:
+            return _of_user(config)
 
 
 def batch_size(config: RewardFunctionConfig) -> int:
@@ -59,25 +76,46 @@ def batch_size(config: RewardFunctionConfig) -> int:
     return config.batch_size if config.batched or config.kind is RewardKind.model else 1
 
 
-def threads(config: RewardFunctionConfig) -> int:
-    """Calls at a time: programs are processes, one a core; requests and what is async wait for others; what else there
-    is may not bear threads."""
-    match config.kind:
-        case RewardKind.code:
-            return os.cpu_count() or 1
-        case RewardKind.judge:
-            return config.parallel
-        case RewardKind.function:
-            return config.parallel if is_async(config) else 1
-        case _:
-            return 1
+def _of_user(config: RewardFunctionConfig) -> Built:
+    if config.isolation is Isolation.process:
+        from rlsync.rewards.function_worker import in_processes
+
+        function, threads = in_processes(config), usable_cores()
+    else:
+        function, threads = load_function(config), config.parallel if is_async(config) else 1
+    return Built(function=function if config.batched else one_by_one(function), threads=threads, check=_anything)
 
 
-def _regex(pattern: re.Pattern[str]) -> RewardFunction:
-    def reward(completion: str, problem: Problem) -> float:
-        matches = list(pattern.finditer(completion))
-        if not matches or not pattern.groups:
-            return float(bool(matches))
-        return float((matches[-1].group(1) or "").strip() == problem.answer.strip())
+def _exact(completion: str, problem: Problem) -> float:
+    return float(completion.strip() == problem.answer)
 
-    return reward
+
+def _each(check: Callable[[Problem], None]) -> Check:
+    def check_all(problems: list[Problem], say: Callable[[str], None]) -> None:
+        for problem in problems:
+            with told_of(problem.origin or f"problem {problem.id}"):
+                check(problem)
+
+    return check_all
+
+
+def _both(first: Check, second: Check) -> Check:
+    def check(problems: list[Problem], say: Callable[[str], None]) -> None:
+        first(problems, say)
+        second(problems, say)
+
+    return check
+
+
+def _plain(problems: list[Problem], say: Callable[[str], None]) -> None:
+    """Answers are texts."""
+    for problem in problems:
+        if problem.structured:
+            raise DataError(
+                f"{problem.origin} holds a list or an object, and this reward compares texts. Name a part of it in "
+                "data.answer_column, as in solution.value or tests.0, or use reward=code for tests"
+            )
+
+
+def _anything(problems: list[Problem], say: Callable[[str], None]) -> None:
+    """The function takes any answer."""

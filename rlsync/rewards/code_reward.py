@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import re
-from typing import Any
+from dataclasses import replace
 
-from rlsync.errors import DataError
-from rlsync.rewards.sandbox import Limits, check_available, run_python
+from rlsync.rewards.code_blocks import extract_program
+from rlsync.rewards.code_output import same_output
+from rlsync.rewards.code_tests import CodeTests, InputOutput, read_tests
+from rlsync.sandbox.run import check_available, run_python, run_tests
+from rlsync.sandbox.start import Limits
 from rlsync.types import Problem
 
-_BLOCK = re.compile(r"```(?:python|py)?\s*\n(.*?)```", re.DOTALL)
+_MOST_OUTPUT = 1 << 28
 
 
 class CodeReward:
     """Share of tests that the completion's program passes; all or nothing unless `partial`.
 
-    A problem's answer is either Python with assertions, which runs after the program, or a JSON list of
-    {"input": text, "output": text}: the program reads the one and must print the other (white space at the ends aside).
+    The forms of tests are those of rewards/code_tests.py. Whatever a program does to its sandbox, it fails.
 
     Raises:
         ConfigError: the kernel cannot confine programs.
@@ -27,50 +27,32 @@ class CodeReward:
         check_available()
         self._limits, self._partial = limits, partial
 
+    def check(self, problem: Problem) -> None:
+        """Raises DataError if the problem's answer holds no tests."""
+        read_tests(problem)
+
     def __call__(self, completion: str, problem: Problem) -> float:
-        program = extract_program(completion)
-        tests = _input_output_tests(problem.answer)
-        if tests is None:
-            return float(self._runs(f"{program}\n\n{problem.answer}\n", "") is not None)
+        program, tests = extract_program(completion), read_tests(problem)
+        passed, count = self._examined(program, tests) if tests.examination else self._printed(program, tests.prints)
+        return passed / count if self._partial else float(passed == count)
+
+    def _examined(self, program: str, tests: CodeTests) -> tuple[int, int]:
+        assert tests.examination is not None
+        examination = replace(tests.examination, stop_early=not self._partial)
+        return sum(run_tests(program, examination, self._limits)), examination.size
+
+    def _printed(self, program: str, tests: list[InputOutput]) -> tuple[int, int]:
         passed = 0
         for test in tests:
-            printed = self._runs(program, test["input"])
-            passed += printed is not None and printed.strip() == test["output"].strip()
-            if passed == 0 and not self._partial:
-                return 0.0
-        return passed / len(tests) if self._partial else float(passed == len(tests))
+            good = self._prints(program, test)
+            passed += good
+            if not good and not self._partial:
+                break
+        return passed, len(tests)
 
-    def _runs(self, program: str, stdin: str) -> str | None:
-        """What it printed; None if it failed or met a limit."""
-        outcome = run_python(program, stdin, self._limits)
-        return None if outcome.exit_code or outcome.timed_out else outcome.stdout
-
-
-def extract_program(completion: str) -> str:
-    """The last fenced block, or the whole completion where there is none."""
-    blocks = _BLOCK.findall(completion)
-    return blocks[-1] if blocks else completion
-
-
-def _input_output_tests(answer: str) -> list[dict[str, str]] | None:
-    """None where the answer is Python.
-
-    Raises:
-        DataError: a JSON list whose entries are not tests.
-    """
-    try:
-        tests: Any = json.loads(answer)
-    except json.JSONDecodeError:
-        return None
-    good = (
-        isinstance(tests, list)
-        and tests
-        and all(
-            isinstance(t, dict) and isinstance(t.get("input"), str) and isinstance(t.get("output"), str) for t in tests
-        )
-    )
-    if not good:
-        raise DataError(
-            f'a code problem has Python or a JSON list of {{"input", "output"}} as its answer, not {answer!r}'
-        )
-    return tests
+    def _prints(self, program: str, test: InputOutput) -> bool:
+        wanted = len(test.expected.encode(errors="replace"))
+        # Rounded up, so that the limit tells a program little of the answer.
+        room = 1 << min((2 * wanted).bit_length(), _MOST_OUTPUT.bit_length())
+        outcome = run_python(program, test.given, self._limits, output_bytes=room)
+        return not outcome.exit_code and not outcome.stopped and same_output(outcome.stdout, test.expected)

@@ -28,7 +28,7 @@ def load_function(config: RewardFunctionConfig) -> Callable[..., Any]:
     Raises:
         ConfigError: as `load_callable`, or it does not take a completion and a problem.
     """
-    function = _find(config)
+    function = find_function(config)
     if _is_async(function):
         return _Awaited(function, config.timeout_s)
     return _bounded(function, config.timeout_s) if config.timeout_s else function
@@ -36,20 +36,25 @@ def load_function(config: RewardFunctionConfig) -> Callable[..., Any]:
 
 def is_async(config: RewardFunctionConfig) -> bool:
     """Whether reward.function is `async def`, or an object whose call is."""
-    return _is_async(_find(config))
+    return _is_async(find_function(config))
 
 
-def one_by_one(function: RewardFunction) -> BatchFunction:
-    return lambda completions, problems: [function(c, p) for c, p in zip(completions, problems, strict=True)]
+def find_function(config: RewardFunctionConfig) -> Callable[..., Any]:
+    """What reward.function names.
 
-
-def _find(config: RewardFunctionConfig) -> Callable[..., Any]:
+    Raises:
+        ConfigError: as `load_callable`, or it does not take a completion and a problem.
+    """
     one, several = "completion: str, problem: Problem", "completions: list[str], problems: list[Problem]"
     signature = f"f({several}) -> list[float] (reward.batched=true)" if config.batched else f"f({one}) -> float"
     function = load_callable(config.function, field="reward.function", signature=signature)
     what = ("completions", "problems") if config.batched else ("completion", "problem")
     check_call(function, what, {}, field=f"reward.function={config.function!r}", fix=f"Want {signature}")
     return function
+
+
+def one_by_one(function: RewardFunction) -> BatchFunction:
+    return lambda completions, problems: [function(c, p) for c, p in zip(completions, problems, strict=True)]
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -2,78 +2,76 @@
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from threading import Lock
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from rlsync.rewards.math_worker import BAD_GOLD, serve
+from rlsync.errors import DataError
+from rlsync.rewards.confined import ConfinedJob
+from rlsync.rewards.math_answers import NO_GOLD, plain_words
+from rlsync.rewards.workers import WorkerError
 from rlsync.types import Problem
 
-logger = logging.getLogger(__name__)
-
-SECONDS = 10.0
-"""Longest that one comparison may take; what takes longer is a wrong answer."""
+_MOST_CHECKED = 2000
+_SHOWN = 5
+_PLAIN_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?")
 
 
 class MathReward:
     """1.0 if math-verify finds the completion's answer equal to the problem's, else 0.0.
 
-    math-verify has no bound on time but SIGALRM, which only a main thread can use, and `9^{9^{9}}` from a
-    model keeps sympy busy for ever. So it runs in a process of its own, which can be ended.
+    math-verify has no bound on time but SIGALRM, which only a main thread can use, and `9^{9^{9}}` from a model keeps
+    sympy busy for ever. So it runs in processes that can be ended; an answer that takes longer than it may is wrong.
+
+    Args:
+        boxed: only what stands in a box is an answer.
+        cpu_s: CPU time of an answer; 0: the default of ConfinedJob.
     """
 
-    def __init__(self, seconds: float = SECONDS) -> None:
-        self._seconds = seconds
-        self._lock = Lock()
-        self._worker: tuple[BaseProcess, Connection] | None = None
+    def __init__(self, *, boxed: bool = False, cpu_s: float = 0.0) -> None:
+        self._job = ConfinedJob("rlsync.rewards.math_worker:make", None, cpu_s=cpu_s, required=False)
+        self._boxed = boxed
 
     def __call__(self, completion: str, problem: Problem) -> float:
         """Score one completion.
 
         Raises:
             ValueError: the problem's answer holds no mathematics.
-            RuntimeError: the process died, for want of memory perhaps.
         """
-        with self._lock:
-            equal = self._compare(problem.answer, completion)
-        if equal == BAD_GOLD:
+        equal = self._job((problem.answer, completion, self._boxed), otherwise=False)
+        if equal == NO_GOLD:
             raise ValueError(f"math-verify finds no mathematics in the problem's answer {problem.answer!r}")
         return float(equal is True)
 
+    def check(self, problems: Sequence[Problem], say: Callable[[str], None]) -> None:
+        """Say which answers no completion can match, not even one that repeats them.
+
+        Raises:
+            DataError: all of them are so.
+        """
+        distinct = {problem.answer: problem for problem in problems}
+        doubtful = [p for a, p in distinct.items() if not _PLAIN_NUMBER.fullmatch(a) and not plain_words(a)]
+        asked = doubtful[:_MOST_CHECKED]
+        with ThreadPoolExecutor(self._job.size) as threads:
+            matched = list(threads.map(self._matches_itself, asked))
+        lost = [problem for problem, good in zip(asked, matched, strict=True) if not good]
+        if not lost:
+            return
+        shown = "; ".join(f"{p.origin or f'problem {p.id}'}: {p.answer[:60]!r}" for p in lost[:_SHOWN])
+        more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
+        message = f"reward=math_verify can match no completion with {len(lost)} of the answers: {shown}{more}"
+        if len(lost) == len(distinct):
+            raise DataError(f"{message}. Name the column with the final answers in data.answer_column, or a parser")
+        say(f"{message}. Their samples never get a reward")
+
     def close(self) -> None:
-        """End the process; the next call starts another."""
-        if self._worker is not None:
-            process, connection = self._worker
-            connection.close()
-            process.kill()
-            process.join()
-            self._worker = None
+        """End its processes; the next call starts others."""
+        self._job.close()
 
-    def _compare(self, gold: str, completion: str) -> bool | str:
+    def _matches_itself(self, problem: Problem) -> bool:
+        answer = problem.answer.rpartition("####")[2].strip()
+        repeated = answer if "\\boxed" in answer else f"\\boxed{{{answer.strip('$')}}}"
         try:
-            connection = self._connect()
-            connection.send((gold, completion))
-            if connection.poll(self._seconds):
-                reply: bool | str = connection.recv()
-                return reply
-        except (EOFError, OSError) as error:
-            self.close()
-            raise RuntimeError("the math-verify process died") from error
-        self.close()
-        logger.warning("math-verify took over %g s on %.300r; the sample counts as wrong", self._seconds, completion)
-        return False
-
-    def _connect(self) -> Connection:
-        if self._worker is None:
-            # Not fork, which copies the locks of the threads of Ray and CUDA as they stand.
-            context = multiprocessing.get_context("spawn")
-            connection, other_end = context.Pipe()
-            process = context.Process(target=serve, args=(other_end,), name="math-verify", daemon=True)
-            process.start()
-            # Else a dead process would not read as the end of the connection.
-            other_end.close()
-            self._worker = process, connection
-            connection.recv()  # ready: the imports are not the first sample's time
-        return self._worker[1]
+            return self._job((problem.answer, repeated, False), otherwise=False) is True
+        except WorkerError:
+            return False

@@ -1,39 +1,48 @@
-"""The process in which math-verify runs; math_reward.py starts and ends it."""
+"""What a worker process does for reward=math_verify."""
 
 from __future__ import annotations
 
 import logging
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 
 from math_verify import parse, verify  # type: ignore[import-untyped]
+from sympy import Expr, N
 
-READY = "ready"
-BAD_GOLD = "gold"
+from rlsync.rewards.math_answers import NO_GOLD, final_boxes, gold_as_latex, plain_words, readable, says
+
+_TINY = 1e-3
+"""Below it math-verify's comparison to six decimals says little."""
 
 
-def serve(connection: Connection) -> None:
-    """Answer each (gold, completion) with a bool, or BAD_GOLD, until the other end closes."""
-    # It warns that without its own timeouts the caller must have one: math_reward.py does.
+def make(_: None) -> Callable[[tuple[str, str, bool]], bool | str]:
+    # It warns that without its own timeouts the caller must have one: the worker pool does.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
-    connection.send(READY)
-    while True:
-        try:
-            gold, completion = connection.recv()
-        except EOFError:
-            return
-        connection.send(compare(gold, completion))
+    return lambda request: compare(*request)
 
 
-def compare(gold: str, completion: str) -> bool | str:
-    """Whether the completion's answer equals the gold one; BAD_GOLD if that holds no mathematics."""
-    parsed_gold = parse(as_math(gold), parsing_timeout=None)
-    if not parsed_gold:
-        return BAD_GOLD
-    return bool(verify(parsed_gold, parse(completion, parsing_timeout=None), timeout_seconds=None))
+def compare(gold: str, completion: str, boxed: bool = False) -> bool | str:
+    r"""Whether the completion's answer equals the gold one, or NO_GOLD.
+
+    Args:
+        boxed: only what stands in \boxed{} is an answer.
+    """
+    boxes = final_boxes(completion)
+    if boxed and boxes is None:
+        return False
+    words = plain_words(gold)
+    if words is not None:
+        return says(completion, words)
+    expected = parse(gold_as_latex(gold), parsing_timeout=None)
+    if not expected:
+        return NO_GOLD
+    answer = parse(readable(boxes or completion), parsing_timeout=None)
+    return bool(verify(expected, answer, timeout_seconds=None)) and not _tiny_and_different(expected[0], answer[0])
 
 
-def as_math(gold: str) -> str:
-    """The gold answer in the delimiters without which math-verify reads numbers only."""
-    # GSM8K's answers are solutions that end in "#### 72".
-    gold = gold.rpartition("####")[2].strip()
-    return gold if "$" in gold or "\\boxed" in gold else f"${gold}$"
+def _tiny_and_different(expected: object, answer: object) -> bool:
+    """Whether both are numbers so small that they are equal to six decimals, and yet differ."""
+    if not all(isinstance(each, Expr) and each.is_number for each in (expected, answer)):
+        return False
+    ratio = N(answer / expected) if expected != 0 else None  # type: ignore[operator]
+    small = abs(N(expected)) < _TINY  # type: ignore[arg-type]
+    return bool(small and (ratio is None or not abs(ratio - 1) < _TINY) and answer != expected)

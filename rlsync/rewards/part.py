@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
-
-import numpy as np
-import torch
 
 from rlsync.config.reward import RewardFunctionConfig
 from rlsync.data.source import ProblemSource
 from rlsync.errors import WorkerDiedError
-from rlsync.rewards.build import batch_function, batch_size, threads
+from rlsync.rewards.build import batch_size, build
+from rlsync.rewards.number import number, shown
 from rlsync.types import Problem, Score
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 300
-"""Characters of a text that a message shows."""
+_IN_THREAD = "signal only works in main thread"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,8 +36,17 @@ class Part:
 
     def __init__(self, name: str, weight: float, config: RewardFunctionConfig, source: ProblemSource) -> None:
         self.name, self.weight = name, weight
-        self.threads, self.batch_size = threads(config), batch_size(config)
-        self.function = batch_function(config, source)
+        self.batch_size = batch_size(config)
+        built = build(config, source)
+        self.function, self.threads, self._check = built.function, built.threads, built.check
+
+    def check(self, problems: list[Problem], say: Callable[[str], None]) -> None:
+        """Look at the answers before anything starts.
+
+        Raises:
+            DataError: one is of no form that the function can read.
+        """
+        self._check(problems, say)
 
     def score(self, samples: list[Sample]) -> list[Score]:
         """One score per sample, without a reward where the function failed.
@@ -61,30 +66,16 @@ class Part:
 
     def _checked(self, value: Any, sample: Sample) -> Score:
         try:
-            return Score(reward=_number(value))
+            return Score(reward=number(value))
         except Exception as error:  # what the user's function returned may raise anything
             return self._failed(sample, error)
 
     def _failed(self, sample: Sample, error: BaseException) -> Score:
         message = (
             f"{type(error).__name__}: {error} (sample: problem {sample.problem.id}, prompt "
-            f"{_shown(sample.problem.prompt)}, completion {_shown(sample.completion)})"
+            f"{shown(sample.problem.prompt)}, completion {shown(sample.completion)})"
         )
+        if _IN_THREAD in message:
+            message += ". Reward functions run in threads; set reward.isolation=process for one that needs signals"
         logger.warning("the reward function %s failed, the sample has no reward: %s", self.name, message)
         return Score(reward=None, error=message)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, np.generic | np.ndarray | torch.Tensor) and value.ndim == 0:
-        value = value.item()
-    if not isinstance(value, Real):
-        raise TypeError(f"it returned {_shown(value)} ({type(value).__name__}), want a float")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"it returned {number}, want a finite number")
-    return number
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"

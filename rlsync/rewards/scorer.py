@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rlsync.config.reward import RewardConfig
 from rlsync.data.hashing import digest
 from rlsync.data.source import ProblemSource
@@ -20,7 +22,7 @@ class Scorer:
 
     def __init__(self, config: RewardConfig, source: ProblemSource) -> None:
         self._parts = [Part(name, part.weight, part, source) for name, part in config.parts.items()]
-        self._sums = bool(self._parts)
+        self._sums, self._finish_timeout_s = bool(self._parts), config.finish_timeout_s
         if not self._sums:
             self._parts = [Part(config.function or config.kind, 1.0, config, source)]
 
@@ -29,9 +31,20 @@ class Scorer:
         """Those of its functions that wait for a process."""
         return [part.function for part in self._parts if isinstance(part.function, ModelReward)]
 
+    def check(self, problems: list[Problem], say: Callable[[str], None]) -> None:
+        """Look at the answers of problems that are to be scored, before anything starts.
+
+        Args:
+            say: gets what will not work although the run can go on.
+        Raises:
+            DataError: a reward function cannot read one of them.
+        """
+        for part in self._parts:
+            part.check(problems, say)
+
     def start(self, problems: list[Problem]) -> Scoring:
         """Scoring of one sample of each problem, as they are finished."""
-        return Scoring(self._parts, problems, sums=self._sums)
+        return Scoring(self._parts, problems, sums=self._sums, timeout_s=self._finish_timeout_s)
 
     def score(self, problems: list[Problem], completions: list[str]) -> list[Score]:
         """Of samples that are all finished: one score each; one on which a function fails has no reward, but the error.

@@ -5,11 +5,13 @@ Batches of samples hold the same ones whatever finishes first, so the scores do 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import Protocol
 
@@ -32,9 +34,14 @@ class ScoringPart(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class _Scored:
-    samples: list[Sample]
     scores: list[Score]
     seconds: float
+
+
+@dataclass(slots=True, kw_only=True)
+class _Batch:
+    samples: list[Sample]
+    future: Future[_Scored]
 
 
 class Scoring:
@@ -43,14 +50,18 @@ class Scoring:
     Args:
         parts: reward functions; several make a weighted sum.
         sums: report the parts of the sum.
+        timeout_s: longest wait for the scores once all samples are there.
     """
 
-    def __init__(self, parts: Sequence[ScoringPart], problems: list[Problem], *, sums: bool) -> None:
+    def __init__(
+        self, parts: Sequence[ScoringPart], problems: list[Problem], *, sums: bool, timeout_s: float = math.inf
+    ) -> None:
         self._parts, self._problems, self._sums = parts, problems, sums
         self._samples: dict[int, Sample] = {}
         self._errors: dict[int, str] = {}
         self._pools: list[Pool[_Scored]] = [Pool(part.threads) for part in parts]
-        self._futures: list[list[Future[_Scored]]] = [[] for _ in parts]
+        self._futures: list[list[_Batch]] = [[] for _ in parts]
+        self._timeout_s = timeout_s
         self.seconds = 0.0
         """That the functions took, summed over calls; known when the scores are."""
 
@@ -81,7 +92,8 @@ class Scoring:
             RewardError: no sample that was scored has a reward.
             WorkerDiedError: a reward model's process is gone.
         """
-        columns = [self._column(futures) for futures in self._futures]
+        deadline = time.monotonic() + self._timeout_s
+        columns = [self._column(batches, deadline) for batches in self._futures]
         scores = [self._score(index, columns) for index in range(len(self._problems))]
         if self._samples and all(score.reward is None for score in scores):
             names = " or ".join(part.name for part in self._parts)
@@ -99,14 +111,20 @@ class Scoring:
             batch = range(begin, min(begin + part.batch_size, len(self._problems)))
             samples = [self._samples[i] for i in batch if i in self._samples]
             if samples and all(i in self._samples or i in self._errors for i in batch):
-                futures.append(pool.submit(partial(_timed, part, samples)))
+                futures.append(_Batch(samples=samples, future=pool.submit(partial(_timed, part, samples))))
 
-    def _column(self, futures: list[Future[_Scored]]) -> dict[int, Score]:
-        """One part's scores."""
+    def _column(self, batches: list[_Batch], deadline: float) -> dict[int, Score]:
+        """One part's scores; a batch that is not ready at the deadline has no rewards."""
         column: dict[int, Score] = {}
-        for done in [future.result() for future in futures]:
+        late = Score(reward=None, error=f"not scored within reward.finish_timeout_s={self._timeout_s:g}")
+        for batch in batches:
+            try:
+                done = batch.future.result(max(0.0, min(deadline - time.monotonic(), TIMEOUT_MAX)))
+            except TimeoutError:
+                column |= {sample.index: late for sample in batch.samples}
+                continue
             self.seconds += done.seconds
-            column |= {s.index: score for s, score in zip(done.samples, done.scores, strict=True)}
+            column |= {s.index: score for s, score in zip(batch.samples, done.scores, strict=True)}
         return column
 
     def _score(self, index: int, columns: list[dict[int, Score]]) -> Score:
@@ -125,4 +143,4 @@ class Scoring:
 def _timed(part: ScoringPart, samples: list[Sample]) -> _Scored:
     started = time.perf_counter()
     scores = part.score(samples)
-    return _Scored(samples=samples, scores=scores, seconds=time.perf_counter() - started)
+    return _Scored(scores=scores, seconds=time.perf_counter() - started)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
+from rlsync.errors import DataError
 from rlsync.rewards.math_reward import MathReward
+from rlsync.rewards.workers import WorkerError
 from rlsync.types import Problem
 
 
@@ -59,22 +62,79 @@ def test_from_many_threads(reward: MathReward) -> None:
     assert found == [float(i % 2 or i == 0) for i in range(40)]
 
 
-def test_an_endless_computation_is_wrong_and_the_next_is_scored() -> None:
-    reward = MathReward(seconds=1.0)
-    start = time.perf_counter()
-    assert reward("$9^{9^{9}}$", problem("5")) == 0.0
+def test_an_endless_computation_is_wrong_and_the_next_is_scored(caplog: pytest.LogCaptureFixture) -> None:
+    reward = MathReward(cpu_s=0.5)
+    with caplog.at_level(logging.WARNING):
+        assert reward("$9^{9^{9}}$", problem("5")) == 0.0
+    assert "took longer than 0.5 s of CPU time" in caplog.text
     assert reward("5", problem("5")) == 1.0
-    assert time.perf_counter() - start < 20
     reward.close()
 
 
-def test_a_dead_process_is_replaced() -> None:
+def test_answers_are_compared_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers are busy with endless answers while a third one answers."""
+    monkeypatch.setattr("rlsync.rewards.confined.usable_cores", lambda: 3)
+    reward = MathReward(cpu_s=60)
+    with ThreadPoolExecutor(3) as threads:
+        slow = [threads.submit(reward, "$9^{9^{9}}$", problem("5")) for _ in range(2)]
+        assert threads.submit(reward, "5", problem("5")).result() == 1.0
+        assert not any(each.done() for each in slow)
+        reward.close()
+        assert all(isinstance(each.exception(), WorkerError) for each in slow)
+
+
+@pytest.mark.parametrize(
+    ("answer", "completion", "wanted"),
+    [
+        ("1331 and 1728", r"\boxed{1728}", 0), ("2", "The answer is 2 2/3", 0), ("8/3", "The answer is 2 2/3", 1),
+        (r"\frac{1}{2004!}", r"\boxed{\frac{1}{2006!}}", 0), (r"\frac{1}{2004!}", r"\boxed{\frac{1}{2004!}}", 1),
+        ("0.0000001", r"\boxed{0.0000002}", 0), ("0.0000001", r"\boxed{10^{-7}}", 1), ("0", r"\boxed{0.0000001}", 0),
+        ("n=2, 3, 4", r"\boxed{n=1, 2, 3}", 0), ("12:00", r"\boxed{1:00}", 0), (r"\pm 2021", r"\boxed{2021}", 0),
+        ("4", r"$4\sqrt(2)$", 0), (r"4\sqrt{2}", r"$4\sqrt(2)$", 1), ("3x-y+13=0", r"\boxed{3x+4y+14=0}", 0),
+        ("42", r"\boxed{41} or \boxed{42}", 0), ("42", r"\boxed{41}, \boxed{42}", 0),
+        ("7", r"first \boxed{3} ... so \boxed{7}", 1), ("3", r"first \boxed{3} ... so \boxed{7}", 0),
+        ("28%", r"\boxed{28\%}", 1), ("28%", "28 percent", 1), (r"28\%", r"\boxed{28\%}", 1),
+        ("2.5", r"\boxed{2\frac{1}{2}}", 1), ("73", "The answer is **73**.", 1), ("004", r"\boxed{4}", 1),
+        ("C", r"\boxed{\text{C}}", 1), ("C", r"\boxed{C}", 1), ("C", r"\boxed{D}", 0), ("(C)", r"\boxed{C}", 1),
+        ("C", "The answer is C.", 1), ("C", "The answer is (C)", 1), ("C", "The answer is: C. Paris", 1),
+        ("yes", r"\boxed{yes}", 1), ("yes", r"\boxed{sey}", 0), ("yes", "The answer is Yes.", 1), ("Paris", "paris", 1),
+        ("$5.50", "5.5", 1), ("1e-05", r"\boxed{10^{-5}}", 1), ("1e-05", r"\boxed{0.00001}", 1), ("1.5e3", "1500", 1),
+        (r"5 \text{ cm}", r"\boxed{5}", 1), (r"90^\circ", r"\boxed{90}", 1), (r"\{1,2\}", r"\boxed{1, 2}", 1),
+        ("1234", r"\boxed{1,234}", 1), ("18", "The answer is 18 dollars.", 1),
+    ],
+)  # fmt: skip
+def test_what_a_person_would_say(reward: MathReward, answer: str, completion: str, wanted: float) -> None:
+    assert reward(completion, problem(answer)) == wanted
+
+
+def test_a_box_may_be_demanded() -> None:
+    reward = MathReward(boxed=True)
+    for completion, wanted in ((r"\boxed{5}", 1), ("so 5", 0), ("I cannot. 5", 0), (r"\boxed{5", 0), ("$5$", 0)):
+        assert reward(completion, problem("5")) == wanted
+    assert reward("The answer is C", problem("C")) == 0
+    reward.close()
+
+
+def test_answers_that_nothing_matches_are_told_of_once(reward: MathReward) -> None:
+    said: list[str] = []
+    good = [Problem(id=str(i), prompt="p", answer=str(i)) for i in range(3)]
+    bad = Problem(id="x", prompt="p", answer="####", origin="row 7 of data.path=p, column 'answer'")
+    reward.check([*good, bad], said.append)
+    assert len(said) == 1
+    assert "1 of the answers: row 7 of data.path=p, column 'answer': '####'" in said[0]
+    with pytest.raises(DataError, match="can match no completion"):
+        reward.check([bad], said.append)
+    reward.check([*good, problem("yes"), problem("1e-05"), problem("C"), problem(r"\frac{1}{2}")], said.append)
+    assert len(said) == 1  # the control
+
+
+def test_a_dead_process_costs_one_sample() -> None:
     reward = MathReward()
     assert reward("5", problem("5")) == 1.0
-    assert reward._worker is not None
-    reward._worker[0].kill()
-    reward._worker[0].join()
-    with pytest.raises(RuntimeError, match="process died"):
-        reward("5", problem("5"))
+    (host,) = [child for child in psutil.Process().children() if "worker_host" in " ".join(child.cmdline())][-1:]
+    (worker,) = host.children()
+    worker.kill()
+    with pytest.raises(WorkerError, match="the process died"):
+        [reward("5", problem("5")) for _ in range(reward._job.size)]
     assert reward("5", problem("5")) == 1.0
     reward.close()

@@ -11,6 +11,7 @@ import numpy
 import pytest
 import torch
 
+from rlsync.config.data import DataConfig
 from rlsync.config.reward import RewardConfig, RewardKind
 from rlsync.errors import ConfigError, RewardError
 from rlsync.rewards.scorer import Scorer, shuffle_rewards
@@ -22,6 +23,9 @@ PROBLEMS = [Problem(id=f"id{i}", prompt=f"prompt {i}", answer=str(i)) for i in r
 class ExactSource:
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
         return PROBLEMS[:count]
+
+    def scored_confined(self) -> dict[str, DataConfig]:
+        return {}
 
     def score(self, problem: Problem, completion: str) -> float:
         return float(problem.answer == completion)

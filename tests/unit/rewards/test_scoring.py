@@ -202,11 +202,26 @@ def test_a_dead_process_ends_the_run() -> None:
             scoring.finish()
 
 
+def test_a_call_that_never_returns_costs_its_samples_and_not_the_run(scorer_of: Callable[..., Scorer]) -> None:
+    released = threading.Event()
+
+    def hangs(completion: str, problem: Problem) -> float:
+        if completion == "2":
+            released.wait(LIMIT_S)
+        return 1.0
+
+    scores = scorer_of(hangs, finish_timeout_s=1.0).score(PROBLEMS[:4], TEXTS[:4])
+    released.set()
+    assert [score.reward for score in scores] == [1.0, 1.0, None, None]  # one thread, so the last one waited as well
+    assert scores[2].error == "not scored within reward.finish_timeout_s=1"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"batched": True}, "reward.batched=true.*reward.kind=task"),
-        ({"timeout_s": 1.0}, "reward.timeout_s=1.0.*reward.kind=task"),
+        ({"timeout_s": 1.0, "kind": RewardKind.exact}, "reward.timeout_s=1.0.*reward.kind=exact"),
+        ({"finish_timeout_s": 0.0}, "reward.finish_timeout_s=0.0"),
         ({"batch_size": 0}, "reward.batch_size=0"),
         ({"parallel": 0}, "reward.parallel=0"),
     ],

@@ -1,0 +1,72 @@
+"""Which part of a completion is the program."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_OPENING = re.compile(r"^(?P<before>.*?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`~]*)$")
+_PYTHON = re.compile(r"\{?\.?(?:python|py)[\d.]*\b", re.IGNORECASE)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Block:
+    fence: str
+    indent: int
+    """Columns before the fence, which the lines of the block may have as well."""
+    info: str
+    lines: list[str]
+
+    @property
+    def is_python(self) -> bool:
+        return _PYTHON.match(self.info) is not None
+
+    def closes(self, line: str) -> bool:
+        """Whether a line is the block's closing fence (CommonMark 0.31, section 4.5); a tag may follow, as </think>."""
+        bare = line.strip()
+        rest = bare.lstrip(self.fence[0])
+        return bare.startswith(self.fence) and (not rest or rest.startswith("</"))
+
+    def add(self, line: str) -> None:
+        blank = len(line) - len(line.lstrip(" \t"))
+        self.lines.append(line[min(blank, self.indent) :])
+
+
+def extract_program(completion: str) -> str:
+    """The last fenced block that says it is Python, else the last one without a language, else the whole completion.
+
+    A block that is not closed ends with the completion. Fences may also stand at the end of a line of text.
+    """
+    blocks = _blocks(completion)
+    for wanted in (_Block.is_python.fget, lambda block: not block.info):
+        for block in reversed(blocks):
+            if wanted(block):
+                return "\n".join(block.lines)
+    return completion
+
+
+def _blocks(text: str) -> list[_Block]:
+    blocks: list[_Block] = []
+    current: _Block | None = None
+    for line in re.split(r"\r\n|\r|\n", text):
+        if current is None:
+            current = _opened(line)
+            if current is not None:
+                blocks.append(current)
+        elif current.closes(line):
+            current = None
+        elif line.rstrip().endswith(current.fence):
+            current.add(line.rstrip().removesuffix(current.fence))
+            current = None
+        else:
+            current.add(line)
+    return blocks
+
+
+def _opened(line: str) -> _Block | None:
+    """The block that a line opens: with any language where the fence comes first, only as Python after other text."""
+    found = _OPENING.match(line)
+    if found is None:
+        return None
+    block = _Block(fence=found["fence"], indent=len(found["before"]), info=found["info"].strip(), lines=[])
+    return block if not found["before"].strip() or block.is_python else None

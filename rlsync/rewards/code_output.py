@@ -1,0 +1,38 @@
+"""Whether what a program printed is what was expected, as judges of programming contests compare."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from rlsync.sandbox.examine import TOLERANCE
+
+
+def same_output(printed: str, expected: str) -> bool:
+    """Compare line by line, without blanks at the ends of lines and empty lines at both ends.
+
+    A line of numbers is compared number by number, whatever blanks are between them: an expected number with a decimal
+    point or an exponent may differ by 1e-6, absolute or relative; an integer must be met exactly (3.0 is 3).
+    """
+    got, want = _lines(printed), _lines(expected)
+    return len(got) == len(want) and all(a == b or _same_numbers(a, b) for a, b in zip(got, want, strict=True))
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip().splitlines()]
+
+
+def _same_numbers(got: str, want: str) -> bool:
+    mine, theirs = got.split(), want.split()
+    return len(mine) == len(theirs) and all(_same_number(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def _same_number(got: str, want: str) -> bool:
+    try:
+        mine, theirs = Decimal(got), Decimal(want)
+        if not (mine.is_finite() and theirs.is_finite()):
+            return False
+        if want.lstrip("+-").isdigit():
+            return mine == theirs
+        return abs(mine - theirs) <= Decimal(str(TOLERANCE)) * max(Decimal(1), abs(theirs))
+    except ArithmeticError:  # no number, or one beyond what Decimal holds
+        return False

@@ -1,0 +1,158 @@
+"""The tests in a problem's answer, in the forms of public data sets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlsync.errors import DataError
+from rlsync.sandbox.examine import Call, Examination
+from rlsync.sandbox.names import names_of
+from rlsync.types import Problem
+
+FORMS = (
+    'Python with assertions, a JSON list of them, [{"input", "output"}, ...], {"inputs": [...], "outputs": [...]}, or '
+    'with "fn_name" besides, calls of a function'
+)
+_FUNCTION_KEYS = ("fn_name", "func_name", "entry_point")
+
+
+@dataclass(slots=True, kw_only=True)
+class InputOutput:
+    """A program is to read the one and print the other."""
+
+    given: str
+    expected: str
+
+
+@dataclass(slots=True, kw_only=True)
+class CodeTests:
+    """Tests of one kind."""
+
+    prints: list[InputOutput] = field(default_factory=list)
+    examination: Examination | None = None
+
+
+def read_tests(problem: Problem) -> CodeTests:
+    """Read the answer of a problem.
+
+    Raises:
+        DataError: it has none of the forms, or its tests ask nothing of a program.
+    """
+    try:
+        value = json.loads(problem.answer)
+    except ValueError:
+        value = problem.answer
+    if isinstance(value, str):
+        return CodeTests(examination=_assertions([value]))
+    if isinstance(value, dict):
+        return _columns(value, _function_name(value, problem))
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        return CodeTests(examination=_assertions(value))
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        return _rows(value, _function_name(value[0], problem))
+    raise DataError(f"the answer of a code problem is {FORMS}; it is not {_shown(problem.answer)}")
+
+
+def _assertions(pieces: list[str]) -> Examination:
+    names = set[str]()
+    for piece in pieces:
+        try:
+            names |= names_of(piece).program
+        except (SyntaxError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"the answer of a code problem is {FORMS}; as Python it does not compile: {error} in {_shown(piece)}"
+            ) from error
+    if not names:
+        raise DataError(
+            "the tests use no name that a program would define, so every program would pass them. Call the function, "
+            f"as in `check(name)`: {_shown(pieces[-1])}"
+        )
+    return Examination(pieces=pieces)
+
+
+def _columns(value: dict[str, Any], function: str) -> CodeTests:
+    """APPS, TACO: {"inputs": [...], "outputs": [...]}, with "fn_name" for calls; code_contests: "input", "output"."""
+    inputs, outputs = (value.get(f"{name}s", value.get(name)) for name in ("input", "output"))
+    if not (isinstance(inputs, list) and isinstance(outputs, list) and inputs and len(inputs) == len(outputs)):
+        raise DataError(
+            f'"inputs" and "outputs" must be two lists of one length, at least 1: it is not so in {_shown(value)}'
+        )
+    pairs = list(zip(inputs, outputs, strict=True))
+    if not function:
+        return CodeTests(prints=[InputOutput(given=_text(i), expected=_text(o)) for i, o in pairs])
+    calls = [Call(arguments=_arguments(i), expected=_json(o), listed=True) for i, o in pairs]
+    return CodeTests(examination=Examination(function=function, calls=calls))
+
+
+def _rows(value: list[dict[str, Any]], function: str) -> CodeTests:
+    """LiveCodeBench: [{"input", "output", "testtype"}, ...]; without "testtype" they are of standard input."""
+    for test in value:
+        if not {"input", "output"} <= test.keys():
+            raise DataError(f'a test needs "input" and "output", and {_shown(test)} lacks them')
+    kinds = {test.get("testtype", "stdin") for test in value}
+    if kinds == {"stdin"}:
+        return CodeTests(prints=[InputOutput(given=_text(t["input"]), expected=_text(t["output"])) for t in value])
+    if kinds != {"functional"}:
+        found = ", ".join(sorted(map(repr, kinds)))
+        raise DataError(f'"testtype" must be "stdin" or "functional", the same in all tests; there is {found}')
+    if not function:
+        raise DataError(
+            'tests with "testtype": "functional" call a function, and nothing says which: add "fn_name" to the tests '
+            'or to the row, or "func_name" to the row\'s "metadata"'
+        )
+    calls = [Call(arguments=_arguments(test["input"]), expected=_json(test["output"])) for test in value]
+    return CodeTests(examination=Examination(function=function, calls=calls))
+
+
+def _function_name(value: dict[str, Any], problem: Problem) -> str:
+    """The function that the tests call, where they or the row name one."""
+    row = problem.metadata
+    extra = row.get("metadata")
+    if isinstance(extra, str):
+        try:
+            extra = json.loads(extra)
+        except ValueError:
+            extra = None
+    for place in (value, row, extra if isinstance(extra, dict) else {}):
+        for key in _FUNCTION_KEYS:
+            if isinstance(place.get(key), str) and place[key].strip():
+                return str(place[key]).strip().removeprefix("Solution().")
+    return ""
+
+
+def _arguments(value: Any) -> list[Any]:
+    """Of a call: a list, or as in LiveCodeBench one JSON value a line."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, str):
+        try:
+            return [json.loads(line) for line in value.splitlines() if line.strip()]
+        except ValueError as error:
+            raise DataError(f"the arguments of a call are a list, or one JSON value a line: {_shown(value)}") from error
+    raise DataError(f"the arguments of a call are a list, or one JSON value a line: {_shown(value)}")
+
+
+def _json(value: Any) -> Any:
+    """An expected value, which LiveCodeBench writes as JSON text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _text(value: Any) -> str:
+    """Standard input or output: text, or a list of its lines."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(value)
+    raise DataError(f"standard input and output are text or a list of lines: {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:120] + "..."

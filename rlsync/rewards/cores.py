@@ -1,0 +1,27 @@
+"""How many processes may compute at a time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_QUOTAS = (
+    ("/sys/fs/cgroup/cpu.max", None),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+"""Of cgroups v2, which has both numbers in one file, and v1."""
+
+
+def usable_cores() -> int:
+    """Cores of this process's affinity mask, or fewer where its container's CPU quota allows no more; at least 1."""
+    cores = len(os.sched_getaffinity(0))
+    for quota_file, period_file in _QUOTAS:
+        try:
+            numbers = Path(quota_file).read_text().split()
+            numbers += Path(period_file).read_text().split() if period_file else []
+            quota, period = int(numbers[0]), int(numbers[1])
+        except (OSError, ValueError, IndexError):  # no such file, or "max" for no quota
+            continue
+        if quota > 0 and period > 0:
+            cores = min(cores, -(-quota // period))
+    return max(1, cores)

@@ -1,0 +1,38 @@
+"""The user's reward function in processes of its own (reward.isolation=process)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rlsync.config.reward import RewardFunctionConfig
+from rlsync.rewards.cores import usable_cores
+from rlsync.rewards.functions import find_function
+from rlsync.rewards.number import number
+from rlsync.rewards.worker_host import WorkerKind
+from rlsync.rewards.workers import WorkerPool, WorkerTimeoutError
+
+
+def in_processes(config: RewardFunctionConfig) -> Callable[..., Any]:
+    """reward.function, called in worker processes; one that takes longer than reward.timeout_s is killed."""
+    kind = WorkerKind(maker="rlsync.rewards.function_worker:make", argument=config, cpu_s=0.0, made_in_host=False)
+    pool = WorkerPool(kind, usable_cores(), wall_s=config.timeout_s)
+
+    def call(completions: Any, problems: Any) -> Any:
+        try:
+            return pool.call((completions, problems))
+        except WorkerTimeoutError as error:
+            raise TimeoutError(f"took longer than reward.timeout_s={config.timeout_s:g}, and was killed") from error
+
+    return call
+
+
+def make(config: RewardFunctionConfig) -> Callable[[tuple[Any, Any]], Any]:
+    """The function with its result in plain numbers."""
+    function = find_function(config)
+
+    def score(request: tuple[Any, Any]) -> Any:
+        values = function(*request)
+        return [number(value) for value in values] if config.batched else number(values)
+
+    return score

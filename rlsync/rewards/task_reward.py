@@ -1,0 +1,37 @@
+"""The data source's own scorer; in a confined process where it reads the model's text in ways not proven harmless."""
+
+from __future__ import annotations
+
+from rlsync.data.source import ProblemSource
+from rlsync.rewards.confined import ConfinedJob
+from rlsync.types import Problem
+
+
+class TaskReward:
+    """f(completion, problem) -> the source's score.
+
+    Several scorers of reasoning-gym evaluate the model's text as Python or by sympy. Each of their samples is scored in
+    a confined process of its own; one that takes longer than `cpu_s` of CPU time scores 0.
+
+    Args:
+        cpu_s: 0: the default of ConfinedJob.
+    Raises:
+        ConfigError: the kernel cannot confine processes, and a scorer wants it.
+    """
+
+    def __init__(self, source: ProblemSource, cpu_s: float) -> None:
+        self._source = source
+        self._jobs = {
+            part: ConfinedJob("rlsync.rewards.task_worker:make", (data.task, data.task_args), cpu_s=cpu_s, fresh=True)
+            for part, data in source.scored_confined().items()
+        }
+
+    @property
+    def is_harmless(self) -> bool:
+        return not self._jobs
+
+    def __call__(self, completion: str, problem: Problem) -> float:
+        job = self._jobs.get(problem.part)
+        if job is None:
+            return self._source.score(problem, completion)
+        return float(job((completion.strip(), problem.metadata), otherwise=0.0))

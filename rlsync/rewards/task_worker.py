@@ -1,0 +1,18 @@
+"""What a confined worker process does for reward=task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from reasoning_gym.factory import create_dataset  # type: ignore[import-untyped]
+
+from rlsync.rewards.guarded_eval import install_guard
+
+
+def make(task: tuple[str, dict[str, Any]]) -> Callable[[tuple[str, dict[str, Any]]], float]:
+    """f((completion, entry)) -> the score of reasoning-gym's task with these arguments."""
+    name, arguments = task
+    dataset = create_dataset(name, seed=0, size=1, **arguments)
+    install_guard()
+    return lambda request: float(dataset.score_answer(*request))

@@ -1,0 +1,94 @@
+"""The process that worker processes are forked from, and what a worker does. rlsync/rewards/workers.py starts it.
+
+It holds what takes long to import, so that a worker that was killed is replaced at once. It has one thread, so forking
+is safe.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from rlsync.sandbox.confine import Confinement, confine, end_with_parent
+
+Job = Callable[[Any], Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerKind:
+    """What workers of one kind do. It crosses to them pickled."""
+
+    maker: str
+    """`module:function` of f(argument) -> job, where job(request) -> a JSON value."""
+    argument: Any
+    cpu_s: float
+    """CPU time of a request, after which the kernel ends the process; 0: no bound."""
+    rules: Confinement | None = None
+    """Confine workers; None: leave them as free as the user's own code."""
+    made_in_host: bool = True
+    """Make the job once, before workers are forked: not for the user's code, which may start threads."""
+
+
+def main() -> None:
+    """Fork a worker for each descriptor that comes; end those that are named, and say how they ended."""
+    parent, control = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
+    end_with_parent(parent)
+    with Connection(os.dup(control.fileno())) as first:
+        kind: WorkerKind = first.recv()
+        job = _made(kind) if kind.made_in_host else None
+        first.send_bytes(b"ready")
+    workers: set[int] = set()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 8, 1)
+        if not message:
+            os._exit(0)
+        if descriptors:
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                _work(Connection(descriptors[0]), kind, job)
+            os.close(descriptors[0])
+            workers.add(pid)
+            control.sendall(pid.to_bytes(8, "little"))
+        elif (pid := int.from_bytes(message, "little")) in workers:
+            os.kill(pid, signal.SIGKILL)
+            status = os.waitpid(pid, 0)[1]
+            workers.remove(pid)
+            control.sendall(status.to_bytes(8, "little"))
+
+
+def _made(kind: WorkerKind) -> Job:
+    module, _, name = kind.maker.partition(":")
+    job: Job = vars(importlib.import_module(module))[name](kind.argument)
+    return job
+
+
+def _work(connection: Connection, kind: WorkerKind, job: Job | None) -> None:
+    """Answer requests until the other end closes. Never returns."""
+    host = os.getppid()
+    end_with_parent(host)
+    if job is None:
+        job = _made(kind)
+    if kind.rules is not None:
+        confine(kind.rules)
+    connection.send_bytes(b"ready")
+    while True:
+        try:
+            request = connection.recv()
+        except (EOFError, OSError):
+            os._exit(0)
+        signal.setitimer(signal.ITIMER_PROF, kind.cpu_s)  # its signal ends the process, whoever holds the GIL
+        try:
+            reply = json.dumps({"value": job(request)})
+        except BaseException as error:  # the user's function may even call sys.exit
+            reply = json.dumps({"error": f"{type(error).__name__}: {error}"})
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        connection.send_bytes(reply.encode())
