@@ -45,7 +45,7 @@ def read_tests(problem: Problem) -> CodeTests:
     except ValueError:
         value = problem.answer
     if isinstance(value, str):
-        return CodeTests(examination=_assertions([value]))
+        return CodeTests(examination=_assertions([_with_check(value, problem)]))
     if isinstance(value, dict):
         return _columns(value, _function_name(value, problem))
     if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
@@ -53,6 +53,14 @@ def read_tests(problem: Problem) -> CodeTests:
     if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         return _rows(value, _function_name(value[0], problem))
     raise DataError(f"the answer of a code problem is {FORMS}; it is not {_shown(problem.answer)}")
+
+
+def _with_check(tests: str, problem: Problem) -> str:
+    """HumanEval's tests define check(candidate), and the row names the candidate."""
+    candidate = problem.metadata.get("entry_point")
+    if "def check(" in tests and "\ncheck(" not in tests and isinstance(candidate, str):
+        return f"{tests}\ncheck({candidate})"
+    return tests
 
 
 def _assertions(pieces: list[str]) -> Examination:

@@ -6,15 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 from rlsync.config.reward import RewardFunctionConfig
+from rlsync.errors import ConfigError
 from rlsync.rewards.cores import usable_cores
-from rlsync.rewards.functions import find_function
+from rlsync.rewards.functions import find_function, is_async
 from rlsync.rewards.number import number
 from rlsync.rewards.worker_host import WorkerKind
 from rlsync.rewards.workers import WorkerPool, WorkerTimeoutError
 
 
 def in_processes(config: RewardFunctionConfig) -> Callable[..., Any]:
-    """reward.function, called in worker processes; one that takes longer than reward.timeout_s is killed."""
+    """reward.function, called in worker processes; one that takes longer than reward.timeout_s is killed.
+
+    Raises:
+        ConfigError: it cannot be loaded, or is `async def`.
+    """
+    if is_async(config):
+        raise ConfigError(
+            f"reward.function={config.function!r} is async, and reward.isolation=process calls plain functions. Use "
+            "reward.isolation=thread, where calls that wait share one event loop"
+        )
     kind = WorkerKind(maker="rlsync.rewards.function_worker:make", argument=config, cpu_s=0.0, made_in_host=False)
     pool = WorkerPool(kind, usable_cores(), wall_s=config.timeout_s)
 

@@ -15,6 +15,8 @@ from typing import IO, Any
 _MOST_DIGITS = 1 << 63
 """Integers beyond it cross as hexadecimal text: Python limits the digits of decimal ones."""
 
+_MUTABLE = (list, dict, set)
+
 Operation = Callable[..., Any]
 
 
@@ -61,6 +63,8 @@ class Peer:
     def ask(self, operation: str, *arguments: Any, **named: Any) -> Any:
         """The other side's result of an operation; meanwhile it may ask for something itself.
 
+        Lists, dicts and sets among the arguments that it changed in place are changed here as well.
+
         Raises:
             RemoteError, or the builtin exception that was raised there.
         """
@@ -72,6 +76,8 @@ class Peer:
             elif "raised" in message:
                 raise _exception(*message["raised"])
             else:
+                for index, value in message["changed"]:
+                    _replace(arguments[index], self.decode(value))
                 return self.decode(message["value"])
 
     def serve(self) -> None:
@@ -86,11 +92,16 @@ class Peer:
     def _answer(self, message: dict[str, Any]) -> None:
         try:
             arguments, named = self.decode(message["arguments"]), self.decode(message["named"])
-            reply = {"value": self.encode(self._operations[message["do"]](*arguments, **named))}
-            line = json.dumps(reply)
+            value = self.encode(self._operations[message["do"]](*arguments, **named))
+            line = json.dumps({"value": value, "changed": self._changed(message["arguments"]["tuple"], arguments)})
         except BaseException as error:  # SystemExit too is only an answer
             line = json.dumps({"raised": [type(error).__name__, _text(error)]})
         self._write(line)
+
+    def _changed(self, before: list[Any], arguments: tuple[Any, ...]) -> list[tuple[int, Any]]:
+        """Positions and new values of the arguments that an operation has changed in place."""
+        after = [(i, self.encode(each)) for i, each in enumerate(arguments) if type(each) in _MUTABLE]
+        return [(index, value) for index, value in after if value != before[index]]
 
     def _send(self, message: dict[str, Any]) -> None:
         self._write(json.dumps(message))
@@ -172,6 +183,14 @@ class Peer:
             case "builtin" if not self._builtin_names:
                 return vars(builtins)[content]
         raise ValueError(f"unknown kind of value {kind!r}")
+
+
+def _replace(target: Any, value: Any) -> None:
+    """Give a list, dict or set the contents of another one."""
+    if type(target) is not type(value) or type(target) not in _MUTABLE:
+        raise RemoteError("an argument became something else")
+    target.clear()
+    (target.extend if isinstance(target, list) else target.update)(value)
 
 
 def _exception(name: str, text: str) -> Exception:

@@ -32,7 +32,7 @@ from rlsync.sandbox.start import (
 from rlsync.sandbox.usage import usage_of
 
 _POLL_S = 0.02
-_MOST_THREADS = 32
+_MOST_THREADS = 64
 _WALL_FACTOR, _WALL_EXTRA_S = 10, 20
 """Wall-clock bound: so many times Limits.seconds, and so much more. It only ends what a busy machine cannot explain."""
 

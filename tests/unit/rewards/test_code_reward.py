@@ -81,6 +81,9 @@ def test_forms_of_tests(answer, program):
 
 
 def test_the_row_may_name_the_function():
+    human_eval = "def check(candidate):\n    assert candidate(1, 2) == 3\n"
+    assert CodeReward(LIMITS, partial=False)(ADD, _problem(human_eval, entry_point="add")) == 1.0
+    assert CodeReward(LIMITS, partial=False)("def add(a, b): pass", _problem(human_eval, entry_point="add")) == 0.0
     answer = [{"input": "1\n2", "output": "3", "testtype": "functional"}]
     for row in ({"fn_name": "add"}, {"metadata": json.dumps({"func_name": "add"})}, {"metadata": {"func_name": "add"}}):
         assert CodeReward(LIMITS, partial=False)(ADD, _problem(answer, **row)) == 1.0

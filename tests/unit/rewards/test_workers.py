@@ -48,6 +48,9 @@ def dies(completion, problem):
 def odd(completion, problem):
     return {"nan": math.nan, "text": "1", "exit": None}.get(completion, 1)
 
+async def waits(completion, problem):
+    return 1.0
+
 def batch(completions, problems):
     return [len(c) for c in completions]
 """
@@ -97,6 +100,12 @@ def test_what_it_returns_is_checked_there_too(scorer_of):
     assert "want a finite number" in scores[1].error
     assert "want a float" in scores[2].error
     assert [s.reward for s in _score(scorer_of("batch", batched=True, batch_size=2), "a", "bb", "ccc")] == [1, 2, 3]
+
+
+def test_async_functions_are_for_threads(scorer_of):
+    with pytest.raises(ConfigError, match=r"is async, and reward\.isolation=process"):
+        scorer_of("waits")
+    assert _score(scorer_of("waits", isolation=Isolation.thread), "x")[0].reward == 1.0
 
 
 @pytest.mark.parametrize("kind", [RewardKind.exact, RewardKind.code])
