@@ -210,7 +210,7 @@ class Pack:
     targets: torch.Tensor
     """[N] int64: the item's token."""
     mask: torch.Tensor
-    """[N] bool: the item is compared; False in filler alone."""
+    """[N] bool: the item is compared; False only in filler."""
     trained: torch.Tensor
     """[N] bool: the item enters the losses and their statistics; a part of the mask, without samples that have no
     reward."""

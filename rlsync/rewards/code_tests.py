@@ -131,7 +131,7 @@ def _function_name(value: dict[str, Any], problem: Problem) -> str:
 
 
 def _arguments(value: Any) -> list[Any]:
-    """Of a call: a list, or as in LiveCodeBench one JSON value a line."""
+    """The arguments of a call: a list, or as in LiveCodeBench one JSON value a line."""
     if isinstance(value, list):
         return value
     if isinstance(value, str):

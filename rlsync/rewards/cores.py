@@ -9,7 +9,7 @@ _QUOTAS = (
     ("/sys/fs/cgroup/cpu.max", None),
     ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
 )
-"""Of cgroups v2, which has both numbers in one file, and v1."""
+"""Quota and period of a container: cgroups v2 has both numbers in one file, v1 has two files."""
 
 
 def usable_cores() -> int:

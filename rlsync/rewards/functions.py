@@ -40,7 +40,7 @@ def is_async(config: RewardFunctionConfig) -> bool:
 
 
 def find_function(config: RewardFunctionConfig) -> Callable[..., Any]:
-    """What reward.function names.
+    """Load the callable that reward.function names.
 
     Raises:
         ConfigError: as `load_callable`, or it does not take a completion and a problem.

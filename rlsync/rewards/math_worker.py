@@ -1,4 +1,4 @@
-"""What a worker process does for reward=math_verify."""
+"""The job of a worker process for reward=math_verify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker process does for reward=regex."""
+"""The job of a worker process for reward=regex."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a confined worker process does for reward=task."""
+"""The job of a confined worker process for reward=task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that worker processes are forked from, and what a worker does. rlsync/rewards/workers.py starts it.
+"""The process that worker processes are forked from, and the loop of a worker. rlsync/rewards/workers.py starts it.
 
 It holds what takes long to import, so that a worker that was killed is replaced at once. It has one thread, so forking
 is safe.
@@ -24,7 +24,7 @@ Job = Callable[[Any], Any]
 
 @dataclass(slots=True, kw_only=True)
 class WorkerKind:
-    """What workers of one kind do. It crosses to them pickled."""
+    """The job of a pool's workers and its bounds. It reaches their host pickled."""
 
     maker: str
     """`module:function` of f(argument) -> job, where job(request) -> a JSON value."""

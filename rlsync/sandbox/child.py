@@ -1,4 +1,4 @@
-"""What a confined process does. rlsync/sandbox.run.py starts it and ends it.
+"""The main function of a confined process, which rlsync/sandbox/run.py starts and ends.
 
 Only the standard library is imported, before the process confines itself.
 """
@@ -19,7 +19,7 @@ from rlsync.sandbox.examine import Examination, examine
 from rlsync.sandbox.peer import Peer, Remote
 
 CONFINED = b"confined"
-"""What the status pipe says before anything else runs."""
+"""Written to the status descriptor before anything else runs."""
 
 
 class Role(StrEnum):
@@ -99,7 +99,7 @@ def _serve(source: str, task: Task) -> None:
         "name": lambda name: vars(module)[name],
         "call": lambda function, *arguments, **named: function(*arguments, **named),
         "getattr": getattr, "setattr": setattr, "getitem": operator.getitem, "setitem": operator.setitem,
-        "contains": operator.contains, "len": len, "iter": iter, "next": next, "bool": bool, "str": str, "repr": repr,
+        "len": len, "iter": iter, "next": next, "bool": bool, "str": str, "repr": repr,
     }  # fmt: skip
     _peer(task, operations, _Callback, builtin_names=False).serve()
 

@@ -80,14 +80,14 @@ def _filter() -> bytes:
 
 @dataclass(slots=True, kw_only=True)
 class Confinement:
-    """What a process may use once it is confined."""
+    """The rights and limits of a confined process."""
 
     folder: str
     """The only folder that it may write to; empty: none."""
     library: list[str]
     """Folders that it may read, with what the system's libraries need."""
     memory_bytes: int
-    """Of address space."""
+    """Limit of address space."""
     cpu_s: int
     """After so much CPU time the kernel ends the process."""
     file_bytes: int

@@ -35,7 +35,7 @@ class Examination:
     pieces: list[str] = field(default_factory=list)
     """Python with assertions, in one namespace; each piece passes or fails."""
     function: str = ""
-    """What `calls` call: a function of the program, or a method of its class Solution."""
+    """The function that `calls` are about: one of the program, or a method of its class Solution."""
     calls: list[Call] = field(default_factory=list)
     stop_early: bool = False
     """Whether the first failure decides."""
@@ -84,12 +84,15 @@ def _call_back(function: Any, *arguments: Any, **named: Any) -> Any:
 
 
 class _Object(Remote):
-    """An object of the program's. It has no `==` of its own: equality is for values that crossed."""
+    """An object of the program's. Only the tests compare: it has neither `==` nor `in` of its own, but can be looped
+    over."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self._peer.ask("call", self, *arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # protocols of Python and numpy, which decide how others see it
+            raise AttributeError(name)
         return self._peer.ask("getattr", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -100,7 +103,7 @@ def _forward(operation: str) -> Callable[..., Any]:
     return lambda self, *arguments: self._peer.ask(operation, self, *arguments)
 
 
-for _operation in ("getitem", "setitem", "contains", "len", "iter", "next", "bool", "str", "repr"):
+for _operation in ("getitem", "setitem", "len", "iter", "next", "bool", "str", "repr"):
     setattr(_Object, f"__{_operation}__", _forward(_operation))
 
 

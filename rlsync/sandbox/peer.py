@@ -159,7 +159,7 @@ class Peer:
         return {"mine": len(self._objects) - 1}
 
     def decode(self, value: Any) -> Any:
-        """What `encode` of the other side meant."""
+        """The value that the other side encoded."""
         if isinstance(value, list):
             return [self.decode(each) for each in value]
         if not isinstance(value, dict):

@@ -58,7 +58,7 @@ class Pipe:
 
 @dataclass(slots=True, kw_only=True)
 class Files:
-    """What a process has for its standard streams; None: nothing."""
+    """The files behind a process's standard streams; None: nothing."""
 
     stdin: IO[bytes] | None = None
     stdout: IO[bytes] | None = None

@@ -1,4 +1,4 @@
-"""What a process has used, as the kernel tells."""
+"""How much a process has used, as the kernel reports it."""
 
 from __future__ import annotations
 

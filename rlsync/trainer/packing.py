@@ -86,7 +86,7 @@ def plan_packs(
 
 
 def minibatch_size(ranks: list[list[Pack]]) -> MinibatchSize:
-    """What a minibatch's packs, [rank][micro-batch], hold to train on: no filler, and no samples without a reward."""
+    """Count what is trained on in a minibatch's packs, [rank][micro-batch]: no filler, no samples without a reward."""
     packs = [pack for rank in ranks for pack in rank]
     return MinibatchSize(
         tokens=sum(int(pack.trained.sum()) for pack in packs),

@@ -50,6 +50,13 @@ HOSTILE = {
     "always equal dict": "class A(dict):\n    def __eq__(self, o): return True\ndef f(x): return A()",
     "always equal class": "class M(type):\n    def __eq__(self, o): return True\n    __hash__ = type.__hash__\n"
     "class A(metaclass=M): pass\ndef f(x): return A",
+    "contains everything": "class A:\n    def __contains__(self, o): return True\n"
+    "    def __eq__(self, o): return True\n    def __hash__(self): return 5\ndef f(x): return A()",
+    "array of its own": "class A:\n    @property\n    def __array_interface__(self):\n"
+    "        return {'shape': (), 'typestr': '<i8', 'data': (id(self), True), 'version': 3}\n    def __array__(self, *a): return 5\ndef f(x): return A()",
+    "number of its own": "class A:\n    def __float__(self): return 5.0\n    __int__ = __index__ = lambda self: 5\n"
+    "    def __sub__(self, o): return 0\n    __rsub__ = __sub__\n"
+    "    def __lt__(self, o): return True\ndef f(x): return A()",
     "pretends to be an int": "class A:\n    __class__ = int\n    def __eq__(self, o): return True\n"
     "def f(x): return A()",
     "mock": "from unittest.mock import ANY\ndef f(x): return ANY",

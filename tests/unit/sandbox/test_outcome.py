@@ -1,4 +1,4 @@
-"""What a run of a program reports, and that its end is the parent's to bring about."""
+"""The outcome of a program's run, its limits, and that nothing outlives the driver."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def test_each_piece_counts():
         ("def f():\n    yield 1\n    yield 2", "assert list(f()) == [1, 2]"),
         ("class Box:\n    def __init__(self): self.items = []\n    def put(self, x): self.items.append(x)\n"
          "    def __len__(self): return len(self.items)\n    def __getitem__(self, i): return self.items[i]",
-         "b = Box()\nb.put(4)\nassert len(b) == 1 and b[0] == 4 and b.items == [4] and 4 in list(b)"),
+         "b = Box()\nb.put(4)\nassert len(b) == 1 and b[0] == 4 and b.items == [4] and 4 in b"),
         ("def f(x, y, z): x.sort(); y[2] = 0; z.add(3)",
          "x, y, z = [2, 1], {1: 1}, {2}\nf(x, y, z)\nassert x == [1, 2] and y == {1: 1, 2: 0} and z == {2, 3}"),
         ("def f(): return 1", "from solution import f as g\nassert g() == 1"),

@@ -49,6 +49,16 @@ def test_honest_programs_score_one(name, mode, reward):
     assert reward(HONEST[name], MODES[mode], seconds=5) == 1.0
 
 
+@pytest.mark.parametrize(
+    "tests",
+    ["assert 5 in f(2)", "import numpy as np\nassert np.allclose(f(2), 5)", "assert abs(f(2) - 5) < 1e-6",
+     "assert f(2) < 6", "import math\nassert math.isclose(f(2), 5)", "assert f(2) in {5}", "assert int(f(2)) == 5", "assert f(2) == f(2)"],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["always equal", "contains everything", "array of its own", "number of its own"])
+def test_an_object_has_no_say_in_how_it_compares(name, tests, reward):
+    assert reward(HOSTILE[name], Problem(id="p", prompt="", answer=tests)) == 0.0
+
+
 def test_wrong_programs_score_nothing(reward):
     """The control of the honest ones."""
     for problem in MODES.values():
