@@ -53,7 +53,8 @@ HOSTILE = {
     "contains everything": "class A:\n    def __contains__(self, o): return True\n"
     "    def __eq__(self, o): return True\n    def __hash__(self): return 5\ndef f(x): return A()",
     "array of its own": "class A:\n    @property\n    def __array_interface__(self):\n"
-    "        return {'shape': (), 'typestr': '<i8', 'data': (id(self), True), 'version': 3}\n    def __array__(self, *a): return 5\ndef f(x): return A()",
+    "        return {'shape': (), 'typestr': '<i8', 'data': (id(self), True), 'version': 3}\n"
+    "    def __array__(self, *a): return 5\ndef f(x): return A()",
     "number of its own": "class A:\n    def __float__(self): return 5.0\n    __int__ = __index__ = lambda self: 5\n"
     "    def __sub__(self, o): return 0\n    __rsub__ = __sub__\n"
     "    def __lt__(self, o): return True\ndef f(x): return A()",

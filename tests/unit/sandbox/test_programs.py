@@ -52,7 +52,8 @@ def test_honest_programs_score_one(name, mode, reward):
 @pytest.mark.parametrize(
     "tests",
     ["assert 5 in f(2)", "import numpy as np\nassert np.allclose(f(2), 5)", "assert abs(f(2) - 5) < 1e-6",
-     "assert f(2) < 6", "import math\nassert math.isclose(f(2), 5)", "assert f(2) in {5}", "assert int(f(2)) == 5", "assert f(2) == f(2)"],
+     "assert f(2) < 6", "import math\nassert math.isclose(f(2), 5)", "assert f(2) in {5}",
+     "assert int(f(2)) == 5", "assert f(2) == f(2)"],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["always equal", "contains everything", "array of its own", "number of its own"])
 def test_an_object_has_no_say_in_how_it_compares(name, tests, reward):
