@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from rlsync import __version__
 from rlsync.checkpoint.export import export_model
@@ -19,7 +18,7 @@ from rlsync.config.cluster import Device
 from rlsync.config.data import DataConfig
 from rlsync.config.environment import EnvironmentKind
 from rlsync.config.evaluation import HELD_OUT
-from rlsync.config.kernels import KernelMode, RowParallel
+from rlsync.config.kernels import KernelMode
 from rlsync.config.model import ModelSource
 from rlsync.config.reward import RewardKind
 from rlsync.config.run import TrainConfig
@@ -29,11 +28,17 @@ from rlsync.data.source import ProblemSource, open_source
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.build import environment_maker
 from rlsync.environments.demonstrations import TILDE, styles, words
-from rlsync.errors import ConfigError, DataError, told_of
+from rlsync.errors import DataError, told_of
 from rlsync.evaluation import EvalSet
-from rlsync.kernels.order import check_leaves_divide
-from rlsync.models.install import head_dim
-from rlsync.models.load import load_config, load_critic_config, resolved
+from rlsync.models.checks import (
+    check_companions,
+    check_heads,
+    check_length,
+    check_model,
+    check_reward_models,
+    check_shapes,
+)
+from rlsync.models.load import resolved
 from rlsync.models.tiny import MAX_POSITIONS, Example, build_tiny, rewarded_style, warm_start
 from rlsync.paths import expanded
 from rlsync.rewards.model_reward import ModelReward
@@ -46,8 +51,6 @@ _BASE_CHARACTERS = "0123456789+-*/=(). "
 _WARM_START_THREADS = 2
 _BARREN_DOUBLINGS = 3
 """Of the problems asked for, in a row without another one to train on, before the search for more ends."""
-_GPU_HEAD_DIMS = (16, 32, 64, 128, 256)
-_WEIGHTS = ("*.safetensors", "*.bin")
 _COLUMNS = {"prompt_column", "answer_column", "answer_parser"}
 _TINY_READS = _COLUMNS | {"subset", "hub_split", "eval_path", "eval_split", "parts"}
 """Fields of the data that the warm start reads besides the usual ones."""
@@ -84,7 +87,8 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
         ConfigError, DataError: whatever is wrong with what the user gave; nothing was started yet.
     """
     if config.model.source is ModelSource.huggingface:
-        check_model(config)
+        check_model(config, resolved(config.model.path))
+    check_reward_models(config)
     environment_maker(config.environment)  # for its errors, before anything is started
     source = open_source(config.data)
     scorer = Scorer(config.reward, source)
@@ -184,93 +188,6 @@ def _training(
     return kept
 
 
-def check_model(config: TrainConfig) -> None:
-    """Raises ConfigError if the model cannot be loaded, or cannot be made exact at this TP and these leaves."""
-    path = config.model.path
-    model = load_config(path, config.kernels.mode, config.model.revision)
-    folder = expanded(path)
-    if folder.is_dir() and not any(any(folder.glob(name)) for name in _WEIGHTS):
-        raise ConfigError(
-            f"model.path={path}: a config.json and no weights ({', '.join(_WEIGHTS)}) are there. Give a folder with a "
-            "whole Hugging Face model, or a hub id."
-        )
-    if config.kernels.mode is KernelMode.native:
-        return
-    check_length(model.max_position_embeddings, config)
-    check_heads(model.num_attention_heads, model.num_key_value_heads, config.rollout.tp)
-    _check_shapes("model.path", model.num_attention_heads, head_dim(model), model.intermediate_size, config)
-
-
-def check_companions(config: TrainConfig, model_path: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check the critic and the reference, and write their folders into the configuration as every process finds them.
-
-    Args:
-        model_path, tokenizer: the policy's.
-    Raises:
-        ConfigError: one cannot be loaded, made exact, or given the policy's tokens.
-    """
-    mode = config.kernels.mode
-    companions = []
-    if config.critic.path:
-        config.critic.path = path = resolved(config.critic.path)
-        companions.append(("critic.path", path, load_critic_config(path, mode, config.model.revision_of(path))))
-    if config.algorithm.kl_model:
-        config.algorithm.kl_model = path = resolved(config.algorithm.kl_model)
-        revision = config.model.revision_of(path)
-        companions.append(("algorithm.kl_model", path, load_config(path, mode, revision, field="algorithm.kl_model")))
-    tokens = load_config(model_path, mode, config.model.revision).vocab_size if companions else 0
-    for field, path, companion in companions:
-        if companion.vocab_size < tokens:  # a larger one is fine: models of one tokenizer are padded differently
-            raise ConfigError(
-                f"{field}={path}: its vocabulary has {companion.vocab_size} tokens and the policy's {tokens}, and it "
-                "reads the policy's tokens. Take a model of the same tokenizer."
-            )
-        bare = Path(path).is_dir() and not Path(path, "tokenizer_config.json").is_file()
-        if not bare and load_tokenizer(path, config.model.revision_of(path)).get_vocab() != tokenizer.get_vocab():
-            raise ConfigError(
-                f"{field}={path}: its tokenizer is not the policy's ({model_path}), and it reads the policy's tokens. "
-                "Take a model of the same tokenizer."
-            )
-        if mode is KernelMode.invariant:
-            heads, dim = companion.num_attention_heads, head_dim(companion)
-            _check_shapes(field, heads, dim, companion.intermediate_size, config)
-
-
-def _check_shapes(field: str, heads: int, dim: int, intermediate_size: int, config: TrainConfig) -> None:
-    """What exact kernels want of the model that `field` gives."""
-    check_head_dim(field, dim, config)
-    if config.kernels.row_parallel is RowParallel.tree:
-        check_leaves_divide("o_proj", heads * dim, config.leaves)
-        check_leaves_divide("down_proj", intermediate_size, config.leaves)
-
-
-def check_length(positions: int, config: TrainConfig) -> None:
-    """Exact kernels' rotary table ends with the model's positions, whatever scaling it has."""
-    if config.rollout.max_model_len > positions:
-        raise ConfigError(
-            f"rollout.max_model_len={config.rollout.max_model_len}: the model has {positions} positions "
-            "(max_position_embeddings). Lower it, and rollout.max_tokens and data.max_prompt_tokens with it"
-        )
-
-
-def check_heads(heads: int, kv_heads: int, tp: int) -> None:
-    """vLLM's own condition on TP, before it has started anything."""
-    if heads % tp or (kv_heads % tp and tp % kv_heads):
-        raise ConfigError(
-            f"rollout.tp={tp} does not suit a model with {heads} attention heads and {kv_heads} key-value heads: it "
-            "must divide the former, and divide or be a multiple of the latter"
-        )
-
-
-def check_head_dim(field: str, dim: int, config: TrainConfig) -> None:
-    """What the GPU's attention kernels have tiles for."""
-    if config.cluster.device is Device.cuda and dim not in _GPU_HEAD_DIMS:
-        raise ConfigError(
-            f"{field}: its attention heads have {dim} channels, and exact kernels on a GPU want "
-            f"{', '.join(map(str, _GPU_HEAD_DIMS))}. Take another model, kernels=native, or cluster=local_cpu."
-        )
-
-
 def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str], None]) -> str:
     """The model to start from; the tiny one is made and warm-started on first use."""
     if config.model.source is ModelSource.huggingface:
@@ -279,12 +196,13 @@ def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str]
     check_length(MAX_POSITIONS, config)
     check_heads(tiny.heads, tiny.kv_heads, config.rollout.tp)
     if config.kernels.mode is KernelMode.invariant:
-        _check_shapes("model.tiny.head_dim", tiny.heads, tiny.head_dim, tiny.intermediate_size, config)
+        check_shapes("model.tiny.head_dim", tiny.heads, tiny.head_dim, tiny.intermediate_size, config)
     folder = expanded(config.model.cache_dir) / f"tiny_{_tiny_key(config)}"
     if not (folder / "config.json").is_file():
         say(f"making the tiny model: {tiny.warm_start_steps} warm-start steps (once; kept in {folder})")
         gpu = config.cluster.device is Device.cuda and torch.cuda.is_available()
         _make_tiny(config, source, folder, torch.device("cuda" if gpu else "cpu"), say)
+    check_model(config, str(folder), "model.cache_dir")
     return str(folder)
 
 

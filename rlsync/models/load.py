@@ -17,7 +17,7 @@ from rlsync.errors import ConfigError
 from rlsync.models.install import SUPPORTED, SUPPORTED_CRITICS, check_supported
 from rlsync.paths import expanded
 
-_VALUE_HEAD = "score.weight"
+VALUE_HEAD = "score.weight"
 """[1, hidden]"""
 
 
@@ -42,21 +42,38 @@ def load_config(
         field: that errors name.
         supported: architectures, with exact kernels.
     Raises:
-        ConfigError: nothing to load at `path`, or an architecture that exact kernels do not cover.
+        ConfigError: nothing to load at `path`, code that would have to run, or an architecture that exact kernels do
+            not cover.
     """
     if path.startswith((".", "/", "~")) and not (expanded(path) / "config.json").is_file():
         raise ConfigError(
             f"{field}={path}: no config.json there. Give a folder with a Hugging Face model, or a hub id."
         )
-    try:
-        config = AutoConfig.from_pretrained(resolved(path), revision=revision)
-    except (OSError, ValueError) as error:
-        at = "" if revision == MAIN else f" at model.revision={revision}"
-        raise ConfigError(
-            f"{field}={path}: no such folder, and it cannot be loaded as a hub id{at} ({_first_line(error)})"
-        ) from error
+    config = _read_config(path, field, revision)
     if mode is KernelMode.invariant:
         check_supported(config, supported)
+    return config
+
+
+def load_classifier_config(path: str, field: str) -> PreTrainedConfig:
+    """Read a reward model's config; raises ConfigError as load_config does."""
+    return _read_config(path, field, MAIN)
+
+
+def _read_config(path: str, field: str, revision: str) -> PreTrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(resolved(path), revision=revision, trust_remote_code=False)
+        text = config.get_text_config()
+        pad = text.pad_token_id
+        if pad is not None and not 0 <= pad < text.vocab_size:
+            text.pad_token_id = None  # such as -1; nothing is padded here, and an embedding refuses it
+    except Exception as error:  # what a stranger's config.json may raise has many types
+        if expanded(path).is_dir():
+            told = f"its config.json cannot be read ({_first_line(error)})"
+        else:
+            at = "" if revision == MAIN else f" at model.revision={revision}"
+            told = f"no such folder, and it cannot be loaded as a hub id{at} ({_first_line(error)})"
+        raise ConfigError(f"{field}={path}: {told}") from error
     return config
 
 
@@ -98,7 +115,7 @@ def load_critic(path: str, mode: KernelMode, revision: str = MAIN) -> PreTrained
         output_loading_info=True,
     )
     missing = set(report["missing_keys"])
-    if missing - {_VALUE_HEAD}:
+    if missing - {VALUE_HEAD}:
         raise ConfigError(f"critic.path={path}: weights are missing: {', '.join(sorted(missing)[:5])}")
     if missing:
         torch.nn.init.zeros_(model.score.weight)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import Qwen3Config
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Qwen3Config
 
 from rlsync import prepare as module
 from rlsync.config.compose import compose_train
@@ -14,7 +14,8 @@ from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.prompts import PromptStream
 from rlsync.data.source import open_source
 from rlsync.errors import ConfigError, DataError
-from rlsync.prepare import Prepared, check_head_dim, prepare
+from rlsync.models.checks import check_head_dim
+from rlsync.prepare import Prepared, prepare
 from rlsync.prepare import model_folder as make_or_find
 
 
@@ -128,7 +129,11 @@ def test_a_set_too_long_for_its_limit_is_named() -> None:
 
 
 def _model(folder: Path, kind: str, **values: int) -> str:
-    Qwen3Config(architectures=[f"Qwen3For{kind}"], head_dim=32, **values).save_pretrained(folder)
+    """A Qwen3 with random weights; `kind` is CausalLM or SequenceClassification."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2}
+    config = Qwen3Config(**sizes, **{"head_dim": 32, "intermediate_size": 64, **values})
+    auto = AutoModelForCausalLM if kind == "CausalLM" else AutoModelForSequenceClassification
+    auto.from_config(config).save_pretrained(folder)
     return str(folder)
 
 
@@ -151,9 +156,10 @@ def test_a_critic_that_cannot_go_with_the_policy_is_named_at_the_start(tmp_path:
 
 def test_a_model_that_cannot_serve_is_named_at_the_start(tmp_path: Path) -> None:
     folder = Path(_model(tmp_path / "policy", "CausalLM", vocab_size=60, max_position_embeddings=1024))
-    with pytest.raises(ConfigError, match=r"model\.path=.*policy: a config\.json and no weights \(\*\.safetensors"):
+    weights = (folder / "model.safetensors").rename(tmp_path / "weights")
+    with pytest.raises(ConfigError, match=r"model\.path=.*policy: a config\.json and no weights .*model\.safetensors"):
         prepared(f"model.path={folder}", "trainer.steps=2")
-    (folder / "model.safetensors").touch()
+    weights.rename(folder / "model.safetensors")
     assert prepared(f"model.path={folder}", "trainer.steps=2")[0].training  # the control, at the model's length
     with pytest.raises(ConfigError, match=r"max_model_len=1025: the model has 1024 positions"):
         prepared(f"model.path={folder}", "rollout.max_model_len=1025")

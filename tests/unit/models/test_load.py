@@ -70,7 +70,7 @@ def test_the_revision_is_of_the_policy_s_model_alone() -> None:
 
 
 def test_a_revision_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def from_pretrained(path: str, *, revision: str) -> None:
+    def from_pretrained(path: str, *, revision: str, **_: object) -> None:
         raise OSError(f"{revision} is not a valid git identifier")
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)

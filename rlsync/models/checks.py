@@ -1,0 +1,210 @@
+"""What is wrong with a run's models, before anything starts: their shapes, weights and tokens.
+
+vLLM and transformers find most of this out themselves, after the actors have started or not at all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from rlsync.config.cluster import Device
+from rlsync.config.kernels import KernelMode, RowParallel
+from rlsync.config.reward import RewardKind
+from rlsync.config.run import TrainConfig
+from rlsync.data.text import load_tokenizer
+from rlsync.errors import ConfigError
+from rlsync.kernels.order import check_leaves_divide
+from rlsync.kernels.rope import spec_from_config
+from rlsync.models.install import SUPPORTED, head_dim
+from rlsync.models.load import (
+    VALUE_HEAD,
+    load_classifier_config,
+    load_config,
+    load_critic_config,
+    resolved,
+)
+from rlsync.models.weights import check_weights
+
+_GPU_HEAD_DIMS = (16, 32, 64, 128, 256)
+_LM_HEAD = "lm_head.weight"
+_SLIDING = "sliding_attention"
+_BYTES = {"bfloat16": 2, "float32": 4}
+
+
+def check_model(config: TrainConfig, path: str, field: str = "model.path") -> None:
+    """Raises ConfigError if the policy cannot be loaded, served by vLLM, or made exact at this TP and these leaves.
+
+    Args:
+        path: resolved folder or hub id of the policy.
+        field: of the configuration that gives it, for messages.
+    """
+    model = load_config(path, config.kernels.mode, config.model.revision, field=field)
+    if known := _known(model):
+        check_heads(model.num_attention_heads, model.num_key_value_heads, config.rollout.tp)
+        _check_windows(field, model)
+        _check_divides(field, model.intermediate_size, config)
+        check_cache(model, config)
+    if config.kernels.mode is KernelMode.invariant:
+        check_length(model.max_position_embeddings, config)
+        check_shapes(field, model.num_attention_heads, head_dim(model), model.intermediate_size, config)
+        spec_from_config(model.rope_parameters, head_dim(model), model.max_position_embeddings)
+    check_weights(path, model, AutoModelForCausalLM, field=field, revision=config.model.revision_of(path), served=known)
+
+
+def check_companions(config: TrainConfig, model_path: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check the critic and the reference, and write their folders into the configuration as every process finds them.
+
+    Args:
+        model_path, tokenizer: the policy's.
+    Raises:
+        ConfigError: one cannot be loaded, made exact, or given the policy's tokens.
+    """
+    mode = config.kernels.mode
+    companions = []
+    if config.critic.path:
+        config.critic.path = path = resolved(config.critic.path)
+        critic = load_critic_config(path, mode, config.model.revision_of(path))
+        companions.append(("critic.path", path, critic))
+    if config.algorithm.kl_model:
+        config.algorithm.kl_model = path = resolved(config.algorithm.kl_model)
+        revision = config.model.revision_of(path)
+        companions.append(("algorithm.kl_model", path, load_config(path, mode, revision, field="algorithm.kl_model")))
+    tokens = load_config(model_path, mode, config.model.revision).vocab_size if companions else 0
+    for field, path, companion in companions:
+        if companion.vocab_size < tokens:  # a larger one is fine: models of one tokenizer are padded differently
+            raise ConfigError(
+                f"{field}={path}: its vocabulary has {companion.vocab_size} tokens and the policy's {tokens}, and it "
+                "reads the policy's tokens. Take a model of the same tokenizer."
+            )
+        bare = Path(path).is_dir() and not Path(path, "tokenizer_config.json").is_file()
+        if not bare and load_tokenizer(path, config.model.revision_of(path)).get_vocab() != tokenizer.get_vocab():
+            raise ConfigError(
+                f"{field}={path}: its tokenizer is not the policy's ({model_path}), and it reads the policy's tokens. "
+                "Take a model of the same tokenizer."
+            )
+        if mode is KernelMode.invariant:
+            heads, dim = companion.num_attention_heads, head_dim(companion)
+            check_shapes(field, heads, dim, companion.intermediate_size, config)
+        _check_companion_weights(field, path, companion, config.model.revision_of(path))
+
+
+def _check_companion_weights(field: str, path: str, config: PreTrainedConfig, revision: str) -> None:
+    if field != "critic.path":
+        check_weights(path, config, AutoModelForCausalLM, field=field, revision=revision)
+        return
+    classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
+    check_weights(
+        path,
+        config,
+        AutoModelForSequenceClassification,
+        field=field,
+        revision=revision,
+        optional=frozenset() if classifies else frozenset({VALUE_HEAD}),
+        unread=frozenset() if classifies else frozenset({_LM_HEAD}),
+    )
+
+
+def check_reward_models(config: TrainConfig) -> None:
+    """Raises ConfigError if a reward model's weights are not all there."""
+    parts = {f"reward.parts.{name}": part for name, part in config.reward.parts.items()}
+    for name, part in (parts or {"reward": config.reward}).items():
+        if part.kind is RewardKind.model:
+            field, path = f"{name}.model_path", resolved(part.model_path)
+            check_weights(path, load_classifier_config(path, field), AutoModelForSequenceClassification, field=field)
+
+
+def check_shapes(field: str, heads: int, dim: int, intermediate_size: int, config: TrainConfig) -> None:
+    """What exact kernels want of the model that `field` gives."""
+    check_head_dim(field, dim, config)
+    if config.kernels.row_parallel is RowParallel.tree:
+        check_leaves_divide("o_proj", heads * dim, config.leaves)
+        check_leaves_divide("down_proj", intermediate_size, config.leaves)
+
+
+def check_length(positions: int, config: TrainConfig) -> None:
+    """Exact kernels' rotary table ends with the model's positions, whatever scaling it has."""
+    if config.rollout.max_model_len > positions:
+        raise ConfigError(
+            f"rollout.max_model_len={config.rollout.max_model_len}: the model has {positions} positions "
+            "(max_position_embeddings). Lower it, and rollout.max_tokens and data.max_prompt_tokens with it"
+        )
+
+
+def check_heads(heads: int, kv_heads: int, tp: int) -> None:
+    """vLLM's own condition on TP, before it has started anything."""
+    if heads % tp or (kv_heads % tp and tp % kv_heads):
+        raise ConfigError(
+            f"rollout.tp={tp} does not suit a model with {heads} attention heads and {kv_heads} key-value heads: it "
+            "must divide the former, and divide or be a multiple of the latter"
+        )
+
+
+def check_head_dim(field: str, dim: int, config: TrainConfig) -> None:
+    """What the GPU's attention kernels have tiles for."""
+    if config.cluster.device is Device.cuda and dim not in _GPU_HEAD_DIMS:
+        raise ConfigError(
+            f"{field}: its attention heads have {dim} channels, and exact kernels on a GPU want "
+            f"{', '.join(map(str, _GPU_HEAD_DIMS))}. Take another model, kernels=native, or cluster=local_cpu."
+        )
+
+
+def check_cache(model: PreTrainedConfig, config: TrainConfig) -> None:
+    """vLLM wants room in a worker's KV cache for one sequence of the full length, or for what a window leaves of it."""
+    rollout = config.rollout
+    if not rollout.kv_cache_mib:
+        return
+    heads = max(1, model.num_key_value_heads // rollout.tp)
+    block = 2 * rollout.block_size * heads * head_dim(model) * _BYTES[config.model.dtype.value]
+    block *= model.num_hidden_layers
+    blocks = -(-rollout.max_model_len // rollout.block_size)
+    if window := _window(model):
+        longest = min(window - 1 + rollout.max_num_batched_tokens, rollout.max_model_len)
+        blocks = -(-longest // rollout.block_size) + 1
+    if blocks * block > rollout.kv_cache_mib << 20:
+        raise ConfigError(
+            f"rollout.kv_cache_mib={rollout.kv_cache_mib}: a sequence of rollout.max_model_len="
+            f"{rollout.max_model_len} tokens takes {-(-blocks * block >> 20)} MiB of a worker's KV cache. Raise the "
+            "former to at least that (several times that to answer many requests at once), or lower the latter."
+        )
+
+
+def _known(model: PreTrainedConfig) -> bool:
+    """Whether it is of a family whose vLLM class rlsync knows."""
+    return any(name in SUPPORTED for name in model.architectures or [])
+
+
+def _window(model: PreTrainedConfig) -> int:
+    """The sliding window of all layers; 0: none."""
+    return model.to_dict().get("sliding_window") or 0
+
+
+def _check_windows(field: str, model: PreTrainedConfig) -> None:
+    """transformers and vLLM must agree on each layer's window, and vLLM has one for all layers.
+
+    transformers takes it from layer_types (Qwen), for all layers (Mistral), or not at all (Llama).
+    """
+    values, layers = model.to_dict(), model.num_hidden_layers
+    types = values.get("layer_types") or []
+    everywhere = model.model_type == "mistral" and _window(model) > 0 and not types
+    sliding = layers if everywhere else types.count(_SLIDING)
+    if sliding not in (0, layers) or (sliding == 0) != (_window(model) == 0):
+        raise ConfigError(
+            f"{field}: config.json gives {sliding} of its {layers} layers a sliding window of {_window(model) or None} "
+            f"(sliding_window, layer_types, max_window_layers={values.get('max_window_layers')}), and vLLM serves a "
+            "window in all layers or in none. Take another model, or, where sequences are shorter than the window, "
+            "set use_sliding_window=false or sliding_window=null there."
+        )
+
+
+def _check_divides(field: str, intermediate_size: int, config: TrainConfig) -> None:
+    if intermediate_size % config.rollout.tp:
+        raise ConfigError(
+            f"rollout.tp={config.rollout.tp}: it must divide the intermediate_size={intermediate_size} of {field}"
+        )
