@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from rlsync.config.run import TrainConfig
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.mixture import part_at
 from rlsync.data.source import ProblemSource, open_source
+from rlsync.data.stops import generation_stop_ids
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.build import environment_maker
 from rlsync.environments.demonstrations import TILDE, styles, words
@@ -37,6 +39,7 @@ from rlsync.models.checks import (
     check_model,
     check_reward_models,
     check_shapes,
+    vocab_size,
 )
 from rlsync.models.load import resolved
 from rlsync.models.tiny import MAX_POSITIONS, Example, build_tiny, rewarded_style, warm_start
@@ -98,12 +101,19 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     tokenizer = load_tokenizer(model_path, config.model.revision)
     if trains:
         check_companions(config, model_path, tokenizer)
-    codec = TextCodec(tokenizer, config.data, environment=config.environment)
+    make_codec = partial(
+        TextCodec,
+        tokenizer,
+        extra_stop_ids=generation_stop_ids(model_path, config.model.revision),
+        environment=config.environment,
+        vocab_size=vocab_size(config, model_path),
+    )
+    codec = make_codec(config.data)
     kinds = {part.kind for part in config.reward.parts.values()} or {config.reward.kind}
     sets, scorers = [], [scorer]
     for each in drawn:
         with told_of(f"evaluation set {each.name}"):
-            own = TextCodec(tokenizer, each.data, environment=config.environment)
+            own = make_codec(each.data)
             kept = _select(own, each.problems, each.name, say)
         # Only the data's own scorer depends on the set; others may hold a process each.
         if RewardKind.task in kinds and each.source is not source:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
-from huggingface_hub import save_torch_state_dict
+from huggingface_hub import save_torch_state_dict, snapshot_download
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from rlsync.config.lora import LoraConfig
 from rlsync.config.model import MAIN
+
+_WEIGHTS = (
+    *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.npz"),
+    *("*.safetensors.*", "*.bin.*", "*.onnx_data"),
+)
+_LEFT = (*_WEIGHTS, "config.json", "adapter_config.json", "progress.json")
+"""Files of a model's folder that a checkpoint does not take over."""
+_TEMPLATES = "additional_chat_templates"
 
 
 def export_model(
@@ -24,23 +33,45 @@ def export_model(
     *,
     revision: str = MAIN,
 ) -> None:
-    """Write weights, config and tokenizer.
+    """Write weights and config, and copy whatever else the model that training started from has.
+
+    That is its tokenizer, its generation config (so that the same tokens end a response), chat templates, its licence.
 
     Args:
         state: Hugging Face names to tensors in `dtype`; tied tensors once.
-        source, revision: the model that training started from; its tokenizer is copied.
-        folder: appears only when it is complete.
+        source, revision: the model that training started from.
+        folder: appears only when it is complete. A link that lies there is removed, and not followed.
     """
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_folder(partial)
     partial.mkdir(parents=True)
+    _copy_companions(source, revision, partial)
     save_torch_state_dict(state, partial)
     exported = type(config).from_dict(config.to_dict())
     exported.dtype = dtype
     exported.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(source, revision=revision).save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
     partial.rename(folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it; of a link only the link. What is not there is no error."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy_companions(source: str, revision: str, folder: Path) -> None:
+    """Copy what a model's folder or hub repository has besides weights and what a run of rlsync adds."""
+    origin = Path(source)
+    if not origin.is_dir():
+        origin = Path(snapshot_download(source, revision=revision, ignore_patterns=[*_WEIGHTS]))
+    for path in origin.iterdir():
+        if path.is_file() and not path.name.startswith(".") and not any(fnmatch(path.name, each) for each in _LEFT):
+            shutil.copyfile(path, folder / path.name)
+    if (origin / _TEMPLATES).is_dir():
+        shutil.copytree(origin / _TEMPLATES, folder / _TEMPLATES)
 
 
 def export_adapters(adapters: dict[str, torch.Tensor], config: LoraConfig, source: str, folder: Path) -> None:

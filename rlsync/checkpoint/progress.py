@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from rlsync.errors import unreadable
 from rlsync.types import Summary
 
 _FILE = "progress.json"
+_STEP = re.compile(r"step_\d+")
+"""Names of checkpoints (telemetry/run_folder.py)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,26 +37,41 @@ def newest(checkpoints: Path) -> tuple[Path, Progress] | None:
     Raises:
         ConfigError: what one holds of its progress cannot be read.
     """
-    found = [(path.parent, _read(path)) for path in checkpoints.glob(f"*/{_FILE}")]
+    found = [(path, _read(path / _FILE)) for path in _whole(checkpoints)]
     return max(found, key=lambda each: each[1].step, default=None)
 
 
 def resumable(checkpoints: Path) -> bool:
     """Whether there is one to go on from."""
-    return any(checkpoints.glob(f"*/{_FILE}"))
+    return bool(_whole(checkpoints))
 
 
 def keep(folder: Path, progress: Progress) -> None:
-    """Mark the checkpoint in `folder` as whole, and free the states of the others beside it."""
+    """Mark the checkpoint in `folder` as whole, and free the states of the run's others beside it.
+
+    Others are the step_N folders of `progress.saved`; links, and all other folders, belong to the user.
+    """
     partial = folder / f"{_FILE}.partial"
     with partial.open("w") as file:
         file.write(json.dumps(asdict(progress), indent=1) + "\n")
         file.flush()
         os.fsync(file.fileno())
     partial.rename(folder / _FILE)
-    for other in (path for path in folder.parent.iterdir() if path.is_dir() and path != folder):
+    mine = {f"step_{step}" for step in progress.saved} - {folder.name}
+    for other in (path for path in _steps(folder.parent) if path.name in mine):
         (other / _FILE).unlink(missing_ok=True)
         shutil.rmtree(other / FOLDER, ignore_errors=True)
+
+
+def _whole(checkpoints: Path) -> list[Path]:
+    """The folders of checkpoints from which a run can go on."""
+    return [path for path in _steps(checkpoints) if (path / _FILE).is_file()]
+
+
+def _steps(checkpoints: Path) -> list[Path]:
+    """The step_N folders themselves, and no links to them."""
+    paths = checkpoints.iterdir() if checkpoints.is_dir() else ()
+    return [path for path in paths if _STEP.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
 
 
 def _read(path: Path) -> Progress:

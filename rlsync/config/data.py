@@ -60,6 +60,11 @@ class DataConfig:
     chat: bool = False
     """Put the prompt through the tokenizer's chat template as a user turn."""
     system_prompt: str = ""
+    chat_args: dict[str, Any] = field(default_factory=dict)
+    """What the chat template reads besides the messages: {enable_thinking: false}."""
+    keep_special_tokens: bool = False
+    """Rewards and environments read the model's special tokens as text (Mistral's [TOOL_CALLS], DeepSeek's marks); the
+    stop token at the end is left out all the same."""
     max_prompt_tokens: int = 512
     """Longer prompts are left out, and counted."""
     held_out_percent: int = 10

@@ -7,6 +7,8 @@ that the model samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -27,16 +29,21 @@ class Surroundings:
 
 
 def surroundings(
-    tokenizer: PreTrainedTokenizerBase, config: EnvironmentConfig, *, chat: bool, stop_ids: list[int]
+    tokenizer: PreTrainedTokenizerBase,
+    config: EnvironmentConfig,
+    *,
+    chat: bool,
+    chat_args: dict[str, Any],
+    stop_ids: list[int],
 ) -> Surroundings:
     """What stands around every message.
 
     Args:
-        chat: as the tokenizer's chat template has it; else environment.template alone.
+        chat: as the tokenizer's chat template has it, given `chat_args`; else environment.template alone.
     Raises:
         ConfigError: the chat template cannot be extended by a message.
     """
-    before, after = _of_chat(tokenizer, config, stop_ids) if chat else _of_template(config)
+    before, after = _of_chat(tokenizer, config, chat_args, stop_ids) if chat else _of_template(config)
     return Surroundings(before=encode(tokenizer, before), after=encode(tokenizer, after))
 
 
@@ -54,7 +61,9 @@ def _of_template(config: EnvironmentConfig) -> tuple[str, str]:
     return before, after
 
 
-def _of_chat(tokenizer: PreTrainedTokenizerBase, config: EnvironmentConfig, stop_ids: list[int]) -> tuple[str, str]:
+def _of_chat(
+    tokenizer: PreTrainedTokenizerBase, config: EnvironmentConfig, chat_args: dict[str, Any], stop_ids: list[int]
+) -> tuple[str, str]:
     """Found by rendering a conversation with and without the environment's message.
 
     Raises:
@@ -64,8 +73,8 @@ def _of_chat(tokenizer: PreTrainedTokenizerBase, config: EnvironmentConfig, stop
     asked = [{"role": "user", "content": _ASKED}]
     answered = config.template.replace(MESSAGE, _ANSWERED)
     turn = [{"role": "assistant", "content": _SAID}, {"role": config.role.value, "content": answered}]
-    prompt = _render(tokenizer, asked, config)
-    once, twice = _render(tokenizer, [*asked, *turn], config), _render(tokenizer, [*asked, *turn, *turn], config)
+    render = partial(_render, tokenizer, config, chat_args)
+    prompt, once, twice = render(asked), render([*asked, *turn]), render([*asked, *turn, *turn])
     piece = once.removeprefix(prompt + _SAID)
     if prompt + _SAID + piece != once or once + _SAID + piece != twice or piece.count(answered) != 1:
         raise ConfigError(
@@ -79,9 +88,14 @@ def _of_chat(tokenizer: PreTrainedTokenizerBase, config: EnvironmentConfig, stop
     return _after_stop(before, tokenizer, stop_ids) + own_before, own_after + after
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], config: EnvironmentConfig) -> str:
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    config: EnvironmentConfig,
+    chat_args: dict[str, Any],
+    messages: list[dict[str, str]],
+) -> str:
     try:
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **chat_args)
     except TemplateError as error:
         raise ConfigError(
             f"the tokenizer's chat template refuses a message of environment.role={config.role}: {error}. Use "

@@ -54,7 +54,7 @@ class Conversation:
     def add_turn(self, turn: Rollout, codec: TextCodec) -> None:
         """The model's answer to `ids`."""
         self.rollout = turn if self.rollout is None else _joined(self.rollout, turn)
-        self.turns.append(codec.decode(turn.response))
+        self.turns.append(codec.decode(turn.response, self.start.problem))
         if self.error is not None:
             self.finish_reason = FinishReason.error
         elif turn.finish_reason is FinishReason.length:
@@ -88,11 +88,11 @@ class Conversation:
         assert self.rollout is not None
         assert self.finish_reason is not None
         rollout = replace(self.rollout, finish_reason=self.finish_reason)
-        after_prompt = rollout.tokens[rollout.prompt_length :].tolist()
+        after_prompt, last = rollout.tokens[rollout.prompt_length :].tolist(), scored is Scored.last_turn
         return Episode(
             rollout=rollout,
             turns=self.turns,
-            scored=self.turns[-1] if scored is Scored.last_turn else codec.decode(after_prompt),
+            scored=self.turns[-1] if last else codec.decode(after_prompt, self.start.problem),
             tool_calls=self.tool_calls,
             error=self.error,
         )

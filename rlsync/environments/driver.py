@@ -85,7 +85,7 @@ class Driver:
         episodes: dict[int, Episode] = {}
         requests = [s.request(codec.encode(s.problem), limit, codec) for s in starts]
         for index, rollout in self._generator.generate(requests):
-            text = codec.decode(rollout.response)
+            text = codec.decode(rollout.response, starts[index].problem)
             episodes[index] = Episode(rollout=rollout, turns=[text], scored=text)
             on_finished(index, episodes[index])
         return [episodes[index] for index in range(len(starts))]

@@ -120,6 +120,11 @@ def check_reward_models(config: TrainConfig) -> None:
             check_weights(path, load_classifier_config(path, field), AutoModelForSequenceClassification, field=field)
 
 
+def vocab_size(config: TrainConfig, path: str) -> int:
+    """Rows of the policy's embedding."""
+    return load_config(path, config.kernels.mode, config.model.revision).get_text_config().vocab_size
+
+
 def check_shapes(field: str, heads: int, dim: int, intermediate_size: int, config: TrainConfig) -> None:
     """What exact kernels want of the model that `field` gives."""
     check_head_dim(field, dim, config)

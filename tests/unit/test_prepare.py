@@ -22,6 +22,7 @@ from rlsync.prepare import model_folder as make_or_find
 @pytest.fixture(autouse=True)
 def tokenizer_instead_of_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_char_tokenizer(tmp_path / "model", "abcdefghijklmnopqrstuvwxyz0123456789+-= ")
+    Qwen3Config(architectures=["Qwen3ForCausalLM"], vocab_size=60).save_pretrained(tmp_path / "model")
     monkeypatch.setattr(module, "model_folder", lambda *_: str(tmp_path / "model"))
 
 

@@ -134,3 +134,98 @@ def test_parts_of_a_mixture_have_their_own_limits_and_chat(tokenizer: PreTrained
 def test_no_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=str(tmp_path)):
         load_tokenizer(str(tmp_path))
+
+
+CHATML = (
+    "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<unk>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{% if thinking is defined and not thinking %}a{% endif %}b{% endif %}"
+)
+
+
+def test_chat_args_reach_the_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = CHATML
+    ids = TextCodec(tokenizer, DataConfig(chat=True, chat_args={"thinking": False})).encode(problem("c"))
+    assert ids == [5, 3, 4]
+    assert TextCodec(tokenizer, DataConfig(chat=True)).encode(problem("c")) == [5, 4]
+
+
+@pytest.mark.parametrize("name", ["enable_thinking", "tokenize", "padding", "add_generation_prompt"])
+def test_chat_args_that_no_template_reads_are_refused(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    tokenizer.chat_template = CHATML
+    with pytest.raises(ConfigError, match=rf"data\.chat_args has '{name}', and the tokenizer's chat template does not"):
+        TextCodec(tokenizer, DataConfig(chat=True, chat_args={name: False}))
+    with pytest.raises(ConfigError, match=r"data\.chat=false reads none"):
+        TextCodec(tokenizer, DataConfig(chat_args={name: False}))
+
+
+def test_parts_have_their_own_chat_args(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = CHATML
+    parts = {"a": DataConfig(chat=True, chat_args={"thinking": False}), "b": DataConfig(chat=True)}
+    codec = TextCodec(tokenizer, DataConfig(source=DataSource.mixture, parts=parts))
+    assert [codec.encode(replace(problem("c"), part=part)) for part in "ab"] == [[5, 3, 4], [5, 4]]
+
+
+def test_a_template_s_end_of_turn_that_does_not_stop_is_named(
+    tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer.chat_template = CHATML
+    codec = TextCodec(tokenizer, DataConfig(chat=True))
+    assert "ends the model's turn with '<unk>' (2), which is none of its stop ids [1]" in caplog.text
+    assert codec.stop_ids == [1]
+    caplog.clear()
+    TextCodec(tokenizer, DataConfig(chat=True), extra_stop_ids=[2])
+    TextCodec(tokenizer, DataConfig())
+    tokenizer.chat_template = TEMPLATE
+    TextCodec(tokenizer, DataConfig(chat=True))
+    assert not caplog.records  # the controls
+
+
+def test_special_tokens_are_kept_for_rewards_on_demand(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[CALL]"]})
+    call = tokenizer.convert_tokens_to_ids("[CALL]")
+    keeping = TextCodec(tokenizer, DataConfig(keep_special_tokens=True))
+    assert keeping.decode([3, call, 4, 1], problem("a")) == "a[CALL]b"  # without the stop token at the end
+    assert keeping.decode([3, 1, 4], problem("a")) == "a<eos>b"
+    assert TextCodec(tokenizer, DataConfig()).decode([3, call, 4, 1], problem("a")) == "ab"  # the control
+
+
+def test_a_vocabulary_that_is_padded_beyond_the_tokenizer_reads_as_nothing(tokenizer: PreTrainedTokenizerBase) -> None:
+    for keep in (False, True):
+        codec = TextCodec(tokenizer, DataConfig(keep_special_tokens=keep), vocab_size=64)
+        assert codec.decode([3, 50, 4], problem("a")) == "ab"
+        assert codec.fits(problem("ab"))
+
+
+def test_a_prompt_beyond_the_embedding_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    last = tokenizer.convert_tokens_to_ids(":")
+    codec = TextCodec(tokenizer, DataConfig(), vocab_size=last)
+    assert codec.fits(problem("a"))
+    with pytest.raises(DataError, match=rf"problem a: has the token ':' \({last}\).*embedding ends at {last - 1}"):
+        codec.fits(problem("a:"))
+    assert TextCodec(tokenizer, DataConfig(), vocab_size=last + 1).fits(problem("a:"))  # the control
+
+
+def test_a_stop_token_beyond_the_embedding_is_no_stop_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert TextCodec(tokenizer, DataConfig(), extra_stop_ids=[99], vocab_size=50).stop_ids == [1]
+    with pytest.raises(DataError, match=r"within the model's 1 tokens, so no response could end"):
+        TextCodec(tokenizer, DataConfig(), extra_stop_ids=[99], vocab_size=1)
+
+
+def test_a_prompt_without_tokens_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    codec = TextCodec(tokenizer, DataConfig())
+    with pytest.raises(DataError, match=r"the prompt '<eos>' of problem <eos> has no tokens"):
+        codec.select([problem("a"), problem("<eos>")])
+    assert codec.fits(problem(" "))  # the control
+
+
+def test_a_special_token_that_a_prompt_spells_is_told_of_once(
+    tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    codec = TextCodec(tokenizer, DataConfig())
+    for text in ("a<b", "a<eos>b", "<pad>"):
+        codec.fits(problem(text))
+    (record,) = (r for r in caplog.records if "special token" in r.message)
+    assert "the model reads '<eos>' there as that token" in record.message
+    caplog.clear()
+    TextCodec(tokenizer, DataConfig(template="{question}<eos>a")).fits(problem("b<eos>a"))
+    assert "special token" not in caplog.text  # the control: the template means it
