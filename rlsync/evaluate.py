@@ -13,6 +13,7 @@ from rlsync.config.compose import to_yaml
 from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError
 from rlsync.evaluation import Evaluator, Response, SetResult, Stats
+from rlsync.paths import check_home
 from rlsync.prepare import prepare
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.json_text import to_json
@@ -27,6 +28,7 @@ def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
     Raises:
         RlsyncError: with the one message that the user is to read; every process of the evaluation has ended.
     """
+    check_home()
     folder = config.run.folder
     with held(folder):
         _check_new(folder)

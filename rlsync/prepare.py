@@ -43,7 +43,7 @@ from rlsync.models.checks import (
 )
 from rlsync.models.load import resolved
 from rlsync.models.tiny import MAX_POSITIONS, Example, build_tiny, rewarded_style, warm_start
-from rlsync.paths import expanded
+from rlsync.paths import check_writable, expanded
 from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import Problem, Split
@@ -209,6 +209,7 @@ def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str]
         check_shapes("model.tiny.head_dim", tiny.heads, tiny.head_dim, tiny.intermediate_size, config)
     folder = expanded(config.model.cache_dir) / f"tiny_{_tiny_key(config)}"
     if not (folder / "config.json").is_file():
+        check_writable(folder.parent, "model.cache_dir")
         say(f"making the tiny model: {tiny.warm_start_steps} warm-start steps (once; kept in {folder})")
         gpu = config.cluster.device is Device.cuda and torch.cuda.is_available()
         _make_tiny(config, source, folder, torch.device("cuda" if gpu else "cpu"), say)

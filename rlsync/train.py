@@ -22,6 +22,7 @@ from rlsync.data.prompts import PromptStream
 from rlsync.errors import ConfigError
 from rlsync.evaluation import Evaluator
 from rlsync.loop import Sinks, TrainingLoop
+from rlsync.paths import check_home
 from rlsync.prepare import prepare
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import CHECKPOINTS, CONFIG, RunFolder, ended, last_step, results
@@ -36,6 +37,7 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
     Raises:
         RlsyncError: with the one message that the user is to read; every process of the run has ended.
     """
+    check_home()
     path = config.run.folder
     with held(path):
         summary = _run(config, console)

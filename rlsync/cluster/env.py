@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
+from pathlib import Path
 
+from rlsync.cluster.session_folder import needs_short_tmpdir
 from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelMode
 from rlsync.config.run import TrainConfig
@@ -11,13 +14,31 @@ from rlsync.config.run import TrainConfig
 ROLLOUT_PLUGIN_VARIABLE = "RLSYNC_ROLLOUT"
 
 
-def driver_variables() -> dict[str, str]:
-    return {
+def driver_variables(config: TrainConfig) -> dict[str, str]:
+    variables = {
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES of actors without GPUs alone
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if config.cluster.address is None and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray writes one into the home, which may not be there
+    return variables
+
+
+def session_variables(folder: Path) -> dict[str, str]:
+    """What the actors of a session on this machine need where the user's own places will not do.
+
+    Args:
+        folder: the session's, which goes at its end.
+    """
+    variables = {}
+    if needs_short_tmpdir():
+        variables["TMPDIR"] = str(folder)  # sockets of vLLM and of Python's multiprocessing are made there
+    if not os.access(os.path.expanduser("~"), os.W_OK):
+        caches = {"NUMBA_CACHE_DIR": "numba", "VLLM_CACHE_ROOT": "vllm", "TRITON_CACHE_DIR": "triton"}
+        variables |= {name: str(folder / cache) for name, cache in caches.items() if name not in os.environ}
+    return variables
 
 
 def trainer_variables(config: TrainConfig) -> dict[str, str]:
@@ -62,9 +83,9 @@ def omp_threads_bind(tp: int, cpus: list[int]) -> str:
     return "|".join(str(cpus[rank % len(cpus)]) for rank in range(tp))
 
 
-def apply_to_driver() -> None:
+def apply_to_driver(config: TrainConfig) -> None:
     """Set the driver's variables; what the user has set stays."""
-    for name, value in driver_variables().items():
+    for name, value in driver_variables(config).items():
         os.environ.setdefault(name, value)
 
 

@@ -6,13 +6,15 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 
 import ray
 
-from rlsync.cluster.env import apply_to_driver
+from rlsync.cluster.env import apply_to_driver, session_variables
 from rlsync.cluster.gpus import gpus_needed
+from rlsync.cluster.session_folder import session_folder
 from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError
@@ -27,34 +29,44 @@ def ray_session(config: TrainConfig, *, trainers: bool = True) -> Iterator[None]
     Args:
         trainers: the run has trainer ranks besides rollout engines.
     Raises:
-        ConfigError: the cluster cannot be reached.
+        ConfigError: the cluster cannot be reached, or there is no room for a session's files here.
     """
-    apply_to_driver()
-    cluster = config.cluster
-    try:
-        if cluster.address is None:
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, round(required_cpus(config, trainers) + 0.5)),
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=True,
-            )
+    apply_to_driver(config)
+    with ExitStack() as stack:
+        if config.cluster.address is None:
+            _start_here(config, trainers, stack.enter_context(session_folder()))
         else:
-            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+            _attach(config.cluster.address)
+        stack.callback(ray.shutdown)
+        _check_gpus(config, trainers)
+        yield
+
+
+def _start_here(config: TrainConfig, trainers: bool, folder: Path) -> None:
+    """Start Ray on this machine, with its files in `folder`."""
+    variables = session_variables(folder)
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, round(required_cpus(config, trainers) + 0.5)),
+        object_store_memory=_OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+        runtime_env={"env_vars": variables} if variables else None,
+        _temp_dir=str(folder),
+    )
+
+
+def _attach(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise ConfigError(
-            f"cluster.address={cluster.address}: no Ray cluster answers there ({error}). Start one with "
+            f"cluster.address={address}: no Ray cluster answers there ({error}). Start one with "
             "`ray start --head`, "
             "or leave cluster.address unset to run on this machine."
         ) from error
-    try:
-        _check_gpus(config, trainers)
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _check_gpus(config: TrainConfig, trainers: bool) -> None:

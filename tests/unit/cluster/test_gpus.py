@@ -78,7 +78,7 @@ def test_engines_sleep_only_beside_a_trainer(values):
 @pytest.fixture(scope="module")
 def two_nodes():
     """Ray on two nodes of four GPUs each; nothing uses them."""
-    driver = driver_variables()
+    driver = driver_variables(compose_train([]))
     before = {name: os.environ.get(name) for name in driver}
     os.environ.update(driver)
     cluster = RayCluster()
