@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psutil
@@ -19,14 +19,18 @@ from rlsync.config.run import TrainConfig
 from rlsync.errors import WorkerDiedError
 from rlsync.types import MinibatchSize, Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
-from rlsync.weight_sync.transport import Address, Seat
+from rlsync.weight_sync.store import Address
+from rlsync.weight_sync.transport import Seat
 
 if TYPE_CHECKING:
     import torch
+    from torch.distributed import Store
 
     from rlsync.rewards.reward_model import ModelScores, RewardModel
     from rlsync.rollout.engine import RolloutEngine
     from rlsync.trainer.worker import TrainerWorker
+
+_STORE_TIMEOUT = timedelta(minutes=30)
 
 
 def _host(local: bool) -> str:
@@ -48,12 +52,6 @@ class _Actor:
         """This process's node, and the GPUs that Ray shows it."""
         return Place(node=ray.get_runtime_context().get_node_id(), gpus=visible_gpus())
 
-    def free_address(self, local: bool) -> Address:
-        """A free port of this node, as the others of the run reach it."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return Address(host=_host(local), port=int(probe.getsockname()[1]))
-
     def peak_memory_gib(self) -> float:
         """Largest resident memory so far of this process and its children, summed."""
         total = 0
@@ -65,11 +63,22 @@ class _Actor:
 
 class TrainerActor(_Actor):
     _worker: TrainerWorker
+    _store: Store
+
+    def serve_store(self, local: bool) -> Address:
+        """Of rank 0: serve the store through which the ranks find each other."""
+        from rlsync.weight_sync.store import serve_store
+
+        self._store, address = serve_store(_host(local), _STORE_TIMEOUT)
+        return address
 
     def start(self, config: TrainConfig, model_path: str, rank: int, store: Address) -> list[ParamSpec]:
         from rlsync.trainer.worker import TrainerWorker
+        from rlsync.weight_sync.store import join_store
 
-        self._worker = TrainerWorker(config, model_path, rank, store)
+        if rank:
+            self._store = join_store(store, _STORE_TIMEOUT)
+        self._worker = TrainerWorker(config, model_path, rank, self._store)
         return self._worker.specs()
 
     def fingerprint(self, config: TrainConfig) -> str:

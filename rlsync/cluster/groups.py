@@ -72,7 +72,7 @@ class Cluster:
         self._remember_pids()
         starts = []
         if self.trainers:
-            asked = (self.trainers[0], self.trainers[0].handle.free_address.remote(cluster.address is None))
+            asked = (self.trainers[0], self.trainers[0].handle.serve_store.remote(cluster.address is None))
             (store,) = gather([asked], stage="start-up", timeout_s=cluster.startup_timeout_s)
             starts = [(m, m.handle.start.remote(config, model_path, r, store)) for r, m in enumerate(self.trainers)]
         if places and not config.rollout.kv_cache_mib:  # vLLM will measure what the trainer leaves of the GPU

@@ -20,13 +20,17 @@ from rlsync.trainer.step import StepRunner
 from rlsync.types import MinibatchSize, Pack, ParamSpec, StepStats, TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
 from rlsync.weight_sync.sender import WeightSender
-from rlsync.weight_sync.transport import Address
+from rlsync.weight_sync.store import Address
 
 
 class TrainerWorker:
-    """One rank. Methods marked collective must be called on all ranks together."""
+    """One rank. Methods marked collective must be called on all ranks together.
 
-    def __init__(self, config: TrainConfig, model_path: str, rank: int, store: Address) -> None:
+    Args:
+        store: through which the ranks find each other.
+    """
+
+    def __init__(self, config: TrainConfig, model_path: str, rank: int, store: dist.Store) -> None:
         torch.set_num_threads(config.trainer.threads_per_rank)
         torch.manual_seed(config.seed)
         device = config.cluster.device
@@ -36,7 +40,7 @@ class TrainerWorker:
         ranks = config.trainer.ranks
         dist.init_process_group(
             "gloo" if device is Device.cpu else "cpu:gloo,cuda:nccl",
-            init_method=f"tcp://{store.host}:{store.port}",
+            store=store,
             rank=rank,
             world_size=ranks,
         )  # collective

@@ -11,8 +11,8 @@ import os
 import socket
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -68,12 +68,14 @@ def make_offer(channel: Channel, make: Callable[[], Offer | None]) -> bool:
     """Of a worker to the rank that feeds it; whether the trainer takes it. What `make` raises goes there too."""
     key = f"offer{channel.rank}"
     try:
-        channel.leave(key, make())
+        made = make()
     except Exception as error:
         known = isinstance(error, RlsyncError)
-        channel.leave(key, error if known else RlsyncError(f"a rollout worker failed: {type(error).__name__}: {error}"))
+        told = str(error) if known else f"a rollout worker failed: {type(error).__name__}: {error}"
+        channel.leave(key, {"error": told, "diverges": isinstance(error, DivergenceError)})
         raise
-    return cast(bool, channel.find("direct"))
+    channel.leave(key, {"offer": None if made is None else asdict(made)})
+    return bool(channel.find("direct"))
 
 
 def find_offers(channel: Channel) -> list[Offer | None]:
@@ -84,9 +86,16 @@ def find_offers(channel: Channel) -> list[Offer | None]:
     """
     found = [channel.find(f"offer{rank}") for rank in range(1, channel.world)]
     for each in found:
-        if isinstance(each, RlsyncError):
-            raise each
-    return cast("list[Offer | None]", found)
+        if "error" in each:
+            raise (DivergenceError if each["diverges"] else RlsyncError)(each["error"])
+    return [_offer(each["offer"]) for each in found]
+
+
+def _offer(values: dict[str, Any] | None) -> Offer | None:
+    """From what JSON holds of it."""
+    if values is None:
+        return None
+    return Offer(host=values["host"], parts=[SharedPart(**part) for part in values["parts"]])
 
 
 def answer(channel: Channel, takes: bool) -> None:

@@ -15,7 +15,8 @@ from rlsync.types import ParamSpec, TensorDigest
 from rlsync.weight_sync.digest import Digester, Part
 from rlsync.weight_sync.direct import Offer, answer, find_offers, open_offers, overlap
 from rlsync.weight_sync.plan import SyncPlan, torch_dtype
-from rlsync.weight_sync.transport import Address, Channel
+from rlsync.weight_sync.store import Address
+from rlsync.weight_sync.transport import Channel
 
 
 class Weights(Protocol):

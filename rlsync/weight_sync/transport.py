@@ -7,31 +7,23 @@ Elsewhere the bytes go through the hosts.
 
 from __future__ import annotations
 
-import pickle
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 
-from rlsync.weight_sync.ipc import Handle, handle_of, open_handle
+from rlsync.weight_sync.ipc import handle_of, open_handle
+from rlsync.weight_sync.store import Address, find, join_store, leave, serve_store
 
 _TIMEOUT = timedelta(minutes=10)
 _ALIGNED = 256
 """Bytes that a buffer begins at a multiple of."""
 _STAGING_BYTES = 256 << 20
 """Of a buffer at most; a longer message goes in pieces."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Address:
-    """Of a channel's store."""
-
-    host: str
-    port: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +53,7 @@ class Channel:
     """Broadcasts from rank 0 (the sender) to ranks 1.. (the receivers).
 
     Args:
-        address: of the sender's store; None on the sender, which opens one on a free port.
+        address: of the sender's store; None on the sender, which serves one on a free port.
         host: this sender's host name or address, as the receivers reach it.
         world: 1 + receivers.
         device: where messages come from, or go to.
@@ -84,24 +76,26 @@ class Channel:
         self._group: dist.ProcessGroup | None = None
         self._nccl: dist.ProcessGroup | None = None
         if address is None:
-            self._store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=_TIMEOUT)
-            self.address = Address(host=host, port=self._store.port)
+            self._store, self.address = serve_store(host, _TIMEOUT)
         else:
-            self._store = dist.TCPStore(address.host, address.port, is_master=False, timeout=_TIMEOUT)
-            self.address = address
+            self._store, self.address = join_store(address, _TIMEOUT), address
 
     def connect(self) -> None:
         """Form the group. Blocks until every member has called it."""
         store = dist.PrefixStore("weights", self._store)
         self._group = cast(dist.ProcessGroup, dist.ProcessGroupGloo(store, self.rank, self.world, timeout=_TIMEOUT))
 
-    def leave(self, name: str, value: object) -> None:
-        """For the other members to `find`."""
-        self._store.set(name, pickle.dumps(value).hex())
+    def leave(self, name: str, value: Any) -> None:
+        """Something that JSON can hold, for the other members to `find`."""
+        leave(self._store, self.address.secret, name, value)
 
-    def find(self, name: str) -> object:
-        """What a member has left, or will leave, under that name."""
-        return pickle.loads(bytes.fromhex(self._store.get(name).decode()))
+    def find(self, name: str) -> Any:
+        """What a member has left, or will leave, under that name.
+
+        Raises:
+            RlsyncError: no member has written it.
+        """
+        return find(self._store, self.address.secret, name)
 
     def barrier(self) -> None:
         """Wait for every member."""
@@ -181,7 +175,7 @@ class Channel:
 
     def _share(self, largest: int) -> torch.Tensor:
         if self.rank:
-            return open_handle(cast(Handle, self.find("staging")), self._device)
+            return open_handle(self.find("staging"), self._device)
         room = min(-(-largest // _ALIGNED) * _ALIGNED, _STAGING_BYTES)
         staging = torch.empty(2, room, dtype=torch.uint8, device=self._device)
         self.leave("staging", handle_of(staging))

@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+import torch.distributed as dist
 
 from rlsync.config.compose import compose_train
 from rlsync.trainer import worker as module
-from rlsync.weight_sync.transport import Address
 
 
 @pytest.mark.parametrize(
@@ -29,5 +29,5 @@ def test_the_reference_is_the_model_asked_for(monkeypatch, overrides, references
     monkeypatch.setattr(module, "init_device_mesh", lambda device, shape: None)
     monkeypatch.setattr(module.dist, "init_process_group", lambda *args, **options: None)
     monkeypatch.setattr(module.torch, "set_num_threads", lambda count: None)
-    module.TrainerWorker(compose_train(overrides), "policy", 0, Address(host="localhost", port=1))
+    module.TrainerWorker(compose_train(overrides), "policy", 0, dist.HashStore())
     assert loaded == [("policy", True), *references]

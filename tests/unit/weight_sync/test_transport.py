@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from rlsync.weight_sync.transport import Address, Channel, seats
+from rlsync.weight_sync.store import Address
+from rlsync.weight_sync.transport import Channel, seats
 
 CPU = torch.device("cpu")
 
