@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rlsync.redact import redacted
+
 
 class RlsyncError(Exception):
-    """Base of every error that is reported as one message, without a traceback."""
+    """Base of every error that is reported as one message, without a traceback, and without secrets in its URLs."""
 
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = redacted(message)
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[type[RlsyncError], tuple[str]]:
         return type(self), (self.message,)

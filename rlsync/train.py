@@ -24,6 +24,7 @@ from rlsync.evaluation import Evaluator
 from rlsync.loop import Sinks, TrainingLoop
 from rlsync.paths import check_home
 from rlsync.prepare import prepare
+from rlsync.redact import redacted
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import CHECKPOINTS, CONFIG, RunFolder, ended, last_step, results
 from rlsync.telemetry.run_lock import held
@@ -176,4 +177,4 @@ def summary_lines(summary: Summary, path: Path) -> list[str]:
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(config), default=str))
+    return json.loads(redacted(json.dumps(asdict(config), default=str)))

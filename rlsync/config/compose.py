@@ -19,6 +19,7 @@ from rlsync.config.numbers import check_finite
 from rlsync.config.paths import group_options, recipe_names, shipped
 from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError, unreadable
+from rlsync.redact import redacted
 
 _SCHEMA = "train_schema"
 _NO_SUCH_DATA = re.compile(
@@ -77,7 +78,8 @@ def _compose(root: str, overrides: list[str]) -> TrainConfig:
 
 
 def to_yaml(config: TrainConfig) -> str:
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """As it is shown and written: without secrets in URLs."""
+    return redacted(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def differences(saved: Path, config: TrainConfig) -> list[str]:

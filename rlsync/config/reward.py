@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from rlsync.config.judge import check_judge_url
 from rlsync.errors import ConfigError
 
 
@@ -61,8 +62,11 @@ class RewardFunctionConfig:
     """Regular expression, searched in the whole response; the last match counts (reward.kind=regex)."""
     judge_url: str = ""
     """Gets {"prompt", "completion", "answer"} as JSON, returns {"reward": number} (reward.kind=judge)."""
+    judge_token_env: str = ""
+    """Name of the environment variable that holds the judge's secret, which is sent as `Authorization: Bearer`. The
+    configuration itself is written to config.yaml and wandb, so no secret belongs into it."""
     judge_timeout_s: float = 30.0
-    """Of one request."""
+    """Of one request, from the connection to the last byte of the answer."""
     judge_retries: int = 3
     """Further requests after a failure, with growing pauses."""
     model_path: str = ""
@@ -94,6 +98,8 @@ class RewardFunctionConfig:
         except re.error as error:
             raise ConfigError(f"reward.pattern={self.pattern!r} is no regular expression: {error}") from error
         self._check_function()
+        if self.judge_url:
+            check_judge_url(self.judge_url)
         if self.judge_timeout_s <= 0 or self.judge_retries < 0:
             raise ConfigError(
                 f"reward.judge_timeout_s={self.judge_timeout_s}, reward.judge_retries={self.judge_retries}: want a "
