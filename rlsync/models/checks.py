@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -117,7 +118,15 @@ def check_reward_models(config: TrainConfig) -> None:
     for name, part in (parts or {"reward": config.reward}).items():
         if part.kind is RewardKind.model:
             field, path = f"{name}.model_path", resolved(part.model_path)
-            check_weights(path, load_classifier_config(path, field), AutoModelForSequenceClassification, field=field)
+            model = load_classifier_config(path, field)
+            check_weights(path, model, AutoModelForSequenceClassification, field=field)
+            last, rows = max(load_tokenizer(path).get_vocab().values()), model.get_text_config().vocab_size
+            if last >= rows:
+                raise ConfigError(
+                    f"{field}={path}: its tokenizer has tokens up to {last}, and its embedding ends at {rows - 1}, so "
+                    "some texts could not be scored. Take the tokenizer that it was trained with, or resize the "
+                    "embedding."
+                )
 
 
 def vocab_size(config: TrainConfig, path: str) -> int:
@@ -161,7 +170,11 @@ def check_head_dim(field: str, dim: int, config: TrainConfig) -> None:
 
 
 def check_cache(model: PreTrainedConfig, config: TrainConfig) -> None:
-    """vLLM wants room in a worker's KV cache for one sequence of the full length, or for what a window leaves of it."""
+    """vLLM wants room in a worker's KV cache for one sequence of the full length, or for what a window leaves of it.
+
+    Raises:
+        ConfigError: the cache is too small for that, or larger than this machine's memory.
+    """
     rollout = config.rollout
     if not rollout.kv_cache_mib:
         return
@@ -172,6 +185,11 @@ def check_cache(model: PreTrainedConfig, config: TrainConfig) -> None:
     if window := _window(model):
         longest = min(window - 1 + rollout.max_num_batched_tokens, rollout.max_model_len)
         blocks = -(-longest // rollout.block_size) + 1
+    free = psutil.virtual_memory().available
+    if config.cluster.device is Device.cpu and config.cluster.address is None and rollout.kv_cache_mib << 20 > free:
+        raise ConfigError(
+            f"rollout.kv_cache_mib={rollout.kv_cache_mib}: this machine has {free >> 20} MiB of free memory. Lower it."
+        )
     if blocks * block > rollout.kv_cache_mib << 20:
         raise ConfigError(
             f"rollout.kv_cache_mib={rollout.kv_cache_mib}: a sequence of rollout.max_model_len="

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
 from rlsync.config.rollout import RolloutConfig
 from rlsync.config.run import TrainConfig
+from rlsync.errors import ConfigError, RlsyncError
 from rlsync.types import FinishReason, Rollout, RolloutRequest, TensorDigest
 from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY
 from rlsync.vllm_plugin.settings import PluginSettings
@@ -104,6 +106,25 @@ def _cuda_graphs(rollout: RolloutConfig) -> dict[str, object]:
     return {"cudagraph_mode": "FULL_AND_PIECEWISE", "cudagraph_capture_sizes": sizes}
 
 
+@contextmanager
+def _refusals(model_path: str) -> Iterator[None]:
+    """What vLLM refuses in a model or in settings, in one sentence.
+
+    models/checks.py finds this before anything starts for the models that it knows; kernels=native serves others.
+    """
+    try:
+        yield
+    except RlsyncError:
+        raise
+    except (ValueError, NotImplementedError) as error:
+        lines = [line.strip().removeprefix("Value error, ") for line in str(error).splitlines()]
+        told = next((line for line in lines if line and "validation error" not in line), type(error).__name__)
+        raise ConfigError(
+            f"vLLM refuses the model {model_path} with these settings of rollout: {told:.500}. Change rollout.*, or "
+            "take another model."
+        ) from error
+
+
 class RolloutEngine:
     """Drives vLLM's engine step by step in this process; TP workers are its children.
 
@@ -125,11 +146,13 @@ class RolloutEngine:
         self._config = config
         self._native = config.kernels.mode is KernelMode.native
         args = engine_args(config, model_path, kv_blocks=kv_blocks, in_process=in_process)
-        vllm_config = args.create_engine_config(UsageContext.LLM_CLASS)
+        with _refusals(model_path):
+            vllm_config = args.create_engine_config(UsageContext.LLM_CLASS)
         before_workers()
-        self._engine = LLMEngine.from_vllm_config(
-            vllm_config, usage_context=UsageContext.LLM_CLASS, disable_log_stats=not counts
-        )
+        with _refusals(model_path):
+            self._engine = LLMEngine.from_vllm_config(
+                vllm_config, usage_context=UsageContext.LLM_CLASS, disable_log_stats=not counts
+            )
         self._ids = itertools.count()
         self._version = 0
         self._asleep = False

@@ -127,3 +127,19 @@ def test_the_end_of_a_call_is_one_token(tokenizer: PreTrainedTokenizerBase) -> N
             codec_of(tokenizer, replace(TOOLS, call_end=end))
     with pytest.raises(ConfigError, match=r"environment\.call_end='>>' with data\.chat=true"):
         codec_of(tokenizer, replace(TOOLS, call_end=">>"), CHATML)
+
+
+def test_an_environment_cannot_speak_beyond_the_embedding(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = None
+    last = max(tokenizer.get_vocab().values())
+    with pytest.raises(ConfigError, match=rf"tokens up to {last}, the model's embedding ends at {last - 1}"):
+        TextCodec(tokenizer, DataConfig(), environment=TOOLS, vocab_size=last)
+    TextCodec(tokenizer, DataConfig(), environment=TOOLS, vocab_size=last + 1)  # the control
+
+
+def test_chat_args_are_in_what_stands_around_a_message(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = CHATML.replace("|", "|{{ mood }}")
+    for mood in ("calm ", ""):
+        data = DataConfig(chat=True, chat_args={"mood": mood})
+        ids = TextCodec(tokenizer, data, environment=TOOLS).encode_message("4", PROBLEM)
+        assert tokenizer.decode(ids) == f"\n[tool|{mood}<tool>4</tool><eos>\n[assistant|{mood}"

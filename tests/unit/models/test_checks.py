@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from rlsync.cli import main
 from rlsync.config.compose import compose_train
 from rlsync.config.model import ComputeDtype
 from rlsync.data.char_tokenizer import build_char_tokenizer
@@ -92,6 +94,20 @@ def test_they_are_with_native_kernels_too(make):
     rewrite(folder, without(DOWN))
     with pytest.raises(ConfigError, match=rf"missing \({DOWN}\)"):
         checked(folder, "kernels=native")
+
+
+@pytest.mark.parametrize("verb", ["train", "eval"])
+def test_both_commands_refuse_them_before_anything_starts(make, tmp_path, verb, capsys):
+    folder = make(Family.qwen3)
+    rewrite(folder, without(DOWN))
+    run = tmp_path / "run"
+    code = main([verb, "recipe=grpo_arithmetic_tiny_cpu", f"model.path={folder}", f"run.dir={run}"])
+    shown = capsys.readouterr().err
+    assert code == 2
+    assert shown.count("\n") == 1
+    assert f"missing ({DOWN})" in shown
+    assert not run.exists()
+    assert not ray.is_initialized()
 
 
 def test_what_both_sides_compute_or_tie_may_be_there(make):
@@ -192,6 +208,7 @@ def test_the_reference_s_weights_are_checked(make, policy):
 
 def classifier(folder: Path, source: Path) -> Path:
     AutoModelForSequenceClassification.from_pretrained(source, num_labels=1).save_pretrained(folder)
+    build_char_tokenizer(folder, "0123456789")
     return folder
 
 
@@ -211,6 +228,10 @@ def test_the_critic_s_weights_are_checked(policy, make, tmp_path):
 def test_the_reward_model_s_weights_are_checked(policy, tmp_path):
     good = classifier(tmp_path / "good", policy)
     check_reward_models(compose_train(["reward=model", f"reward.model_path={good}"]))
+    build_char_tokenizer(good, "".join(map(chr, range(0x4E00, 0x4F01))))
+    with pytest.raises(ConfigError, match=r"reward\.model_path=.*tokens up to 259, and its embedding ends at 258"):
+        check_reward_models(compose_train(["reward=model", f"reward.model_path={good}"]))
+    build_char_tokenizer(good, "0123456789")
     part = ["+reward@reward.parts.judge=model", f"reward.parts.judge.model_path={policy}"]
     with pytest.raises(ConfigError, match=r"reward\.parts\.judge\.model_path=.*missing \(score\.weight\)"):
         check_reward_models(compose_train(part))  # a language model: its score would be random
@@ -264,6 +285,8 @@ def test_a_cache_without_room_for_one_sequence_is_refused(make):
     checked(folder, *length)
     with pytest.raises(ConfigError, match=r"kv_cache_mib=1: a sequence of rollout\.max_model_len=2048 .* 2 MiB"):
         checked(folder, *length, "model.dtype=float32")
+    with pytest.raises(ConfigError, match=r"kv_cache_mib=99999999: this machine has \d+ MiB of free memory"):
+        checked(folder, "rollout.kv_cache_mib=99999999")
 
 
 @pytest.mark.parametrize("mode", ["invariant", "native"])

@@ -1,0 +1,100 @@
+"""Ray's files lie in a short folder of the run's own, whatever TMPDIR and HOME are."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from rlsync import paths
+from rlsync.cluster import session_folder as module
+from rlsync.cluster.env import driver_variables, session_variables
+from rlsync.cluster.session_folder import session_folder
+from rlsync.config.compose import compose_train
+from rlsync.errors import ConfigError, WorkerDiedError
+
+SOCKET = "session_2026-11-27_23-23-11_798812_1234567/sockets/plasma_store"
+
+
+@pytest.fixture
+def long_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As of a job of a batch system."""
+    folder = tmp_path / ("x" * 90)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def test_sockets_have_room_whatever_tmpdir_is(long_tmpdir: Path) -> None:
+    with session_folder() as folder:
+        assert len(os.fsencode(folder / SOCKET)) <= 107
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert folder.name != "ray"  # which may be another user's
+        assert session_variables(folder)["TMPDIR"] == str(folder)
+    assert not folder.exists()
+    assert len(os.fsencode(long_tmpdir / "ray" / SOCKET)) > 107  # the control: Ray's own choice
+
+
+def test_a_tmpdir_that_is_short_enough_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        with session_folder() as folder:
+            assert folder.parent == Path(short)
+
+
+def test_tmpdir_is_named_where_there_is_no_room(long_tmpdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_OTHERS", ("/proc", "/nowhere"))
+    with pytest.raises(ConfigError, match=rf"TMPDIR={long_tmpdir}: Ray's sockets have no room"), session_folder():
+        pass
+
+
+def test_logs_stay_where_a_worker_has_died() -> None:
+    for error, stays in ((WorkerDiedError("gone"), True), (ConfigError("wrong"), False), (KeyboardInterrupt(), False)):
+        with pytest.raises(type(error)) as raised, session_folder() as folder:
+            raise error
+        assert folder.exists() == stays
+        if stays:
+            assert str(folder) in raised.value.message
+            folder.rmdir()
+
+
+def test_a_home_that_cannot_be_written_leaves_caches_to_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NUMBA_CACHE_DIR", "VLLM_CACHE_ROOT", "TRITON_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/proc")
+    monkeypatch.setenv("VLLM_CACHE_ROOT", "/mine")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != "/proc")  # root may write everywhere
+    variables = session_variables(tmp_path)
+    assert variables["NUMBA_CACHE_DIR"] == str(tmp_path / "numba")
+    assert "VLLM_CACHE_ROOT" not in variables  # the user's own stays
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "NUMBA_CACHE_DIR" not in session_variables(tmp_path)  # the control
+
+
+def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.check_home()  # the control
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(ConfigError, match=r"HOME is not set, and user id \d+ has no home folder"):
+        paths.check_home()
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"model\.cache_dir=.*file/x: nothing can be written there"):
+        paths.check_writable(tmp_path / "file" / "x", "model.cache_dir")
+    paths.check_writable(tmp_path / "new" / "x", "model.cache_dir")  # the control
+
+
+def test_ray_s_secret_is_not_written_into_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    assert len(driver_variables(compose_train([]))["RAY_AUTH_TOKEN"]) == 64
+    assert "RAY_AUTH_TOKEN" not in driver_variables(compose_train(["cluster=ray"]))  # a cluster has its own
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/mine")
+    assert "RAY_AUTH_TOKEN" not in driver_variables(compose_train([]))
