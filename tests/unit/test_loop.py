@@ -1,6 +1,7 @@
 """The loop with fakes in place of Ray, vLLM and FSDP: its order, its seeds, what it does when something is wrong."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -361,6 +362,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(build):
     rows, lines = _rows(folder), (folder.path / "rollouts.jsonl").read_text()
     assert newest(folder.path / "checkpoints")[1].step == 4
     assert not (folder.path / "checkpoints/step_2/progress.json").exists()
+    shutil.rmtree(folder.path / "checkpoints")  # no run begins where another's checkpoints are
 
     loop, first, folder = build("trainer.steps=4", "trainer.save_every=2", "trainer.lr=0.5")
     trained = loop._trainer.train
@@ -387,6 +389,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(build):
     assert replace(resumed, seconds=0) == replace(summary, seconds=0)
     with pytest.raises(DataError, match="over other data"):  # the control
         build("trainer.steps=4", "seed=1", progress=progress)
+    shutil.rmtree(folder.path / "checkpoints")
     build("trainer.steps=2", "trainer.save_every=2", "trainer.lr=0.5")[0].run()  # one that was to be shorter
     progress = newest(folder.path / "checkpoints")[1]
     loop, longer, _ = build("trainer.steps=4", "trainer.save_every=2", "trainer.lr=0.5", progress=progress)

@@ -101,6 +101,7 @@ def test_both_commands_refuse_them_before_anything_starts(make, tmp_path, verb, 
     folder = make(Family.qwen3)
     rewrite(folder, without(DOWN))
     run = tmp_path / "run"
+    capsys.readouterr()
     code = main([verb, "recipe=grpo_arithmetic_tiny_cpu", f"model.path={folder}", f"run.dir={run}"])
     shown = capsys.readouterr().err
     assert code == 2
