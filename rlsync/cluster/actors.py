@@ -66,7 +66,7 @@ class TrainerActor(_Actor):
     _store: Store
 
     def serve_store(self, local: bool) -> Address:
-        """Of rank 0: serve the store through which the ranks find each other."""
+        """Serve the store through which the ranks find each other; called on rank 0 only."""
         from rlsync.weight_sync.store import serve_store
 
         self._store, address = serve_store(_host(local), _STORE_TIMEOUT)

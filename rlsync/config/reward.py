@@ -66,7 +66,7 @@ class RewardFunctionConfig:
     """Name of the environment variable that holds the judge's secret, which is sent as `Authorization: Bearer`. The
     configuration itself is written to config.yaml and wandb, so no secret belongs into it."""
     judge_timeout_s: float = 30.0
-    """Of one request, from the connection to the last byte of the answer."""
+    """Longest time of one request, from the connection to the last byte of the answer."""
     judge_retries: int = 3
     """Further requests after a failure, with growing pauses."""
     model_path: str = ""

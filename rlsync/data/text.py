@@ -77,7 +77,7 @@ class TextCodec:
         """Of prompts that were measured, by part and text."""
         self._checks = PromptChecks(tokenizer, vocab_size)
         self._surroundings: dict[str, Surroundings] = {}
-        """By part."""
+        """What stands around an environment's message, by part of the data."""
         if environment is not None and environment.present:
             self._prepare_turns(environment, vocab_size)
         else:

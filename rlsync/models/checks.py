@@ -130,7 +130,7 @@ def check_reward_models(config: TrainConfig) -> None:
 
 
 def vocab_size(config: TrainConfig, path: str) -> int:
-    """Rows of the policy's embedding."""
+    """The number of rows of the policy's embedding."""
     return load_config(path, config.kernels.mode, config.model.revision).get_text_config().vocab_size
 
 
@@ -185,6 +185,7 @@ def check_cache(model: PreTrainedConfig, config: TrainConfig) -> None:
     if window := _window(model):
         longest = min(window - 1 + rollout.max_num_batched_tokens, rollout.max_model_len)
         blocks = -(-longest // rollout.block_size) + 1
+    blocks += 1  # vLLM keeps one that nothing is written to
     free = psutil.virtual_memory().available
     if config.cluster.device is Device.cpu and config.cluster.address is None and rollout.kv_cache_mib << 20 > free:
         raise ConfigError(

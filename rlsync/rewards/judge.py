@@ -53,7 +53,7 @@ class Judge:
     async def _ask(self, body: dict[str, str]) -> Any:
         for attempt in itertools.count():
             try:
-                async with asyncio.timeout(self._config.judge_timeout_s):  # of all of it: httpx bounds single reads
+                async with asyncio.timeout(self._config.judge_timeout_s):  # httpx itself bounds only single reads
                     return await self._post(body)
             except (httpx.HTTPError, TimeoutError) as error:
                 if attempt == self._config.judge_retries:

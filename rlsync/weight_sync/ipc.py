@@ -12,12 +12,12 @@ _DEVICE_ARGUMENT = 6
 """Of rebuild_cuda_tensor, whose first is the class of the tensor and whose last asks to wait for its owner's work."""
 _STORAGE_ARGUMENT, _DTYPE_ARGUMENT = 4, 5
 _DTYPES = {str(dtype): dtype for dtype in (torch.bfloat16, torch.float32, torch.uint8)}
-"""Of parameters and buffers, by name."""
+"""The dtypes of parameters and buffers, by name."""
 _BYTES = "base64:"
 """In front of bytes as text."""
 
 Handle = list[Any]
-"""Of a tensor: what rebuild_cuda_tensor takes besides classes, as JSON holds it."""
+"""What rebuild_cuda_tensor needs of a tensor besides classes, as values that JSON can hold."""
 
 
 def handle_of(t: torch.Tensor) -> Handle:

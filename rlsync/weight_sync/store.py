@@ -22,7 +22,7 @@ from rlsync.errors import RlsyncError
 
 @dataclass(slots=True, kw_only=True)
 class Address:
-    """Of a store."""
+    """Where a store is, and the key of what is written to it."""
 
     host: str
     port: int

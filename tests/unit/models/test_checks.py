@@ -280,11 +280,14 @@ def test_windows_of_all_layers_are_served(make):
 
 
 def test_a_cache_without_room_for_one_sequence_is_refused(make):
-    """2 layers of 2 heads of 32 channels in bfloat16: 512 bytes a token, 1 MiB for 2,048 tokens."""
+    """2 layers of 2 heads of 32 channels in bfloat16: 512 bytes a token, 1 MiB for 64 blocks of 32, one of them vLLM's
+    own."""
     folder = make(Family.qwen3)
-    length = ("rollout.max_model_len=2048", "rollout.kv_cache_mib=1")
+    length = ("rollout.max_model_len=2016", "rollout.kv_cache_mib=1")
     checked(folder, *length)
-    with pytest.raises(ConfigError, match=r"kv_cache_mib=1: a sequence of rollout\.max_model_len=2048 .* 2 MiB"):
+    with pytest.raises(ConfigError, match=r"kv_cache_mib=1: a sequence of rollout\.max_model_len=2017 .* 2 MiB"):
+        checked(folder, "rollout.max_model_len=2017", "rollout.kv_cache_mib=1")
+    with pytest.raises(ConfigError, match=r"kv_cache_mib=1: a sequence of rollout\.max_model_len=2016 .* 2 MiB"):
         checked(folder, *length, "model.dtype=float32")
     with pytest.raises(ConfigError, match=r"kv_cache_mib=99999999: this machine has \d+ MiB of free memory"):
         checked(folder, "rollout.kv_cache_mib=99999999")
