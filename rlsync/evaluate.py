@@ -15,6 +15,7 @@ from rlsync.errors import ConfigError
 from rlsync.evaluation import Evaluator, Response, SetResult, Stats
 from rlsync.paths import check_home
 from rlsync.prepare import prepare
+from rlsync.redact import without_secrets
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.json_text import to_json
 from rlsync.telemetry.run_lock import held
@@ -104,7 +105,7 @@ def _sample(name: str, response: Response) -> dict[str, Any]:
         "turns": episode.turns,
         "answer": problem.answer,
         "reward": response.score.reward,
-        "reward_error": response.score.error,
+        "reward_error": without_secrets(response.score.error),
         "finish_reason": rollout.finish_reason.value,
         "response_tokens": rollout.tokens[rollout.prompt_length :].tolist(),
     }

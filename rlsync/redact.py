@@ -21,6 +21,11 @@ def redacted(text: str) -> str:
     return _URL.sub(lambda match: _redacted_url(match[0]), text)
 
 
+def without_secrets(error: str | None) -> str | None:
+    """An error's message as `redacted`; None where there was no error."""
+    return None if error is None else redacted(error)
+
+
 def secret_in(url: str) -> str | None:
     """What of a URL is, or may be, a secret, in words; None if nothing looks like one."""
     parts = urlsplit(url)

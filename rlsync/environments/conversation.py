@@ -11,6 +11,7 @@ import torch
 from rlsync.config.environment import Scored
 from rlsync.data.text import TextCodec
 from rlsync.environments.base import Environment, Observation
+from rlsync.redact import redacted
 from rlsync.types import Episode, FinishReason, Problem, Rollout, RolloutRequest
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ class Conversation:
 
     def fail(self, method: str, error: BaseException) -> None:
         problem = self.start.problem
-        self.error = f"{type(error).__name__}: {error} ({method} after {self.turns!r:.300}, problem {problem.id})"
+        told = redacted(f"{type(error).__name__}: {error}")
+        self.error = f"{told} ({method} after {self.turns!r:.300}, problem {problem.id})"
         logger.warning("the environment failed, which costs this conversation: %s", self.error)
 
     def episode(self, codec: TextCodec, scored: Scored) -> Episode:

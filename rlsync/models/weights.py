@@ -76,6 +76,11 @@ def check_weights(
     Raises:
         ConfigError: weights are missing, unexpected, of another shape, quantised or unreadable.
     """
+    if own := config.to_dict().get("transformers_weights"):
+        raise ConfigError(
+            f"{field}={path}: config.json names {own} as transformers_weights, and vLLM would read other files. Remove "
+            "that, and give the file one of the usual names."
+        )
     stored = _stored(path, field, revision)
     _check_dtypes(stored, f"{field}={path}")
     model, report = _try_to_load(config, auto, stored, f"{field}={path}")
@@ -129,15 +134,16 @@ def _stored_on_hub(path: str, field: str, revision: str) -> dict[str, Stored] | 
             weight_files(folder, field)
             return folder
     try:
-        files = get_safetensors_metadata(path, revision=revision).files_metadata.values()
+        try:
+            files = get_safetensors_metadata(path, revision=revision).files_metadata.values()
+        except NotASafetensorsRepoError:
+            return Path(snapshot_download(path, revision=revision, allow_patterns=["*.bin", "*.bin.index.json"]))
         return {
             name: Stored(tuple(tensor.shape), str(tensor.dtype))
             for file in files
             for name, tensor in file.tensors.items()
         }
-    except NotASafetensorsRepoError:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=["*.bin", "*.bin.index.json"]))
-    except OSError as error:
+    except Exception as error:  # of the network, the hub or the file
         raise ConfigError(f"{field}={path}: its weights cannot be read from the hub ({_line(error)})") from error
 
 

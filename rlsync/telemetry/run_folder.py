@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import torch
 
+from rlsync.redact import without_secrets
 from rlsync.telemetry.json_text import to_json
 from rlsync.telemetry.metrics import Metrics
 from rlsync.types import Episode, Problem, Score, TrainSample
@@ -76,7 +77,7 @@ class RunFolder:
                     "turns": episode.turns,
                     "answer": problem.answer,
                     "reward": scores[index].reward,
-                    "reward_error": scores[index].error,
+                    "reward_error": without_secrets(scores[index].error),
                     "advantage": advantage[sampled].tolist() if isinstance(advantage, torch.Tensor) else advantage,
                     "finish_reason": rollout.finish_reason.value,
                     "prompt_tokens": rollout.tokens[:begin].tolist(),

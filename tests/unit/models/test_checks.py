@@ -318,6 +318,7 @@ def test_a_padding_token_outside_the_vocabulary_is_dropped(make, pad):
         ({"auto_map": {"AutoConfig": "code.C"}, "model_type": "mine"}, "custom code|trust_remote_code|Unrecognized"),
         ({"model_type": None}, "config\\.json cannot be read"),
         ({"hidden_size": "64"}, "hidden_size"),
+        ({"transformers_weights": "other.safetensors"}, r"names other\.safetensors as transformers_weights"),
         ({"num_attention_heads": 0}, "config\\.json"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, "rope_type=yarn"),
     ],

@@ -1,6 +1,11 @@
 """What a run folder keeps of an earlier part of its run."""
 
+import json
+
+import torch
+
 from rlsync.telemetry.run_folder import RunFolder, ended, results
+from rlsync.types import Episode, FinishReason, Problem, Rollout, Score, TrainSample
 
 
 def test_a_longer_run_ends_anew(tmp_path):
@@ -14,3 +19,19 @@ def test_a_longer_run_ends_anew(tmp_path):
     RunFolder(tmp_path, "", done=1).close()
     assert not ended(tmp_path)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_an_error_is_written_without_the_secret_in_its_url(tmp_path):
+    rollout = Rollout(
+        tokens=torch.tensor([1, 2]), sampled=torch.tensor([False, True]), logprobs=torch.zeros(2), seed=1,
+        weight_version=torch.zeros(2, dtype=torch.int32), finish_reason=FinishReason.stop,
+    )  # fmt: skip
+    errors = ("ConnectError: https://host/score?token=hunter2", None)
+    samples = [TrainSample(rollout=rollout, advantage=0.0)] * 2
+    episodes = [Episode(rollout=rollout, turns=["a"], scored="a")] * 2
+    scores = [Score(reward=None if error else 1.0, error=error) for error in errors]
+    folder = RunFolder(tmp_path, "")
+    folder.write_rollouts(1, [Problem(id="0", prompt="p", answer="a")] * 2, samples, episodes, scores)
+    folder.close()
+    rows = [json.loads(line) for line in (tmp_path / "rollouts.jsonl").read_text().splitlines()]
+    assert [row["reward_error"] for row in rows] == ["ConnectError: https://host/score?token=***", None]
