@@ -69,11 +69,11 @@ def check_companions(config: TrainConfig, model_path: str, tokenizer: PreTrained
     """
     mode = config.kernels.mode
     companions = []
-    if config.critic.path:
+    if config.algorithm.has_critic and config.critic.path:
         config.critic.path = path = resolved(config.critic.path)
         critic = load_critic_config(path, mode, config.model.revision_of(path))
         companions.append(("critic.path", path, critic))
-    if config.algorithm.kl_model:
+    if config.algorithm.kl_coef and config.algorithm.kl_model:
         config.algorithm.kl_model = path = resolved(config.algorithm.kl_model)
         revision = config.model.revision_of(path)
         companions.append(("algorithm.kl_model", path, load_config(path, mode, revision, field="algorithm.kl_model")))

@@ -241,6 +241,9 @@ def _try_to_load(
     try:
         with _quiet(), torch.device("meta"):
             model = auto.from_config(config, dtype=torch.float32)
+    except Exception as error:  # a config that no model can be made from may raise anything
+        raise ConfigError(f"{where}: transformers makes no model of this config.json ({_line(error)})") from error
+    try:
         with _quiet():
             return type(model).from_pretrained(
                 None,
@@ -251,8 +254,11 @@ def _try_to_load(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-    except Exception as error:  # a config that no model can be made from may raise anything
-        raise ConfigError(f"{where}: transformers makes no model of this config.json ({_line(error)})") from error
+    except Exception as error:  # such as an expert that is missing among those that transformers puts together
+        raise ConfigError(
+            f"{where}: transformers cannot put the checkpoint's weights into a {type(model).__name__}; some are missing "
+            f"or have another shape ({_line(error)})"
+        ) from error
 
 
 @contextlib.contextmanager
