@@ -256,8 +256,8 @@ def _try_to_load(
             )
     except Exception as error:  # such as an expert that is missing among those that transformers puts together
         raise ConfigError(
-            f"{where}: transformers cannot put the checkpoint's weights into a {type(model).__name__}; some are missing "
-            f"or have another shape ({_line(error)})"
+            f"{where}: transformers cannot put the checkpoint's weights into a {type(model).__name__}; some are "
+            f"missing or have another shape ({_line(error)})"
         ) from error
 
 
