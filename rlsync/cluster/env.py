@@ -34,7 +34,8 @@ def session_variables(folder: Path) -> dict[str, str]:
     """
     variables = {}
     if needs_short_tmpdir():
-        variables["TMPDIR"] = str(folder)  # sockets of vLLM and of Python's multiprocessing are made there
+        variables["TMPDIR"] = str(folder)  # sockets of Python's multiprocessing are made there
+        variables["VLLM_RPC_BASE_PATH"] = str(folder)  # vLLM's, where the process has looked for TMPDIR before
     if not os.access(os.path.expanduser("~"), os.W_OK):
         caches = {"NUMBA_CACHE_DIR": "numba", "VLLM_CACHE_ROOT": "vllm", "TRITON_CACHE_DIR": "triton"}
         variables |= {name: str(folder / cache) for name, cache in caches.items() if name not in os.environ}
@@ -89,9 +90,13 @@ def apply_to_driver(config: TrainConfig) -> None:
         os.environ.setdefault(name, value)
 
 
-def apply_to_engine_host(config: TrainConfig) -> None:
-    """Set the variables of a process that runs engines without Ray."""
-    os.environ.update(rollout_variables(config))
+def apply_to_engine_host(config: TrainConfig, folder: Path | None = None) -> None:
+    """Set the variables of a process that runs engines without Ray.
+
+    Args:
+        folder: of the session, as for `session_variables`.
+    """
+    os.environ.update(rollout_variables(config) | (session_variables(folder) if folder else {}))
 
 
 def fork_workers() -> None:

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import torch
 
 from rlsync.cluster.env import apply_to_engine_host, fork_workers
+from rlsync.cluster.session_folder import session_folder
 from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
 from rlsync.errors import RlsyncError
@@ -46,17 +48,18 @@ def engine_host(widest: TrainConfig, log: str) -> Iterator[Connection]:
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, widest, log), name="rlsync-parity-engines")
-    process.start()
-    theirs.close()
-    try:
-        yield ours
-        ours.send(None)
-        process.join(30)
-    finally:
-        if process.is_alive():
-            process.terminate()
-            process.join()
+    with session_folder() as folder:
+        process = context.Process(target=_serve, args=(theirs, widest, log, folder), name="rlsync-parity-engines")
+        process.start()
+        theirs.close()
+        try:
+            yield ours
+            ours.send(None)
+            process.join(30)
+        finally:
+            if process.is_alive():
+                process.terminate()
+                process.join()
 
 
 def ask(host: Connection) -> Answer:
@@ -74,8 +77,8 @@ def ask(host: Connection) -> Answer:
     return answer
 
 
-def _serve(pipe: Connection, widest: TrainConfig, log: str) -> None:
-    apply_to_engine_host(widest)
+def _serve(pipe: Connection, widest: TrainConfig, log: str, folder: Path) -> None:
+    apply_to_engine_host(widest, folder)
     torch.set_num_threads(1)  # a fork inherits the number, not the threads; each worker has one core
     with open(log, "w") as file:  # vLLM and its workers talk a lot
         os.dup2(file.fileno(), 1)

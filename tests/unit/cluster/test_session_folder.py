@@ -35,7 +35,7 @@ def test_sockets_have_room_whatever_tmpdir_is(long_tmpdir: Path) -> None:
         assert len(os.fsencode(folder / SOCKET)) <= 107
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert folder.name != "ray"  # which may be another user's
-        assert session_variables(folder)["TMPDIR"] == str(folder)
+        assert session_variables(folder)["TMPDIR"] == session_variables(folder)["VLLM_RPC_BASE_PATH"] == str(folder)
     assert not folder.exists()
     assert len(os.fsencode(long_tmpdir / "ray" / SOCKET)) > 107  # the control: Ray's own choice
 
