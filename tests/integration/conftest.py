@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-import psutil
 import pytest
-from support import Launcher, Run, all_processes, listening_ports, shared_memory
+from support import Launcher, Run, Watch
 
 
 @pytest.fixture(scope="session")
@@ -23,15 +22,13 @@ def reference(launcher: Launcher) -> Run:
 
 
 @pytest.fixture
-def leaves_nothing():
-    """Fails unless the processes, shared memory and ports after the test are those from before it."""
-    processes, memory, ports = all_processes(), shared_memory(), listening_ports()
+def leaves_nothing(launcher: Launcher):
+    """Fails if the test's runs leave a process, and with it a port, or shared memory."""
+    watch = Watch(launcher.mark)
     yield
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        left = (all_processes() - processes, shared_memory() - memory, listening_ports() - ports)
-        if not any(left):
-            return
+    deadline = time.monotonic() + 60
+    while (watch.processes() or watch.segments()) and time.monotonic() < deadline:
         time.sleep(0.5)
-    names = [" ".join(psutil.Process(p).cmdline())[:200] for p in left[0] if psutil.pid_exists(p)]
-    pytest.fail(f"left behind: processes {names}, shared memory {left[1]}, ports {left[2]}")
+    watch.close()
+    names = [f"{process.pid} {process.name()}" for process in watch.processes()]
+    assert (names, watch.segments()) == ([], set()), "left behind"

@@ -2,13 +2,14 @@
 
 import os
 import signal
-import time
 
 import psutil
 import pytest
 from support import descendants, wait_for_step
 
 LONG = ("trainer.steps=500",)
+NOTICED_S = 180
+"""A run that does not notice goes on for its 500 steps, or waits for an hour (cluster.stage_timeout_s)."""
 
 
 def test_one_ulp_in_one_worker_is_caught(launcher, reference, leaves_nothing):
@@ -32,9 +33,7 @@ def test_a_killed_process_ends_the_run_and_is_named(launcher, reference, leaves_
     process, folder = launcher.start(*LONG)
     wait_for_step(folder, process, 2)
     _find(process, victim).kill()
-    killed = time.monotonic()
-    run = launcher.finish(process, folder, limit_s=60)
-    assert time.monotonic() - killed < 30
+    run = launcher.finish(process, folder, limit_s=NOTICED_S)
     assert run.code == 4, run.out + run.err
     assert victim in run.err
     assert "Traceback" not in run.err
@@ -44,7 +43,7 @@ def test_ctrl_c_ends_the_run(launcher, reference, leaves_nothing):
     process, folder = launcher.start(*LONG, "rollout.tp=1")
     wait_for_step(folder, process, 2)
     os.kill(process.pid, signal.SIGINT)
-    run = launcher.finish(process, folder, limit_s=60)
+    run = launcher.finish(process, folder, limit_s=NOTICED_S)
     assert run.code == 130
     assert "interrupted" in run.err
     assert "Traceback" not in run.err

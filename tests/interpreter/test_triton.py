@@ -43,6 +43,15 @@ def test_matmul_is_the_tree(leaves, m, k, n):
     assert torch.equal(strided, gpu.matmul(x, w, None, leaves, torch.float32))
 
 
+def test_a_row_of_a_product_does_not_depend_on_the_others():
+    """The fixture ordered_dot sees to it: with numpy's BLAS a row's place among others may change its bits."""
+    x, w = _random(20, 64), _random(48, 64, seed=1)
+    whole = gpu.matmul(x, w, None, 1, torch.float32)
+    for first in range(20):
+        assert torch.equal(gpu.matmul(x[first:], w, None, 1, torch.float32), whole[first:]), first
+    assert not torch.equal(gpu.matmul(x.flip(1), w.flip(1), None, 1, torch.float32), whole)  # the control: k backwards
+
+
 def test_the_tree_of_parts_is_balanced():
     """Numbers whose sum depends on the order: only ((a + b) + (c + d)) + ... gives the tree's bits."""
     parts = _random(8, 1, 64) * torch.exp2(_random(8, 1, 64, seed=3) * 12)
