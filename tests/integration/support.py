@@ -35,7 +35,7 @@ SMALL = (
     "trainer.warmup_steps=0",
 )
 
-REWARD = ("reward=regex", r"reward.pattern=^\d")
+REWARD = ("reward=regex", r"reward.pattern='^\d'")
 """Pays for a first character that is a digit rather than a tilde or a sign. The warm start's demonstrations have both
 styles, so rewards differ within groups, and gradients are not 0, whatever a processor's rounding makes of the model."""
 
