@@ -11,7 +11,7 @@ from rlsync import __version__
 from rlsync.cluster.placement import placement
 from rlsync.config.compose import compose_eval, compose_train, to_yaml
 from rlsync.config.paths import group_options, recipe_names
-from rlsync.errors import RlsyncError
+from rlsync.errors import ConfigError, RlsyncError, in_one_line
 from rlsync.telemetry.console import ConsoleReporter
 
 _INTERRUPTED = 130
@@ -20,10 +20,13 @@ _INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 2 wrong configuration, 3 divergence, 4 a worker died, 5 not finite, 130 Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    arguments = _parser().parse_args(argv)
+    arguments = _arguments(argv)
     console = ConsoleReporter()
     try:
         return _COMMANDS[arguments.command](arguments, console)
+    except ConfigError as error:
+        sys.stderr.write(f"rlsync: {in_one_line(error.message)}\n")
+        return error.exit_code
     except RlsyncError as error:
         sys.stderr.write(f"rlsync: {error.message}\n")
         return error.exit_code
@@ -61,6 +64,17 @@ def _parity(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
     from rlsync.parity.probe import run_parity
 
     return run_parity(full=arguments.full, device=Device(arguments.device), console=console)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Options and overrides in any order: whatever is no option of the command is an override."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    arguments.overrides = [each for each in rest if each != "--"]
+    for each in arguments.overrides:
+        if each.startswith("-") or arguments.command == "parity":
+            parser.error(f"{each!r}: no such option; `rlsync {arguments.command} --help` lists those there are")
+    return arguments
 
 
 _COMMANDS = {"train": _train, "eval": _eval, "parity": _parity}
@@ -107,7 +121,6 @@ def _add_run(commands: Any, name: str, summary: str, overrides: str) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the configuration and the placement; start nothing"
     )
-    parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
 
 
 def _choices() -> str:

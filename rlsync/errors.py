@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,13 @@ class NonFiniteError(RlsyncError):
     """A gradient or a log-prob is NaN or infinite and the policy is to stop."""
 
     exit_code = 5
+
+
+def in_one_line(message: str) -> str:
+    """A message that holds what a user or a library wrote, as one line: no control characters, no endless words."""
+    line = re.sub(r"\s*[\r\n]\s*", " ", message)
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return re.sub(r"\S{200,}", lambda word: word[0][:80] + "...", line)
 
 
 def unreadable(path: Path, what: str, why: str, weights: str) -> ConfigError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import re
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,22 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlsync.config.numbers import check_finite
+from rlsync.config.fields import valid_keys
+from rlsync.config.numbers import check_values
+from rlsync.config.overrides import chosen, for_hydra, quoted, settings
 from rlsync.config.paths import group_options, recipe_names, shipped
+from rlsync.config.reads import shown
 from rlsync.config.run import TrainConfig
+from rlsync.config.unread import check_chosen, check_read
 from rlsync.errors import ConfigError, unreadable
 from rlsync.redact import redacted
 
 _SCHEMA = "train_schema"
 _NO_SUCH_DATA = re.compile(
     r"not a subclass of .?DataConfig|^eval\.sets\..* not in struct|^data\.parts\..* not in struct"
+)
+_COMPONENTS = (
+    f" Keys begin with {', '.join(field.name for field in fields(TrainConfig))}; `rlsync train --help` says more"
 )
 _SUFFIX = {"train": "", "eval": "_eval"}
 """Of the run's name, so that an evaluation does not write into the folder of the training."""
@@ -60,11 +68,14 @@ def _compose(root: str, overrides: list[str]) -> TrainConfig:
     if "model.path" in keys and not keys & {"model", "model.source"}:
         rest = ["model=huggingface", *rest]
     _check_keys(rest)
-    ConfigStore.instance().store(name=_SCHEMA, node=TrainConfig)
-    search = [f"hydra.searchpath=[file://{shipped('recipes')}]", f"+{recipe}=recipe"] if recipe else []
+    rest = [for_hydra(override) for override in rest]
+    _store_schema()
+    recipes = quoted(f"file://{shipped('recipes')}")
+    search = [f"hydra.searchpath=[{recipes}]", f"+{recipe}=recipe"] if recipe else []
     named = any(o.startswith("run.name=") for o in rest)
-    name = [f"run.name={recipe}{_SUFFIX[root]}"] if recipe and not named else []
+    name = [f"run.name={quoted(recipe + _SUFFIX[root])}"] if recipe and not named else []
     try:
+        said = [key for override in rest for key in settings(override)]
         with initialize_config_dir(config_dir=str(shipped("configs")), version_base="1.3"):
             composed = compose(config_name=root, overrides=[*search, *name, *rest])
         config = OmegaConf.to_object(composed)
@@ -73,8 +84,17 @@ def _compose(root: str, overrides: list[str]) -> TrainConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
     assert isinstance(config, TrainConfig)
-    check_finite(config)
+    check_values(config)
+    check_read(config, said)
+    for override in rest:
+        if "@" not in override and (choice := chosen(override)):
+            check_chosen(config, override, _option_keys(*choice))
     return config
+
+
+@cache
+def _store_schema() -> None:
+    ConfigStore.instance().store(name=_SCHEMA, node=TrainConfig)
 
 
 def to_yaml(config: TrainConfig) -> str:
@@ -109,13 +129,8 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def valid_keys() -> list[str]:
-    """Every dotted key of a training run's configuration."""
-    return _keys(TrainConfig, "")
-
-
 def _check_keys(overrides: list[str]) -> None:
-    """Raises ConfigError for an override of a key that does not exist (`+key=value` included)."""
+    """Raises ConfigError for a key or an option of a group that does not exist (`+key=value` included)."""
     valid, groups = valid_keys(), group_options()
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
@@ -124,25 +139,27 @@ def _check_keys(overrides: list[str]) -> None:
             key = package
         known = key in groups or any(key == v or v.startswith(f"{key}.") or key.startswith(f"{v}.") for v in valid)
         if not known:
-            raise ConfigError(f"unknown key '{key}'.{_nearest(key, [*valid, *groups])}")
+            raise ConfigError(f"unknown key {key!r}.{_nearest(key, [*valid, *groups]) or _COMPONENTS}")
+        if group in groups and override.startswith("~"):
+            raise ConfigError(f"{override}: a group cannot be left out; choose one of its options, {group}=OPTION")
+        choice = chosen(override)
+        if choice and choice[1] not in groups[choice[0]]:
+            options = ", ".join(groups[choice[0]])
+            raise ConfigError(f"{choice[0]}={shown(choice[1])}: no such option. Valid: {options}")
+
+
+def _option_keys(group: str, option: str) -> list[str]:
+    """The dotted keys that an option's file sets."""
+    file = shipped("configs") / group / f"{option}.yaml"
+    return list(_flat(yaml.safe_load(file.read_text(encoding="utf-8")), group))
 
 
 def _take_recipe(overrides: list[str]) -> tuple[str | None, list[str]]:
-    chosen = [o.partition("=")[2] for o in overrides if o.startswith("recipe=")]
-    if chosen and chosen[-1] not in recipe_names():
-        raise ConfigError(f"recipe={chosen[-1]}: no such recipe.{_nearest(chosen[-1], recipe_names())}")
-    return chosen[-1] if chosen else None, [o for o in overrides if not o.startswith("recipe=")]
-
-
-def _keys(schema: type, prefix: str) -> list[str]:
-    keys = []
-    for field in dataclasses.fields(schema):
-        factory = field.default_factory
-        if isinstance(factory, type) and dataclasses.is_dataclass(factory):
-            keys += _keys(factory, f"{prefix}{field.name}.")
-        else:
-            keys.append(prefix + field.name)
-    return keys
+    named = [o.partition("=")[2] for o in overrides if o.startswith("recipe=")]
+    if named and named[-1] not in recipe_names():
+        near = _nearest(named[-1], recipe_names()) or f" Valid: {', '.join(recipe_names())}"
+        raise ConfigError(f"recipe={shown(named[-1])}: no such recipe.{near}")
+    return named[-1] if named else None, [o for o in overrides if not o.startswith("recipe=")]
 
 
 def _explain(error: Exception) -> str:
@@ -151,13 +168,15 @@ def _explain(error: Exception) -> str:
     ambiguous = re.search(r"Ambiguous value for argument '(.*)'", str(error))
     if ambiguous:
         return _misread(ambiguous[1])
-    missing = re.search(r"Could not find '([^']+)/([^']+)'", str(error))
-    if missing:
-        group, option = missing.groups()
-        return f"{group}={option}: no such option. Valid: {', '.join(group_options().get(group, [])) or 'none'}"
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
     line = f"{key}: {lines[0]}" if key else lines[0]
+    if "missing mandatory value" in line:
+        return f"{key} has no value; give one, {key}=VALUE"
+    if "Interpolation" in line:
+        return f"{line}. ${{...}} stands for another key's value; write the characters themselves as \\${{...}}"
+    if "is not a ListConfig" in line:
+        return f"{line.rstrip('.')}; write a list in brackets, {key}=[...]"
     if _NO_SUCH_DATA.search(line):
         options = ", ".join(group_options()["data"])
         added = "with +data@eval.sets.NAME=OPTION or +data@data.parts.NAME=OPTION"
@@ -168,12 +187,12 @@ def _explain(error: Exception) -> str:
 
 
 def _misread(override: str) -> str:
-    key, is_value, value = override.partition("=")
+    key, is_value, value = override.lstrip("+").partition("=")
     if not is_value:
         return f"{override}: want key=value"
     return (
-        f"{override}: hydra reads more in this value than its text. For the text put it in quotes that reach hydra, "
-        f"'{key}=\"{value}\"'; for a list in brackets, {key}=[...]"
+        f"{key}={value}: hydra gives this value a special meaning. To pass it as text, put it in quotes that reach "
+        f"hydra, '{key}=\"{value}\"'; write a list as {key}=[...]"
     )
 
 
@@ -184,4 +203,4 @@ def _nearest(name: str, valid: list[str]) -> str:
         v for v in valid if v.rpartition(".")[2] in difflib.get_close_matches(leaf, [v.rpartition(".")[2]], cutoff=0.75)
     ]
     near = list(dict.fromkeys(near))[:4]
-    return f" Nearest valid: {', '.join(near)}" if near else f" Valid: {', '.join(valid)}"
+    return f" Nearest valid: {', '.join(near)}" if near else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from string import Formatter
 from typing import Any
@@ -102,12 +102,7 @@ class DataConfig:
         self._check_template(name)
         if self.source is not DataSource.reasoning_gym and not self.path:
             raise ConfigError(f"{name}.path is empty, and {name}.source={self.source} needs it")
-        if self.eval_split and self.source is not DataSource.hub:
-            raise ConfigError(
-                f"{name}.eval_split={self.eval_split} is a split of the hub, and {name}.source={self.source} does not "
-                f"read it; leave it empty, or use {name}.eval_path"
-            )
-        if self.eval_split and self.eval_path:
+        if self.source is DataSource.hub and self.eval_split and self.eval_path:
             raise ConfigError(
                 f"{name}.eval_split={self.eval_split} and {name}.eval_path={self.eval_path} both name the held-out "
                 "problems; leave one of them empty"
@@ -141,19 +136,6 @@ class DataConfig:
                 f"{name}.parts is empty, and {name}.source=mixture needs it: add parts, for example "
                 f"+data@{name}.parts.sums=chain_sum"
             )
-        own = DataConfig(
-            source=self.source,
-            parts=self.parts,
-            weight=self.weight,
-            held_out_percent=self.held_out_percent,
-            warm_start_percent=self.warm_start_percent,
-        )
-        mine, plain = asdict(self), asdict(own)
-        for key in mine:
-            if mine[key] != plain[key]:
-                raise ConfigError(
-                    f"{name}.{key}={mine[key]} has no effect on a mixture; set {name}.parts.NAME.{key} of each part"
-                )
         for part_name, part in self.parts.items():
             where = f"{name}.parts.{part_name}"
             if part.source is DataSource.mixture:

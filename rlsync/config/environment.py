@@ -68,11 +68,6 @@ class EnvironmentConfig:
             raise ConfigError(
                 "environment.path is empty, and environment=custom needs it: package.module:Class or file.py:Class"
             )
-        if (self.path or self.args) and self.kind is not EnvironmentKind.custom:
-            raise ConfigError(
-                f"environment.path={self.path!r} and environment.args={self.args} have no effect with "
-                f"environment.kind={self.kind}; use environment=custom, or leave them empty"
-            )
         if self.max_turns < 1 or self.timeout_s <= 0 or self.parallel < 1:
             raise ConfigError(
                 f"environment.max_turns={self.max_turns}, environment.timeout_s={self.timeout_s}, "

@@ -1,4 +1,4 @@
-"""Rules for numbers that hold wherever they stand in the configuration."""
+"""Rules for numbers and texts that hold wherever they stand in the configuration."""
 
 from __future__ import annotations
 
@@ -11,16 +11,44 @@ from rlsync.errors import ConfigError
 
 _MAY_BE_INFINITE = frozenset({"trainer.max_grad_norm", "algorithm.clip_high"})
 _SEEDS = 2**63
+_INTEGERS = 2**31
+_LONGEST_S = 1e9
+"""Python's locks take no longer time-out than some nine times that."""
 
 
-def check_finite(config: Any) -> None:
-    """Raises ConfigError for a float of a composed configuration that is NaN or infinite.
+def check_values(config: Any) -> None:
+    """Check every number and text of a composed configuration, wherever it stands.
 
-    What the user's own code takes (data.task_args, environment.args) is that code's affair.
+    What the user's own code takes (data.task_args, environment.args) is not looked at.
+
+    Raises:
+        ConfigError: a float that is NaN or infinite, a time or an integer that no library takes, or a text that no
+            file can hold.
     """
-    for key, value in _floats(config, ""):
-        if math.isnan(value) or (math.isinf(value) and key not in _MAY_BE_INFINITE):
-            raise ConfigError(f"{key}={value}: must be a finite number")
+    for key, value in _leaves(config, ""):
+        if isinstance(value, float):
+            _check_float(key, value)
+        elif isinstance(value, str):
+            _check_text(key, value)
+        elif isinstance(value, int) and abs(value) >= _INTEGERS and not key.endswith("seed"):
+            digits = str(value) if abs(value) < 10**30 else "a number of more than 30 digits"
+            raise ConfigError(f"{key}={digits}: must be less than 2^31")
+
+
+def _check_float(key: str, value: float) -> None:
+    if math.isnan(value) or (math.isinf(value) and key not in _MAY_BE_INFINITE):
+        raise ConfigError(f"{key}={value}: must be a finite number")
+    if key.endswith("_s") and value > _LONGEST_S:
+        raise ConfigError(f"{key}={value:g}: must be at most {_LONGEST_S:g} seconds")
+
+
+def _check_text(key: str, value: str) -> None:
+    if "\0" in value:
+        raise ConfigError(f"{key}={value!r}: a text may not hold the character NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{key}={value!r}: not valid Unicode ({error.reason})") from error
 
 
 def check_counts(component: str, counts: dict[str, int]) -> None:
@@ -36,17 +64,17 @@ def check_seed(key: str, seed: int) -> None:
         raise ConfigError(f"{key}={seed}: must not be negative, and be less than 2^63")
 
 
-def _floats(value: Any, key: str) -> Iterator[tuple[str, float]]:
-    """Every float by its dotted key, those in lists and in dicts of components too."""
-    if isinstance(value, float):
-        yield key, value
-    elif isinstance(value, list | tuple):
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every value by its dotted key, those in lists and in dicts of components too."""
+    if isinstance(value, list | tuple):
         for each in value:
-            yield from _floats(each, key)
+            yield from _leaves(each, key)
     elif is_dataclass(value):
         for field in fields(value):
-            yield from _floats(getattr(value, field.name), f"{key}.{field.name}" if key else field.name)
+            yield from _leaves(getattr(value, field.name), f"{key}.{field.name}" if key else field.name)
     elif isinstance(value, dict):
         for name, part in value.items():
             if is_dataclass(part):
-                yield from _floats(part, f"{key}.{name}")
+                yield from _leaves(part, f"{key}.{name}")
+    else:
+        yield key, value

@@ -123,17 +123,6 @@ class RewardFunctionConfig:
                 f"reward.timeout_s={self.timeout_s}: want at least one sample a call, at least one call at a time, and "
                 "no negative time"
             )
-        timed = (RewardKind.function, RewardKind.task, RewardKind.regex, RewardKind.math_verify)
-        if self.timeout_s and self.kind not in timed:
-            raise ConfigError(
-                f"reward.timeout_s={self.timeout_s}: reward.kind={self.kind} does not read it. Leave it out; a judge "
-                "has reward.judge_timeout_s, code reward.code_timeout_s"
-            )
-        if self.kind is not RewardKind.function and (self.batched or self.isolation is not Isolation.thread):
-            raise ConfigError(
-                f"reward.batched={str(self.batched).lower()}, reward.isolation={self.isolation}: only "
-                f"reward.kind=function reads them, and reward.kind={self.kind}. Leave them out"
-            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -23,6 +23,9 @@ from rlsync.errors import ConfigError
 from rlsync.kernels import order
 from rlsync.paths import expanded
 
+_LONGEST_NAME = 255
+"""Bytes of a file's name, on Linux's file systems."""
+
 
 @dataclass(kw_only=True, slots=True)
 class RunConfig:
@@ -32,6 +35,19 @@ class RunConfig:
     resume: bool = False
     """Go on from the newest checkpoint in the folder that holds the trainer's state (trainer.save_every); begin where
     there is none yet."""
+
+    def __post_init__(self) -> None:
+        if not self.dir and (self.name.strip("./ ") == "" or not self.name.isprintable()):
+            raise ConfigError(
+                f"run.name={self.name!r}: want a name of printable characters, which the folder runs/<name> gets; or "
+                "give run.dir"
+            )
+        for part in (self.dir or self.name).split("/"):
+            if len(part.encode(errors="replace")) > _LONGEST_NAME:
+                raise ConfigError(
+                    f"run.{'dir' if self.dir else 'name'}={part[:40]}...: a folder's name has at most {_LONGEST_NAME} "
+                    "bytes"
+                )
 
     @property
     def folder(self) -> Path:
@@ -110,12 +126,7 @@ class TrainConfig:
             )
 
     def _check_critic(self) -> None:
-        if not self.algorithm.has_critic and self.critic != CriticConfig():
-            raise ConfigError(
-                f"critic.* is set, and algorithm.advantage={self.algorithm.advantage} holds no critic. Use "
-                "algorithm=ppo, or leave critic.* out."
-            )
-        if self.critic.warmup_steps >= self.trainer.steps:
+        if self.algorithm.has_critic and self.critic.warmup_steps >= self.trainer.steps:
             raise ConfigError(
                 f"critic.warmup_steps={self.critic.warmup_steps} of trainer.steps={self.trainer.steps}: the policy "
                 "would never train. Lower the former."

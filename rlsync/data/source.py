@@ -11,7 +11,7 @@ from rlsync.data.gym_source import GymSource
 from rlsync.data.hub_source import read_hub
 from rlsync.data.mixture import MixtureSource
 from rlsync.data.row_source import RowSource
-from rlsync.errors import ConfigError, told_of
+from rlsync.errors import told_of
 from rlsync.types import Problem, Split
 
 
@@ -51,11 +51,6 @@ def open_source(config: DataConfig) -> ProblemSource:
     if config.source is DataSource.mixture:
         return MixtureSource({name: _open_part(name, part, config) for name, part in config.parts.items()}, config)
     if config.source is DataSource.reasoning_gym:
-        if config.eval_path:
-            raise ConfigError(
-                f"data.eval_path={config.eval_path!r} has no effect with data.source=reasoning_gym, which sets "
-                "problems apart by a hash of the prompt. Leave it empty, or use data.source=file"
-            )
         return GymSource(config)
     held_out = read_file(config.eval_path, "data.eval_path") if config.eval_path else None
     if config.source is DataSource.file:

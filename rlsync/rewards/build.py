@@ -73,7 +73,8 @@ def build(config: RewardFunctionConfig, source: ProblemSource) -> Built:
 
 def batch_size(config: RewardFunctionConfig) -> int:
     """Samples of a call."""
-    return config.batch_size if config.batched or config.kind is RewardKind.model else 1
+    batched = config.kind is RewardKind.model or (config.kind is RewardKind.function and config.batched)
+    return config.batch_size if batched else 1
 
 
 def _of_user(config: RewardFunctionConfig) -> Built:

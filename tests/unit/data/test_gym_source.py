@@ -10,7 +10,6 @@ import pytest
 
 from rlsync.config.data import DataConfig
 from rlsync.data.gym_source import GymSource
-from rlsync.data.source import open_source
 from rlsync.errors import ConfigError, DataError
 from rlsync.types import Split
 
@@ -127,8 +126,3 @@ def test_unknown_task_names_the_nearest() -> None:
 def test_bad_task_args(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\.task_args.*{message}"):
         GymSource(config(task_args=arguments))
-
-
-def test_eval_path_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data\.eval_path='x\.jsonl'"):
-        open_source(config(eval_path="x.jsonl"))

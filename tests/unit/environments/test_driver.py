@@ -349,7 +349,7 @@ def test_what_is_scored_and_written(play: Any, tmp_path: Path) -> None:
         (["environment.path=math:sqrt"], "want a class derived from rlsync.environments.base.Environment"),
         (["environment.path=absent.py:A"], r"environment\.path='absent\.py:A': importing absent\.py failed"),
         (["environment.path="], r"environment\.path is empty"),
-        (["environment.kind=calculator"], r"environment\.path='their.*no effect with environment\.kind=calculator"),
+        (["environment.kind=calculator"], r"environment\.path=their.*no effect with environment\.kind=calculator"),
         (["environment.max_turns=0"], r"environment\.max_turns=0"),
         (["environment.template=x"], r"environment\.template='x': want \{message\} once"),
     ],

@@ -219,8 +219,6 @@ def test_a_call_that_never_returns_costs_its_samples_and_not_the_run(scorer_of: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batched": True}, "reward.batched=true.*reward.kind=task"),
-        ({"timeout_s": 1.0, "kind": RewardKind.exact}, "reward.timeout_s=1.0.*reward.kind=exact"),
         ({"finish_timeout_s": 0.0}, "reward.finish_timeout_s=0.0"),
         ({"batch_size": 0}, "reward.batch_size=0"),
         ({"parallel": 0}, "reward.parallel=0"),

@@ -1,0 +1,207 @@
+"""Which fields are read under which conditions; a field that READ does not list is always read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig, LossKind
+from rlsync.config.cluster import ClusterConfig, Device
+from rlsync.config.data import DataConfig, DataSource
+from rlsync.config.environment import EnvironmentConfig, EnvironmentKind
+from rlsync.config.evaluation import EvalConfig
+from rlsync.config.kernels import KernelMode, KernelsConfig, RowParallel
+from rlsync.config.lora import LoraConfig
+from rlsync.config.model import ModelConfig, ModelSource
+from rlsync.config.parity import Fault, ParityConfig
+from rlsync.config.reward import RewardConfig, RewardFunctionConfig, RewardKind
+from rlsync.config.rollout import RolloutConfig
+from rlsync.config.run import TrainConfig
+from rlsync.config.telemetry import TelemetryConfig, WandbMode
+from rlsync.config.trainer import Schedule, TrainerConfig
+
+_SET = "Set that"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What another field has to be."""
+
+    field: str
+    """Of the same component; with a dot in it, of the run."""
+    holds: Callable[[Any], bool]
+    wanted: str
+    """Follows the field's name in a message."""
+    advice: str = _SET
+    """{at} is the component's key and {name} the unread field's."""
+
+
+Rule = tuple[Condition, ...]
+"""A field is read where one of these holds."""
+
+
+def shown(value: Any) -> str:
+    """A value as one writes it in YAML, in one line and not too long."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        value = ", ".join(value)
+    text = "null" if value is None else str(value)
+    return repr(text) if not text or not text.isprintable() else text if len(text) <= 80 else text[:80] + "..."
+
+
+def where(field: str, *values: Any, advice: str = _SET) -> Rule:
+    wanted = f"={' or '.join(shown(value) for value in values)}"
+    return (Condition(field, lambda value: value in values, wanted, advice),)
+
+
+def unless(field: str, value: Any) -> Rule:
+    return (Condition(field, lambda other: other != value, f" other than {shown(value)}"),)
+
+
+def given(field: str) -> Rule:
+    """A text that is not empty, or a number that is not 0."""
+    return (Condition(field, bool, " set"),)
+
+
+def empty(field: str) -> Rule:
+    return (Condition(field, lambda value: not value, " empty"),)
+
+
+_IN_PARTS = "Set {at}.parts.NAME.{name} of each part"
+_ROWS = (DataSource.file, DataSource.hub)
+_TIMED = (RewardKind.function, RewardKind.task, RewardKind.regex, RewardKind.math_verify)
+_TIMEOUTS = "Set that, for a judge {at}.judge_timeout_s, for code {at}.code_timeout_s"
+_NO_MIXTURE: Rule = (
+    Condition("source", lambda s: s is not DataSource.mixture, "=reasoning_gym, file or hub", _IN_PARTS),
+)
+_PRESENT = where("kind", EnvironmentKind.calculator, EnvironmentKind.custom)
+_GPU = where("cluster.device", Device.cuda)
+_EXACT = where("kernels.mode", KernelMode.invariant)
+_CRITIC = where("advantage", AdvantageKind.gae)
+_NO_PARTS: Rule = (Condition("parts", lambda parts: not parts, " empty", _IN_PARTS),)
+
+READ: dict[type, dict[str, list[Rule]]] = {
+    TrainConfig: {"critic": [where("algorithm.advantage", AdvantageKind.gae)]},
+    ModelConfig: {
+        "path": [where("source", ModelSource.huggingface)],
+        "revision": [
+            where("source", ModelSource.huggingface),
+            (Condition("path", lambda path: not Path(path).is_dir(), ", a hub id"),),
+        ],
+        "cache_dir": [where("source", ModelSource.tiny)],
+        "tiny": [where("source", ModelSource.tiny)],
+    },
+    LoraConfig: {"alpha": [given("rank")], "targets": [given("rank")]},
+    DataConfig: {
+        "task": [where("source", DataSource.reasoning_gym)],
+        "task_args": [where("source", DataSource.reasoning_gym)],
+        "squeeze": [where("source", DataSource.reasoning_gym)],
+        "path": [where("source", *_ROWS)],
+        "eval_path": [where("source", *_ROWS)],
+        "prompt_column": [where("source", *_ROWS)],
+        "answer_column": [where("source", *_ROWS)],
+        "answer_parser": [where("source", *_ROWS)],
+        "subset": [where("source", DataSource.hub)],
+        "hub_split": [where("source", DataSource.hub)],
+        "eval_split": [where("source", DataSource.hub)],
+        "template": [_NO_MIXTURE],
+        "chat": [_NO_MIXTURE],
+        "system_prompt": [_NO_MIXTURE, where("chat", True)],
+        "chat_args": [_NO_MIXTURE, where("chat", True)],
+        "keep_special_tokens": [_NO_MIXTURE],
+        "max_prompt_tokens": [_NO_MIXTURE],
+        # Where held-out problems have a table of their own, it only moves the share of the warm start.
+        "held_out_percent": [
+            empty("eval_path") + given("warm_start_percent"),
+            empty("eval_split") + given("warm_start_percent"),
+        ],
+        "parts": [where("source", DataSource.mixture)],
+    },
+    EnvironmentConfig: {
+        "path": [where("kind", EnvironmentKind.custom)],
+        "args": [where("kind", EnvironmentKind.custom)],
+        "max_turns": [_PRESENT],
+        "timeout_s": [_PRESENT],
+        "parallel": [_PRESENT],
+        "call_end": [_PRESENT],
+        "role": [_PRESENT],
+        "template": [_PRESENT],
+        "scored": [_PRESENT],
+    },
+    RewardFunctionConfig: {
+        "function": [where("kind", RewardKind.function)],
+        "batched": [where("kind", RewardKind.function)],
+        "batch_size": [where("kind", RewardKind.model) + where("batched", True)],
+        "timeout_s": [where("kind", *_TIMED, advice=_TIMEOUTS)],
+        "isolation": [where("kind", RewardKind.function)],
+        "boxed": [where("kind", RewardKind.math_verify)],
+        "parallel": [where("kind", RewardKind.judge, RewardKind.function)],
+        "pattern": [where("kind", RewardKind.regex)],
+        "judge_url": [where("kind", RewardKind.judge)],
+        "judge_token_env": [where("kind", RewardKind.judge)],
+        "judge_timeout_s": [where("kind", RewardKind.judge)],
+        "judge_retries": [where("kind", RewardKind.judge)],
+        "model_path": [where("kind", RewardKind.model)],
+        "model_max_tokens": [where("kind", RewardKind.model)],
+        "model_gpus": [where("kind", RewardKind.model)],
+        "code_timeout_s": [where("kind", RewardKind.code)],
+        "code_memory_mib": [where("kind", RewardKind.code)],
+        "code_partial": [where("kind", RewardKind.code)],
+    },
+    RewardConfig: {field.name: [_NO_PARTS] for field in fields(RewardFunctionConfig)},
+    AlgorithmConfig: {
+        "normalize_std": [
+            where("advantage", AdvantageKind.grpo, advice="Set that, or with gae use algorithm.whiten"),
+        ],
+        "gamma": [_CRITIC],
+        "gae_lambda": [_CRITIC],
+        "whiten": [_CRITIC],
+        "dual_clip": [where("loss", LossKind.ppo_clip)],
+        "kl": [given("kl_coef")],
+        "kl_in": [given("kl_coef")],
+        "kl_model": [given("kl_coef")],
+        "overlong_penalty": [given("overlong_buffer")],
+        "max_resamples": [where("dynamic_sampling", True)],
+    },
+    TrainerConfig: {
+        "min_lr_ratio": [unless("schedule", Schedule.constant)],
+        "prefix_tree": [_EXACT],
+        "save_keep": [given("save_every")],
+    },
+    RolloutConfig: {
+        "gpu_memory_utilization": [_GPU, where("kv_cache_mib", 0)],
+        "cuda_graphs": [_GPU],
+    },
+    KernelsConfig: {
+        "tree_leaves": [_EXACT, where("row_parallel", RowParallel.tree)],
+        "row_parallel": [_EXACT],
+    },
+    ParityConfig: {"fault_step": [unless("fault", Fault.none)]},
+    EvalConfig: {
+        "every": [given("problems")],
+        "samples": [given("problems")],
+        "sets": [given("problems")],
+        "only": [given("problems")],
+        "k": [given("samples")],
+    },
+    TelemetryConfig: {
+        "project": [unless("wandb", WandbMode.disabled)],
+        "entity": [unless("wandb", WandbMode.disabled)],
+    },
+    ClusterConfig: {"placement": [_GPU]},
+}
+"""Component -> field -> rules that must all hold for it to be read."""
+
+NEVER = (
+    (re.compile(r"(data|eval\.sets\.[^.]+)\.weight"), "only a part of a mixture has a weight"),
+    (
+        re.compile(r".+\.parts\.[^.]+\.(held_out|warm_start)_percent"),
+        "the mixture's share counts for all its parts",
+    ),
+    (re.compile(r"eval\.sets\.[^.]+\.warm_start_percent"), "an evaluation set uses its held-out problems only"),
+)
+"""Keys of a place where nothing ever reads them, and why."""

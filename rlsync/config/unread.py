@@ -1,0 +1,99 @@
+"""A key that the user set and that nothing would read is refused by name.
+
+What a recipe or a group's file sets may go unread: there the user said nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any
+
+from rlsync.config.reads import NEVER, READ, Rule, shown
+from rlsync.config.run import TrainConfig
+from rlsync.errors import ConfigError
+
+
+def check_read(config: TrainConfig, keys: Iterable[str]) -> None:
+    """Refuse what the user set and nothing reads; a value that is the default anyway changes nothing and may stand.
+
+    Args:
+        config: the composed configuration.
+        keys: dotted keys that the command line sets.
+    Raises:
+        ConfigError: names the key, its value, and what would have to be set for it to be read.
+    """
+    for key in keys:
+        if why := unread(config, key):
+            raise ConfigError(why)
+
+
+def check_chosen(config: TrainConfig, choice: str, keys: Iterable[str]) -> None:
+    """Refuse a group's option of which nothing reads anything.
+
+    Args:
+        choice: `group=option`, as the user wrote it.
+        keys: dotted keys that the option's file sets.
+    """
+    reasons = {key: unread(config, key) for key in keys}
+    if reasons and all(reasons.values()):
+        raise ConfigError(f"{choice} has no effect: {next(iter(reasons.values()))}")
+
+
+def unread(config: TrainConfig, key: str) -> str | None:
+    """Why nothing reads the value at a dotted key; None where something does, or where it is the default."""
+    places = list(_places(config, key))
+    if not places or _is_default(*places[-1][1:]):
+        return None
+    value = shown(_value(*places[-1][1:]))
+    for pattern, why in NEVER:
+        if pattern.fullmatch(key):
+            return f"{key}={value} has no effect: {why}. Leave it out."
+    for at, component, name in places:
+        for rule in _rules(component, name):
+            values = [(_absolute(at, c.field), _lookup(config, component, c.field)) for c in rule]
+            if not any(c.holds(found) for c, (_, found) in zip(rule, values, strict=True)):
+                now = " and ".join(f"{field}={shown(found)}" for field, found in values)
+                wanted = " or ".join(f"{field}{c.wanted}" for c, (field, _) in zip(rule, values, strict=True))
+                advice = rule[0].advice.format(at=at, name=name)
+                return f"{key}={value} has no effect with {now}: it is read with {wanted}. {advice}, or leave it out."
+    return None
+
+
+def _places(config: TrainConfig, key: str) -> Iterator[tuple[str, Any, str]]:
+    """For each component on the way to a key: its own key, the component, and the name of the field in it."""
+    at, found = "", config
+    for name in key.split("."):
+        if is_dataclass(found):
+            yield at, found, name
+            found = _value(found, name)
+        elif isinstance(found, dict) and is_dataclass(found.get(name)):
+            found = found[name]
+        else:  # below data.task_args and the like, or a part that is not there any more
+            return
+        at = f"{at}.{name}" if at else name
+
+
+def _rules(component: Any, name: str) -> list[Rule]:
+    return [rule for kind in type(component).__mro__ for rule in READ.get(kind, {}).get(name, [])]
+
+
+def _lookup(config: TrainConfig, component: Any, field: str) -> Any:
+    if "." not in field:
+        return _value(component, field)
+    part, _, name = field.partition(".")
+    return _value(_value(config, part), name)
+
+
+def _absolute(at: str, field: str) -> str:
+    return field if "." in field or not at else f"{at}.{field}"
+
+
+def _value(component: Any, name: str) -> Any:
+    return {field.name: getattr(component, field.name) for field in fields(component)}[name]
+
+
+def _is_default(component: Any, name: str) -> bool:
+    field: Field[Any] = {field.name: field for field in fields(component)}[name]
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    return bool(_value(component, name) == default)
