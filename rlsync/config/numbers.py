@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from rlsync.errors import ConfigError
 
@@ -33,6 +33,17 @@ def check_values(config: Any) -> None:
         elif isinstance(value, int) and abs(value) >= _INTEGERS and not key.endswith("seed"):
             digits = str(value) if abs(value) < 10**30 else "a number of more than 30 digits"
             raise ConfigError(f"{key}={digits}: must be less than 2^31")
+
+
+def _check_parts(key: str, parts: Any, kind: Any) -> None:
+    """OmegaConf forgets a dictionary's type when a part of it comes from a group."""
+    if not isinstance(parts, dict):
+        raise ConfigError(f"{key}={parts}: want names with values in braces")
+    for name, part in parts.items():
+        if is_dataclass(kind) and not isinstance(part, kind):  # type: ignore[arg-type]
+            raise ConfigError(
+                f"{key}.{name}={part}: want a part, added by an option of its group: +GROUP@{key}.{name}=OPTION"
+            )
 
 
 def _check_float(key: str, value: float) -> None:
@@ -70,8 +81,12 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         for each in value:
             yield from _leaves(each, key)
     elif is_dataclass(value):
+        kinds = get_type_hints(type(value))
         for field in fields(value):
-            yield from _leaves(getattr(value, field.name), f"{key}.{field.name}" if key else field.name)
+            here, inside = f"{key}.{field.name}" if key else field.name, getattr(value, field.name)
+            if get_origin(kinds[field.name]) is dict:
+                _check_parts(here, inside, get_args(kinds[field.name])[1])
+            yield from _leaves(inside, here)
     elif isinstance(value, dict):
         for name, part in value.items():
             if is_dataclass(part):

@@ -71,7 +71,7 @@ def _keys_of(key: str, value: Any) -> Iterator[str]:
         return
     if isinstance(value, int) and abs(value) >= _LARGEST:
         raise ConfigError(f"{key}: a number of more than 300 digits, which no field takes")
-    if str in (kind, *get_args(kind)) and isinstance(value, bool | int | float):
+    if kind in (str, str | None) and isinstance(value, bool | int | float):
         raise ConfigError(
             f"{key}={value}: in braces hydra reads a {type(value).__name__}, and {key} is a text. Put it in quotes"
         )

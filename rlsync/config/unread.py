@@ -45,10 +45,11 @@ def unread(config: TrainConfig, key: str) -> str | None:
     places = list(_places(config, key))
     if not places or _is_default(*places[-1][1:]):
         return None
-    value = shown(_value(*places[-1][1:]))
+    at, component, name = places[-1]
+    said = f"{key}={shown(_value(component, name))}" if _joined(at, name) == key else key  # or below a free dictionary
     for pattern, why in NEVER:
         if pattern.fullmatch(key):
-            return f"{key}={value} has no effect: {why}. Leave it out."
+            return f"{said} has no effect: {why}. Leave it out."
     for at, component, name in places:
         for rule in _rules(component, name):
             values = [(_absolute(at, c.field), _lookup(config, component, c.field)) for c in rule]
@@ -56,7 +57,7 @@ def unread(config: TrainConfig, key: str) -> str | None:
                 now = " and ".join(f"{field}={shown(found)}" for field, found in values)
                 wanted = " or ".join(f"{field}{c.wanted}" for c, (field, _) in zip(rule, values, strict=True))
                 advice = rule[0].advice.format(at=at, name=name)
-                return f"{key}={value} has no effect with {now}: it is read with {wanted}. {advice}, or leave it out."
+                return f"{said} has no effect with {now}: it is read with {wanted}. {advice}, or leave it out."
     return None
 
 
@@ -71,7 +72,7 @@ def _places(config: TrainConfig, key: str) -> Iterator[tuple[str, Any, str]]:
             found = found[name]
         else:  # below data.task_args and the like, or a part that is not there any more
             return
-        at = f"{at}.{name}" if at else name
+        at = _joined(at, name)
 
 
 def _rules(component: Any, name: str) -> list[Rule]:
@@ -86,7 +87,11 @@ def _lookup(config: TrainConfig, component: Any, field: str) -> Any:
 
 
 def _absolute(at: str, field: str) -> str:
-    return field if "." in field or not at else f"{at}.{field}"
+    return field if "." in field else _joined(at, field)
+
+
+def _joined(at: str, name: str) -> str:
+    return f"{at}.{name}" if at else name
 
 
 def _value(component: Any, name: str) -> Any:

@@ -40,8 +40,10 @@ class GymSource:
         from reasoning_gym.factory import DATASETS, create_dataset  # type: ignore[import-untyped]
 
         if config.task not in DATASETS:
-            near = get_close_matches(config.task, DATASETS, n=5, cutoff=0.4) or sorted(DATASETS)
-            raise ConfigError(f"data.task={config.task!r} is no reasoning-gym task. Nearest: {', '.join(near)}")
+            near = get_close_matches(config.task, DATASETS, n=5, cutoff=0.3) or ["chain_sum", "countdown"]
+            raise ConfigError(
+                f"data.task={config.task!r} is none of reasoning-gym's {len(DATASETS)} tasks, such as {', '.join(near)}"
+            )
         if reserved := {"seed", "size"} & config.task_args.keys():
             raise ConfigError(
                 f"data.task_args sets {', '.join(sorted(reserved))}, which rlsync chooses itself. Leave it out; "

@@ -96,7 +96,8 @@ def _overrides(line):
         words = shlex.split(line)
     except ValueError:  # an apostrophe
         words = line.split()
-    words = [word.strip("`,;:()").removesuffix(".").removesuffix(")") for word in words]
+    words = [word.strip("`,;:").removesuffix(".").lstrip("(") for word in words]
+    words = [word if "(" in word else word.rstrip(")") for word in words]
     return [PLACEHOLDERS.get(word, word) for word in words if _is_override(word)]
 
 
@@ -119,3 +120,9 @@ def test_a_setting_that_is_mentioned_composes(words):
         except ConfigError as error:
             errors.append(f"{context}: {error}")
     pytest.fail("\n".join(errors))
+
+
+def test_the_pattern_that_is_shown_finds_an_answer():
+    (line,) = (line for line in _lines(ROOT / "configs/reward/regex.yaml") if "pattern" in line)
+    pattern = compose_train(_overrides(line)).reward.pattern
+    assert re.search(pattern, "so it is\n#### -12")[1] == "-12"

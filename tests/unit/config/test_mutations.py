@@ -3,15 +3,20 @@
 RLSYNC_MUTATIONS says how many; a test's number is its seed, so that a failure is made again by that number.
 """
 
+import json
 import os
 import random
 import time
 
 import pytest
 
+from rlsync import prepare as preparing
 from rlsync.cli import main
+from rlsync.config.compose import compose_train
 from rlsync.config.fields import valid_keys
 from rlsync.config.paths import group_options, recipe_names
+from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.errors import ConfigError
 
 COUNT = int(os.environ.get("RLSYNC_MUTATIONS", "40"))
 LIMIT_S = 10
@@ -133,3 +138,46 @@ def test_a_configuration_is_accepted_or_refused_in_a_sentence(seed, capsys):
         assert message.startswith("rlsync: ")
     assert message.isprintable(), arguments
     assert 20 < len(message) < 1000, arguments
+
+
+FILE = ["data=file", "data.path=problems.jsonl"]
+PREPARABLE = [
+    [],
+    FILE,
+    [*FILE, "data.eval_path=problems.jsonl"],
+    ["data=mixture", "+data@data.parts.a=chain_sum", "+data@data.parts.b=file", "data.parts.b.path=problems.jsonl"],
+    ["+data@eval.sets.extra=file", "eval.sets.extra.path=problems.jsonl"],
+    ["+reward@reward.parts.right=exact", "+reward@reward.parts.form=regex", "reward.parts.form.pattern=1"],
+    ["reward=function", "reward.function=math:sqrt"],
+    ["environment=custom", "environment.path=math:sqrt"],
+    ["environment=calculator"],
+    ["data=reasoning_gym", "data.task=leg_counting"],
+]
+SMALL = ["trainer.steps=2", "eval.problems=8", "algorithm.prompts_per_step=2"]
+
+
+@pytest.mark.parametrize("seed", range(COUNT // 10))
+def test_what_composes_is_prepared_or_refused(seed, tmp_path, monkeypatch):
+    """Everything is read and checked as for a run, with a tokenizer in place of a model."""
+    monkeypatch.chdir(tmp_path)
+    build_char_tokenizer(tmp_path / "model", "abcdefghijklmnopqrstuvwxyz0123456789+-=<>(). ")
+    monkeypatch.setattr(preparing, "model_folder", lambda *_: str(tmp_path / "model"))
+    rows = [{"prompt": f"p {i}", "answer": str(i)} for i in range(100)]
+    (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    r = random.Random(seed)
+    keys = [key for key in valid_keys() if key.startswith(("data.", "eval.", "reward.", "environment."))]
+    base = [*SMALL, *r.choice(PREPARABLE)]
+    started = time.monotonic()
+    while True:
+        try:
+            config = compose_train([*base, f"{r.choice(keys)}={_value(r)}"])
+            break
+        except ConfigError:
+            continue
+    message = ""
+    try:
+        preparing.prepare(config, lambda line: None)
+    except ConfigError as error:
+        message = error.message
+    assert len(message) < 1000
+    assert time.monotonic() - started < LIMIT_S * 4
