@@ -12,6 +12,9 @@ from rlsync.errors import ConfigError
 _MAY_BE_INFINITE = frozenset({"trainer.max_grad_norm", "algorithm.clip_high"})
 _SEEDS = 2**63
 _INTEGERS = 2**31
+_PATHS = ("path", "dir", "run.name")
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
+"""Bytes, on Linux."""
 _LONGEST_S = 1e9
 """Python's locks take no longer time-out than some nine times that."""
 
@@ -60,6 +63,11 @@ def _check_text(key: str, value: str) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise ConfigError(f"{key}={value!r}: not valid Unicode ({error.reason})") from error
+    longest = max(len(name.encode()) for name in value.split("/"))
+    if key.endswith(_PATHS) and (longest > _LONGEST_NAME or len(value.encode()) > _LONGEST_PATH):
+        raise ConfigError(
+            f"{key}={value[:40]}...: a file's name has at most {_LONGEST_NAME} bytes, a path {_LONGEST_PATH}"
+        )
 
 
 def check_counts(component: str, counts: dict[str, int]) -> None:

@@ -23,9 +23,6 @@ from rlsync.errors import ConfigError
 from rlsync.kernels import order
 from rlsync.paths import expanded
 
-_LONGEST_NAME = 255
-"""Bytes of a file's name, on Linux's file systems."""
-
 
 @dataclass(kw_only=True, slots=True)
 class RunConfig:
@@ -42,12 +39,6 @@ class RunConfig:
                 f"run.name={self.name!r}: want a name of printable characters, which the folder runs/<name> gets; or "
                 "give run.dir"
             )
-        for part in (self.dir or self.name).split("/"):
-            if len(part.encode(errors="replace")) > _LONGEST_NAME:
-                raise ConfigError(
-                    f"run.{'dir' if self.dir else 'name'}={part[:40]}...: a folder's name has at most {_LONGEST_NAME} "
-                    "bytes"
-                )
 
     @property
     def folder(self) -> Path:

@@ -16,7 +16,7 @@ from rlsync.config.compose import compose_train
 from rlsync.config.fields import valid_keys
 from rlsync.config.paths import group_options, recipe_names
 from rlsync.data.char_tokenizer import build_char_tokenizer
-from rlsync.errors import ConfigError
+from rlsync.errors import ConfigError, in_one_line
 
 COUNT = int(os.environ.get("RLSYNC_MUTATIONS", "40"))
 LIMIT_S = 10
@@ -52,7 +52,7 @@ TEXTS = [
     "%s", "#5",
     "$HOME", "${seed}", "${no.key}", "${", "{", "}", "{}", "{{", "{question}", "{a}", "{a: 1}", "[", "]", "[]",
     "[1,2]",
-    "[a, [b]]", "(", "(?P<", "^[", "~/x", "../x", "/dev/null", "-x", "--dry-run", "http://[",
+    "[a, [b]]", "(", "(?P<", "^[", "~/x", "../x", "/dev/null", "-x", "--dry-run", "http://[", "x" * 300 + ".jsonl",
     "!!python/object:os.system",
 ]
 # fmt: on
@@ -178,6 +178,6 @@ def test_what_composes_is_prepared_or_refused(seed, tmp_path, monkeypatch):
     try:
         preparing.prepare(config, lambda line: None)
     except ConfigError as error:
-        message = error.message
+        message = in_one_line(error.message)
     assert len(message) < 1000
     assert time.monotonic() - started < LIMIT_S * 4

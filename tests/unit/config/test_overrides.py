@@ -144,6 +144,7 @@ def test_an_unknown_option_is_named(words, capsys):
         (["run.name="], r"run\.name=''"),
         (["run.name=a\nb"], r"run\.name='a\\nb': want a name of printable"),
         (["run.name=" + "x" * 300], r"at most 255 bytes"),
+        (["data=file", "data.path=" + "x" * 300 + ".jsonl"], r"data\.path=x.*at most 255 bytes"),
         (["run.dir=a\0b"], r"run\.dir=.*NUL"),
         (["telemetry.project=\udc80"], r"telemetry\.project=.*not valid Unicode"),
         (["trainer.steps=" + "9" * 40], r"trainer\.steps=.* must be less than 2\^31"),
