@@ -10,6 +10,7 @@ from typing import Any
 from rlsync.config.reward import RewardFunctionConfig
 from rlsync.data.source import ProblemSource
 from rlsync.errors import WorkerDiedError
+from rlsync.redact import redacted
 from rlsync.rewards.build import batch_size, build
 from rlsync.rewards.number import number, shown
 from rlsync.types import Problem, Score
@@ -72,10 +73,18 @@ class Part:
 
     def _failed(self, sample: Sample, error: BaseException) -> Score:
         message = (
-            f"{type(error).__name__}: {error} (sample: problem {sample.problem.id}, prompt "
+            f"{_described(error)} (sample: problem {sample.problem.id}, prompt "
             f"{shown(sample.problem.prompt)}, completion {shown(sample.completion)})"
         )
         if _IN_THREAD in message:
             message += ". Reward functions run in threads; set reward.isolation=process for one that needs signals"
+        message = redacted(message)
         logger.warning("the reward function %s failed, the sample has no reward: %s", self.name, message)
         return Score(reward=None, error=message)
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:  # an exception class of the user's may raise in __str__
+        return type(error).__name__

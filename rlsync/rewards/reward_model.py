@@ -28,8 +28,10 @@ class RewardModel:
 
     def __init__(self, config: RewardFunctionConfig, device: str) -> None:
         self._device, self._most = torch.device(device), config.model_max_tokens
-        self._tokenizer = AutoTokenizer.from_pretrained(config.model_path, padding_side="right")
-        model = AutoModelForSequenceClassification.from_pretrained(config.model_path)
+        self._tokenizer = AutoTokenizer.from_pretrained(
+            config.model_path, padding_side="right", trust_remote_code=False
+        )
+        model = AutoModelForSequenceClassification.from_pretrained(config.model_path, trust_remote_code=False)
         if self._tokenizer.pad_token_id is not None:
             model.config.pad_token_id = self._tokenizer.pad_token_id
         self._model = model.eval().to(self._device)

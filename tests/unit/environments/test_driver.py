@@ -220,16 +220,19 @@ def test_a_tool_that_raises_costs_its_conversation(play: Any, caplog: pytest.Log
 
 
 def test_a_failure_of_the_environment_is_no_wrong_answer(play: Any) -> None:
-    """It stands at the mean of the others in its group: its advantage is 0, and theirs are as without it."""
+    """It has no reward, and is not taken for one when a group's signal is judged."""
     turn = [*ids("a?"), EOS]
     scripts = {1: [[*ids("b?"), EOS]], 2: [turn, MODEL_2], 3: [turn, MODEL_2], 4: [turn, MODEL_2]}
     episodes, _ = play(scripts, environment=Raises)
     error = Score(reward=None, error="x")
-    for rewards, stands_at in (((1.0, 0.0, 0.5), 0.5), ((0.1, 0.1, 0.1), 0.1), ((1.0, 1.0, 1.0), 1.0)):
+    for rewards in ((1.0, 0.0, 0.5), (0.1, 0.1, 0.1), (1.0, 1.0, 1.0)):
         group = Group(problem=PROBLEM, episodes=episodes, scores=[error, *(Score(reward=r) for r in rewards)])
-        assert Batch(groups=[group], drawn=[group]).rewards.tolist() == [[stands_at, *rewards]]
+        row = Batch(groups=[group], drawn=[group]).rewards[0]
+        assert row.isnan().tolist() == [True, False, False, False]
+        assert row[1:].tolist() == list(rewards)
         assert group.has_signal == (len(set(rewards)) > 1)
-    assert (0.1 + 0.1 + 0.1) / 3 != 0.1  # the control: a plain mean would have looked like a signal
+    wrong = Group(problem=PROBLEM, episodes=episodes, scores=[Score(reward=0.0), *(Score(reward=1.0),) * 3])
+    assert wrong.has_signal  # the control: a wrong answer is a signal
 
 
 def test_a_tool_that_hangs_is_given_up(play: Any) -> None:

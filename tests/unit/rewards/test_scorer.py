@@ -124,6 +124,24 @@ def test_bad_values(scorer_of: Any, value: Any, message: str) -> None:
         scorer.score(PROBLEMS[:1], ["bad"])
 
 
+def test_an_error_that_cannot_be_told_and_one_with_a_secret(scorer_of: Any) -> None:
+    class OddError(Exception):
+        def __str__(self) -> str:
+            raise SystemExit
+
+    def function(completion: str, problem: Problem) -> float:
+        if completion == "odd":
+            raise OddError
+        if completion == "secret":
+            raise ValueError("https://user:hunter2@host/x failed")
+        return 1.0
+
+    scores = scorer_of(function).score(PROBLEMS[:3], ["odd", "secret", "x"])
+    assert [score.reward for score in scores] == [None, None, 1.0]
+    assert scores[0].error.startswith("OddError (sample")
+    assert "hunter2" not in scores[1].error
+
+
 def test_failing_everywhere_ends_the_run(scorer_of: Any) -> None:
     scorer = scorer_of(lambda completion, problem: 1 / 0)
     with pytest.raises(RewardError, match=r"user_rewards:f failed on all 4 .*ZeroDivisionError.*id0.*finite") as caught:
