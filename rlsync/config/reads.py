@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig, LossKind
@@ -22,6 +21,7 @@ from rlsync.config.rollout import RolloutConfig
 from rlsync.config.run import TrainConfig
 from rlsync.config.telemetry import TelemetryConfig, WandbMode
 from rlsync.config.trainer import Schedule, TrainerConfig
+from rlsync.paths import expanded
 
 _SET = "Set that"
 
@@ -78,6 +78,8 @@ _TIMEOUTS = "Set that, for a judge {at}.judge_timeout_s, for code {at}.code_time
 _NO_MIXTURE: Rule = (
     Condition("source", lambda s: s is not DataSource.mixture, "=reasoning_gym, file or hub", _IN_PARTS),
 )
+# The command that trained the tiny model, with a checkpoint's model.path added, evaluates it or trains it on.
+_TINY = (*where("source", ModelSource.tiny), Condition("path", lambda path: expanded(path).is_dir(), ", a folder"))
 _PRESENT = where("kind", EnvironmentKind.calculator, EnvironmentKind.custom)
 _GPU = where("cluster.device", Device.cuda)
 _EXACT = where("kernels.mode", KernelMode.invariant)
@@ -90,10 +92,10 @@ READ: dict[type, dict[str, list[Rule]]] = {
         "path": [where("source", ModelSource.huggingface)],
         "revision": [
             where("source", ModelSource.huggingface),
-            (Condition("path", lambda path: not Path(path).is_dir(), ", a hub id"),),
+            (Condition("path", lambda path: not expanded(path).is_dir(), ", a hub id"),),
         ],
-        "cache_dir": [where("source", ModelSource.tiny)],
-        "tiny": [where("source", ModelSource.tiny)],
+        "cache_dir": [_TINY],
+        "tiny": [_TINY],
     },
     LoraConfig: {"alpha": [given("rank")], "targets": [given("rank")]},
     DataConfig: {

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from rlsync.config.compose import compose_train
+from rlsync.config.compose import compose_eval, compose_train
 from rlsync.config.data import DataConfig
 from rlsync.config.environment import EnvironmentConfig
 from rlsync.config.reads import READ
@@ -140,6 +140,13 @@ def test_control_what_is_read_is_taken(command):
 )
 def test_what_a_recipe_or_a_group_sets_may_go_unread(command):
     compose_train(command.split(" "))
+
+
+def test_a_checkpoint_is_evaluated_with_the_command_that_trained_it(tmp_path):
+    command = ["recipe=grpo_arithmetic_tiny_cpu", "model.tiny.warm_start_steps=200", "model.cache_dir=elsewhere"]
+    compose_eval([*command, f"model.path={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"model\.tiny\.warm_start_steps=200 has no effect.*model\.source=tiny"):
+        compose_eval([*command, "model.path=Qwen/Qwen3-0.6B"])
 
 
 @pytest.mark.parametrize("setting", ["critic.lr=1e-5", "reward.pattern=", "data.eval_path=''", "parity.fault_step=2"])
