@@ -26,7 +26,8 @@ COMPOSE = {"train": compose_train, "eval": compose_eval}
 CONTEXTS = [
     [], ["environment=calculator"], ["reward=function", "reward.function=a:b"], ["data=file", "data.path=x"],
     ["algorithm=ppo"], ["cluster=local_gpu"], ["model.lora.rank=8"], ["model=huggingface", "model.path=a/b"],
-    ["reward=judge", "reward.judge_url=http://x"], ["reward=code"], ["reward=model", "reward.model_path=x"],
+    ["reward=judge", "reward.judge_url=http://x"], ["reward=code"], ["reward=math_verify"],
+    ["reward=model", "reward.model_path=x"],
     ["data=file", "data.path=x", "data.chat=true"], ["algorithm.kl_coef=0.1"], ["trainer.save_every=1"],
     ["+data@data.parts.a=chain_sum"], ["+data@eval.sets.NAME=gsm8k"],
 ]  # fmt: skip
@@ -49,7 +50,11 @@ def _commands(path, program):
 
 
 def _words(command):
-    return [PLACEHOLDERS.get(word, word) for word in shlex.split(command, comments=True)]
+    return [_filled(word) for word in shlex.split(command, comments=True)]
+
+
+def _filled(word):
+    return PLACEHOLDERS.get(word, word).replace("HOST:PORT", "localhost:8000")
 
 
 def _is_override(word):
@@ -98,7 +103,7 @@ def _overrides(line):
         words = line.split()
     words = [word.strip("`,;:").removesuffix(".").lstrip("(") for word in words]
     words = [word if "(" in word else word.rstrip(")") for word in words]
-    return [PLACEHOLDERS.get(word, word) for word in words if _is_override(word)]
+    return [_filled(word) for word in words if _is_override(word)]
 
 
 def _mentions():
