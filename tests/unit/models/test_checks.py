@@ -293,11 +293,11 @@ def test_a_cache_without_room_for_one_sequence_is_refused(make):
         checked(folder, "rollout.kv_cache_mib=99999999")
 
 
-@pytest.mark.parametrize("mode", ["invariant", "native"])
-def test_a_tp_that_the_model_does_not_have_is_refused(make, mode):
+@pytest.mark.parametrize("kernels", [["kernels.row_parallel=gather"], ["kernels=native"]])
+def test_a_tp_that_the_model_does_not_have_is_refused(make, kernels):
     folder = make(Family.qwen3)
     with pytest.raises(ConfigError, match=r"rollout\.tp=3 does not suit a model with 4 attention heads"):
-        checked(folder, f"kernels={mode}", "rollout.tp=3", "kernels.row_parallel=gather")
+        checked(folder, *kernels, "rollout.tp=3")
 
 
 @pytest.mark.parametrize("pad", [-1, 259, 100_000])

@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 
+from rlsync.config.compose import compose_train
 from rlsync.config.data import DataConfig
 from rlsync.config.reward import Isolation, RewardConfig, RewardKind
 from rlsync.data.source import open_source
@@ -108,10 +109,10 @@ def test_async_functions_are_for_threads(scorer_of):
     assert _score(scorer_of("waits", isolation=Isolation.thread), "x")[0].reward == 1.0
 
 
-@pytest.mark.parametrize("kind", [RewardKind.exact, RewardKind.code])
+@pytest.mark.parametrize("kind", ["exact", "code"])
 def test_isolation_is_for_functions(kind):
-    with pytest.raises(ConfigError, match=r"reward\.isolation=process: only"):
-        RewardConfig(kind=kind, isolation=Isolation.process)
+    with pytest.raises(ConfigError, match=r"reward\.isolation=process"):
+        compose_train([f"reward={kind}", "reward.isolation=process"])
 
 
 def test_a_regex_that_backtracks_for_ever_is_wrong_and_holds_nothing():
