@@ -27,7 +27,7 @@ def without_secrets(error: str | None) -> str | None:
 
 
 def secret_in(url: str) -> str | None:
-    """What of a URL is, or may be, a secret, in words; None if nothing looks like one."""
+    """Name the part of a URL that is or may be a secret; None if nothing looks like one."""
     parts = urlsplit(url)
     if "@" in parts.netloc:
         return "a user name or password"

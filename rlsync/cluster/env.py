@@ -27,7 +27,7 @@ def driver_variables(config: TrainConfig) -> dict[str, str]:
 
 
 def session_variables(folder: Path) -> dict[str, str]:
-    """What the actors of a session on this machine need where the user's own places will not do.
+    """Variables for the actors of a session on this machine where the user's own folders cannot be used.
 
     Args:
         folder: the session's, which goes at its end.

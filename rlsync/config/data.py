@@ -61,7 +61,7 @@ class DataConfig:
     """Put the prompt through the tokenizer's chat template as a user turn."""
     system_prompt: str = ""
     chat_args: dict[str, Any] = field(default_factory=dict)
-    """What the chat template reads besides the messages: {enable_thinking: false}."""
+    """Arguments of the chat template besides the messages, for example {enable_thinking: false}."""
     keep_special_tokens: bool = False
     """Rewards and environments read the model's special tokens as text (Mistral's [TOOL_CALLS], DeepSeek's marks); the
     stop token at the end is left out all the same."""

@@ -28,15 +28,15 @@ _SET = "Set that"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What another field has to be."""
+    """A requirement on another field."""
 
     field: str
-    """Of the same component; with a dot in it, of the run."""
+    """Name of a field of the same component, or with a dot in it a key of the run's configuration."""
     holds: Callable[[Any], bool]
     wanted: str
-    """Follows the field's name in a message."""
+    """Text that follows the field's name in a message."""
     advice: str = _SET
-    """{at} is the component's key and {name} the unread field's."""
+    """How to fix it; {at} stands for the component's key and {name} for the name of the unread field."""
 
 
 Rule = tuple[Condition, ...]

@@ -1,4 +1,4 @@
-"""What is looked at in the token ids of each prompt, before anything starts."""
+"""Checks of each prompt's token ids, before anything starts."""
 
 from __future__ import annotations
 

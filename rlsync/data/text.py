@@ -77,14 +77,14 @@ class TextCodec:
         """Of prompts that were measured, by part and text."""
         self._checks = PromptChecks(tokenizer, vocab_size)
         self._surroundings: dict[str, Surroundings] = {}
-        """What stands around an environment's message, by part of the data."""
+        """Tokens around an environment's message, by part of the data."""
         if environment is not None and environment.present:
             self._prepare_turns(environment, vocab_size)
         else:
             self._warn_of_turns_without_end()
 
     def _prepare_turns(self, environment: EnvironmentConfig, vocab_size: int) -> None:
-        """What surrounds a message; and the end of a call among the stop ids."""
+        """Find the tokens around a message, and add the end of a call to the stop ids."""
         last = max(self._tokenizer.get_vocab().values(), default=0)
         if vocab_size and last >= vocab_size:
             raise ConfigError(

@@ -39,7 +39,7 @@ def surroundings(
     """What stands around every message.
 
     Args:
-        chat: as the tokenizer's chat template has it, given `chat_args`; else environment.template alone.
+        chat: use the tokenizer's chat template, with `chat_args`; otherwise only environment.template.
     Raises:
         ConfigError: the chat template cannot be extended by a message.
     """

@@ -1,4 +1,4 @@
-"""What is wrong with a run's models, before anything starts: their shapes, weights and tokens.
+"""Checks of a run's models before anything starts: shapes, weights and tokens.
 
 vLLM and transformers find most of this out themselves, after the actors have started or not at all.
 """
@@ -135,7 +135,7 @@ def vocab_size(config: TrainConfig, path: str) -> int:
 
 
 def check_shapes(field: str, heads: int, dim: int, intermediate_size: int, config: TrainConfig) -> None:
-    """What exact kernels want of the model that `field` gives."""
+    """Check that exact kernels can run the model that `field` gives."""
     check_head_dim(field, dim, config)
     if config.kernels.row_parallel is RowParallel.tree:
         check_leaves_divide("o_proj", heads * dim, config.leaves)
@@ -161,7 +161,7 @@ def check_heads(heads: int, kv_heads: int, tp: int) -> None:
 
 
 def check_head_dim(field: str, dim: int, config: TrainConfig) -> None:
-    """What the GPU's attention kernels have tiles for."""
+    """Check that the GPU's attention kernels have tiles for a head size."""
     if config.cluster.device is Device.cuda and dim not in _GPU_HEAD_DIMS:
         raise ConfigError(
             f"{field}: its attention heads have {dim} channels, and exact kernels on a GPU want "

@@ -113,7 +113,7 @@ def check_weights(
 
 
 def _stored(path: str, field: str, revision: str) -> dict[str, Stored]:
-    """What the checkpoint holds, by name."""
+    """The tensors of a checkpoint, by name."""
     folder = Path(path)
     if not folder.is_dir():
         found = _stored_on_hub(path, field, revision)
@@ -308,7 +308,7 @@ def _equal(folder: Path, first: str, second: str) -> bool:
 
 
 def _advice(stored: dict[str, Stored], missing: set[str]) -> str:
-    """What to do about it, where the names tell."""
+    """A way to fix it, if the names suggest one."""
     for prefix in _WRAPPERS:
         if missing & {name.removeprefix(prefix) for name in stored if name.startswith(prefix)}:
             return f" Names have the prefix {prefix!r}, which a wrapper has left there: save the model without it."

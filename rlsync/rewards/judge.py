@@ -78,7 +78,7 @@ class Judge:
             raise JudgeError(f'its answer is not {{"reward": number}} ({type(error).__name__}: {error})') from None
 
     def _told(self, error: Exception) -> str:
-        """What went wrong in words that hold no secret, not even one that the service repeats."""
+        """Describe a failure without any secret, even one that the service repeats."""
         if isinstance(error, httpx.HTTPStatusError):
             why = f"HTTP {error.response.status_code}"
         elif isinstance(error, TimeoutError):
@@ -89,7 +89,7 @@ class Judge:
 
 
 def _cause(error: BaseException) -> str:
-    """What began a chain of errors."""
+    """The first cause of a chain of errors."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:

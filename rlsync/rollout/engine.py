@@ -108,7 +108,7 @@ def _cuda_graphs(rollout: RolloutConfig) -> dict[str, object]:
 
 @contextmanager
 def _refusals(model_path: str) -> Iterator[None]:
-    """What vLLM refuses in a model or in settings, in one sentence.
+    """Say in one sentence what vLLM refuses in a model or in settings.
 
     models/checks.py finds this before anything starts for the models that it knows; kernels=native serves others.
     """

@@ -17,7 +17,7 @@ _BYTES = "base64:"
 """In front of bytes as text."""
 
 Handle = list[Any]
-"""What rebuild_cuda_tensor needs of a tensor besides classes, as values that JSON can hold."""
+"""The arguments of rebuild_cuda_tensor except for classes, as values that JSON can hold."""
 
 
 def handle_of(t: torch.Tensor) -> Handle:

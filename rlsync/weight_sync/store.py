@@ -60,7 +60,7 @@ def leave(store: dist.Store, secret: str, name: str, value: Any) -> None:
 
 
 def find(store: dist.Store, secret: str, name: str) -> Any:
-    """What a member has left, or will leave, under that name.
+    """Wait for the value that a member writes under that name, and return it.
 
     Raises:
         RlsyncError: no member has written it.

@@ -90,7 +90,7 @@ class Channel:
         leave(self._store, self.address.secret, name, value)
 
     def find(self, name: str) -> Any:
-        """What a member has left, or will leave, under that name.
+        """Wait for the value that a member writes under that name, and return it.
 
         Raises:
             RlsyncError: no member has written it.

@@ -113,7 +113,7 @@ def descendants(process: subprocess.Popen) -> list[psutil.Process]:
 
 
 class Watch:
-    """What the runs of one launcher hold on this machine; other programs, and other runs, do not matter.
+    """Processes and shared memory of one launcher's runs; other programs and other runs on the machine are ignored.
 
     A thread collects the shared memory that their processes map, because a segment does not tell whose it was.
     """

@@ -31,7 +31,7 @@ CONTEXTS = [
     ["data=file", "data.path=x", "data.chat=true"], ["algorithm.kl_coef=0.1"], ["trainer.save_every=1"],
     ["+data@data.parts.a=chain_sum"], ["+data@eval.sets.NAME=gsm8k"],
 ]  # fmt: skip
-"""What a setting that is mentioned by itself may stand beside."""
+"""Settings that make one that is mentioned by itself compose."""
 
 
 def _lines(path):

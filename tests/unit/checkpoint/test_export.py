@@ -1,4 +1,4 @@
-"""What a checkpoint takes over from the model it began with, and whose folders saving one leaves alone."""
+"""Files that a checkpoint copies from the model it started from, and folders that saving leaves alone."""
 
 from __future__ import annotations
 

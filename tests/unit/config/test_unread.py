@@ -1,4 +1,4 @@
-"""What the user sets and nothing reads is refused by name; what a recipe or a group's file sets may go unread."""
+"""A key that the user sets and nothing reads is refused; a recipe or a group's file may set such keys."""
 
 from copy import deepcopy
 from dataclasses import fields
