@@ -43,6 +43,7 @@ def main() -> None:
     end_with_parent(parent)
     with Connection(os.dup(control.fileno())) as first:
         kind: WorkerKind = first.recv()
+        importlib.import_module(kind.maker.partition(":")[0])
         job = _made(kind) if kind.made_in_host else None
         first.send_bytes(b"ready")
     workers: set[int] = set()

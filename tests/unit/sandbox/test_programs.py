@@ -29,7 +29,7 @@ def reward(tmp_path, monkeypatch):
     before = set(psutil.Process().children(recursive=True))
 
     def score(program, problem, **limits):
-        code = CodeReward(Limits(**{"seconds": 1, "memory_mib": 400} | limits), partial=False)
+        code = CodeReward(Limits(**{"seconds": 0.5, "memory_mib": 400} | limits), partial=False)
         return code(program + (_PRINTED if problem is PRINTS else ""), problem)
 
     yield score
