@@ -9,7 +9,7 @@ from typing import Any
 from rlsync.errors import ConfigError
 from rlsync.rewards.cores import usable_cores
 from rlsync.rewards.worker_host import WorkerKind
-from rlsync.rewards.workers import WorkerPool, WorkerTimeoutError
+from rlsync.rewards.workers import WorkerLostError, WorkerPool, WorkerTimeoutError
 from rlsync.sandbox.confine import Confinement
 from rlsync.sandbox.run import check_available
 from rlsync.sandbox.start import Limits, rules_of
@@ -44,15 +44,15 @@ class ConfinedJob:
         self._pool = WorkerPool(kind, self.size, fresh=fresh)
 
     def __call__(self, request: Any, *, otherwise: Any) -> Any:
-        """The job's value, or `otherwise` for a request that takes longer than it may.
+        """The job's value, or `otherwise` for a request that takes longer than it may or ends its process.
 
         Raises:
-            WorkerError: the job raised, or its process died.
+            WorkerError: the job raised, or no process could be started.
         """
         try:
             return self._pool.call(request)
-        except WorkerTimeoutError as error:
-            logger.warning("scoring %.300r %s; the sample counts as wrong", request, error)
+        except (WorkerTimeoutError, WorkerLostError) as error:
+            logger.warning("scoring %.300r: %s; the sample counts as wrong", request, error)
             return otherwise
 
     def close(self) -> None:

@@ -32,7 +32,11 @@ class WorkerTimeoutError(Exception):
 
 
 class WorkerError(Exception):
-    """A request's job raised an exception, or its process died."""
+    """A request's job raised an exception, or no process could be started."""
+
+
+class WorkerLostError(WorkerError):
+    """The process died in the middle of a request."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +104,7 @@ class WorkerPool:
             status = self._end(worker)
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
                 raise WorkerTimeoutError(f"took longer than {self._kind.cpu_s:g} s of CPU time") from error
-            raise WorkerError("the process died, for want of memory perhaps") from error
+            raise WorkerLostError("the process died, for want of memory perhaps") from error
         except BaseException:
             self._end(worker)
             raise

@@ -82,8 +82,10 @@ def run_tests(source: str, examination: Examination, limits: Limits) -> list[boo
             wires = Wires(incoming=to_tests.read, outgoing=to_program.write, result=result.fileno())
             tests = started(Role.tests, examination.to_json(), rules_of(limits), wires=wires)
             testing = stack.enter_context(tests)
-        _watch([testing, serving], limits)
+        stopped = _watch([testing, serving], limits)
         serving.end()
+        if stopped:  # perhaps for what the program did, before the tests had begun
+            return []
         testing.end()
         return _passed(text_of(result), examination)
 

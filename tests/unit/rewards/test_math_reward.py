@@ -9,7 +9,6 @@ import pytest
 
 from rlsync.errors import DataError
 from rlsync.rewards.math_reward import MathReward
-from rlsync.rewards.workers import WorkerError
 from rlsync.types import Problem
 
 
@@ -80,7 +79,7 @@ def test_answers_are_compared_side_by_side(monkeypatch: pytest.MonkeyPatch) -> N
         assert threads.submit(reward, "5", problem("5")).result() == 1.0
         assert not any(each.done() for each in slow)
         reward.close()
-        assert all(isinstance(each.exception(), WorkerError) for each in slow)
+        assert [each.result() for each in slow] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -128,13 +127,14 @@ def test_answers_that_nothing_matches_are_told_of_once(reward: MathReward) -> No
     assert len(said) == 1  # the control
 
 
-def test_a_dead_process_costs_one_sample() -> None:
+def test_an_answer_that_ends_its_process_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
     reward = MathReward()
     assert reward("5", problem("5")) == 1.0
     (host,) = [child for child in psutil.Process().children() if "worker_host" in " ".join(child.cmdline())][-1:]
     (worker,) = host.children()
     worker.kill()
-    with pytest.raises(WorkerError, match="the process died"):
-        [reward("5", problem("5")) for _ in range(reward._job.size)]
-    assert reward("5", problem("5")) == 1.0
+    with caplog.at_level(logging.WARNING):
+        scores = [reward("5", problem("5")) for _ in range(reward._job.size + 1)]
+    assert sorted(scores)[:2] == [0.0, 1.0]  # only one sample met the dead process
+    assert "the process died" in caplog.text
     reward.close()

@@ -10,10 +10,11 @@ import pytest
 
 from rlsync.rewards.code_output import same_output
 from rlsync.sandbox import run, scratch
+from rlsync.sandbox.child import CONFINED
 from rlsync.sandbox.examine import Call, Examination
 from rlsync.sandbox.run import run_python, run_tests
 from rlsync.sandbox.scratch import MOST_ENTRIES, overfull, remove, scratch_folder
-from rlsync.sandbox.start import Limits, SandboxError
+from rlsync.sandbox.start import Limits, SandboxError, text_of
 
 LIMITS = Limits(seconds=2, memory_mib=400)
 
@@ -89,6 +90,20 @@ def test_a_process_that_could_not_be_confined_is_no_programs_fault(monkeypatch):
     monkeypatch.setattr("rlsync.sandbox.start._START", "import sys; sys.exit('this kernel has no Landlock')")
     with pytest.raises(SandboxError, match="no Landlock"):
         run_python("print(1)", "", LIMITS)
+
+
+def test_a_program_that_meets_its_limit_before_its_tests_begin_fails(monkeypatch):
+    """Were it told apart as a process that could not be started, the program could choose to have no reward."""
+
+    def at_once(processes, limits):
+        testing, serving = processes
+        testing.kill()
+        while text_of(serving.status) != CONFINED.decode():
+            time.sleep(0.01)
+        return True
+
+    monkeypatch.setattr(run, "_watch", at_once)
+    assert run_tests("def f(): return 1", Examination(pieces=["assert f() == 1"]), LIMITS) == []
 
 
 def test_the_end_of_the_driver_is_the_end_of_its_programs(tmp_path):
