@@ -89,11 +89,9 @@ def _work(connection: Connection, kind: WorkerKind, job: Job | None) -> None:
         signal.setitimer(signal.ITIMER_PROF, kind.cpu_s)  # its signal ends the process, whoever holds the GIL
         try:
             reply = json.dumps({"value": job(request)})
-        except (MemoryError, RecursionError) as error:
-            if kind.rules is not None:  # the text used up what it has
-                os._exit(1)
-            reply = json.dumps({"error": f"{type(error).__name__}: {error}"})
         except BaseException as error:  # the user's function may even call sys.exit
+            if kind.rules is not None and isinstance(error, MemoryError | RecursionError):
+                os._exit(1)  # the model's text used up what it may have
             reply = json.dumps({"error": f"{type(error).__name__}: {error}"})
         signal.setitimer(signal.ITIMER_PROF, 0)
         connection.send_bytes(reply.encode())
