@@ -41,7 +41,7 @@ def _train(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
         console.say(to_yaml(config))
         console.say(placement(config))
         return 0
-    from rlsync.train import train  # Ray and torch only when a run really starts
+    from rlsync.controller.train import train  # Ray and torch only when a run really starts
 
     train(config, console)
     return 0
@@ -53,7 +53,7 @@ def _eval(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
         console.say(to_yaml(config))
         console.say(placement(config, trainers=False))
         return 0
-    from rlsync.evaluate import evaluate
+    from rlsync.controller.evaluate import evaluate
 
     evaluate(config, console)
     return 0
@@ -61,7 +61,7 @@ def _eval(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
 
 def _parity(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
     from rlsync.config.cluster import Device
-    from rlsync.parity.probe import run_parity
+    from rlsync.verify.probe import run_parity
 
     return run_parity(full=arguments.full, device=Device(arguments.device), console=console)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from rlsync.algorithms.sequences import sequence_sums
+from rlsync.algorithms.segment_reduce import sequence_sums
 from rlsync.config.algorithm import Aggregation
 from rlsync.types import MinibatchSize, Pack
 

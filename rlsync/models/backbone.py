@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rlsync.config.kernels import KernelMode
-from rlsync.kernels.rows import take_rows
+from rlsync.kernels.row_ops import take_rows
 from rlsync.models.native_attention import NATIVE_ATTENTION
 from rlsync.types import Pack
 

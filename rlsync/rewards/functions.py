@@ -9,9 +9,9 @@ from functools import partial
 from threading import Thread
 from typing import Any
 
-from rlsync.bounded import call_bounded, too_late
 from rlsync.config.reward import RewardFunctionConfig
 from rlsync.types import Problem
+from rlsync.user_calls import call_bounded, too_late
 from rlsync.user_code import check_call, load_callable
 
 RewardFunction = Callable[[str, Problem], float]

@@ -8,8 +8,8 @@ from rlsync.config.reward import RewardConfig
 from rlsync.data.hashing import digest
 from rlsync.data.source import ProblemSource
 from rlsync.rewards.model_reward import ModelReward
-from rlsync.rewards.part import Part
 from rlsync.rewards.scoring import Scoring
+from rlsync.rewards.weighted import Part
 from rlsync.types import Problem, Score
 
 

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Protocol
 
 from rlsync.errors import RewardError
-from rlsync.rewards.part import Sample
 from rlsync.rewards.pool import Pool
+from rlsync.rewards.weighted import Sample
 from rlsync.types import Episode, Problem, Score
 
 

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from rlsync.config.kernels import KernelMode
 from rlsync.config.run import TrainConfig
-from rlsync.kernels.rows import share_of
+from rlsync.kernels.row_ops import share_of
 from rlsync.models.load import load_model
 from rlsync.models.lora import add_lora, is_adapter, lora_layers, merged_rows
 from rlsync.models.native_attention import use_flash

@@ -16,7 +16,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProc
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 from vllm.v1.worker.gpu.sample.sampler import Sampler
 
-from rlsync.kernels.draws import draw_across
+from rlsync.kernels.tp_sampling import draw_across
 from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY, check_params
 from rlsync.vllm_plugin.settings import settings_of
 

@@ -19,7 +19,7 @@ from vllm.model_executor.utils import set_weight_attrs
 from rlsync.errors import ConfigError
 from rlsync.kernels import ops, order
 from rlsync.kernels.collectives import finish_across, gather_columns
-from rlsync.kernels.rows import share_of
+from rlsync.kernels.row_ops import share_of
 from rlsync.vllm_plugin.settings import current_settings
 
 

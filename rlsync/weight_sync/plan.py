@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rlsync.kernels.rows import share_of
+from rlsync.kernels.row_ops import share_of
 from rlsync.types import ParamSpec
 
 BUCKET_BYTES = 64 << 20

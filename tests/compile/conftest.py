@@ -67,7 +67,7 @@ def gpu(monkeypatch):
             "shared_memory": lambda device: SHARED_KIB[capability] << 10,
             "rows_suit_tma": lambda t: capability == 90 and t.dtype == torch.bfloat16 and t.stride(0) % 8 == 0,
         }
-        for module in ("matmul", "attend", "symmetric"):
+        for module in ("matmul", "attention_launch", "symmetric"):
             for name, function in told.items():
                 there = importlib.import_module(f"rlsync.kernels.triton.{module}")
                 if hasattr(there, name):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlsync.kernels import ops
-from rlsync.kernels.triton import attend
+from rlsync.kernels.triton import attention_launch
 from rlsync.kernels.triton.tiles import is_hopper
 
 
@@ -108,15 +108,15 @@ def test_hopper_kernel_is_the_triton_kernel(dim, group, window):
     q, k, v = fused.split([heads, kv_heads, kv_heads], 1)
     scale = 1 / math.sqrt(dim)
     strides = (0, k.stride(0), k.stride(1), 0, v.stride(0), v.stride(1))
-    assert all(attend._suits_tma(t) for t in (q, k, v))
-    expected = attend._prefill(q, k, v, starts, None, None, strides, 1, scale, window)
+    assert all(attention_launch._suits_tma(t) for t in (q, k, v))
+    expected = attention_launch._prefill(q, k, v, starts, None, None, strides, 1, scale, window)
     whole = torch.ones(len(q), dtype=torch.bool, device="cuda")
     whole[starts[broken] : starts[broken + 1]] = False
     for _ in range(3):
-        result = attend.packed_attention(q, k, v, starts, scale, window)
+        result = attention_launch.packed_attention(q, k, v, starts, scale, window)
         assert all(torch.equal(a[whole], b[whole]) for a, b in zip(result, expected, strict=True))
     assert result[0][whole].isfinite().all()
-    control = attend.packed_attention(q, k, v + 1, starts, scale, window)[0]
+    control = attention_launch.packed_attention(q, k, v + 1, starts, scale, window)[0]
     assert not torch.equal(control[whole], result[0][whole])
 
 
@@ -133,14 +133,15 @@ def test_hopper_kernel_over_many_short_tiles(dim):
     starts, begin = (torch.nn.functional.pad(n.cumsum(0, dtype=torch.int32), (1, 0)) for n in (counts, new))
     cache, table = _cache(k, v, lengths, page)
     q_new = _random(int(new.sum()), heads, dim, 3)
-    halves = attend._halves(cache)
+    halves = attention_launch._halves(cache)
     for window in (0, 1, 100):
         strides = (0, k.stride(0), k.stride(1), 0, v.stride(0), v.stride(1))
-        packed = attend._prefill(q, k, v, starts, None, None, strides, 1, scale, window)
-        chunks = attend._prefill(q_new, *halves[:2], begin, table, counts, halves[2], page, scale, window)[0]
+        packed = attention_launch._prefill(q, k, v, starts, None, None, strides, 1, scale, window)
+        chunks = attention_launch._prefill(q_new, *halves[:2], begin, table, counts, halves[2], page, scale, window)[0]
         for _ in range(10):
-            again = attend.packed_attention(q, k, v, starts, scale, window)
+            again = attention_launch.packed_attention(q, k, v, starts, scale, window)
             assert all(torch.equal(a, b) for a, b in zip(again, packed, strict=True))
-            assert torch.equal(attend.paged_attention(q_new, cache, table, begin, counts, scale, window), chunks)
+            again = attention_launch.paged_attention(q_new, cache, table, begin, counts, scale, window)
+            assert torch.equal(again, chunks)
     q[5, 3] += 1  # the control: one row of one head
-    assert not torch.equal(attend.packed_attention(q, k, v, starts, scale, window)[0], packed[0])
+    assert not torch.equal(attention_launch.packed_attention(q, k, v, starts, scale, window)[0], packed[0])

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from rlsync.config.kernels import KernelMode
 from rlsync.kernels import ops
-from rlsync.kernels.rows import sum_rows
+from rlsync.kernels.row_ops import sum_rows
 from rlsync.models.policy import Policy
 from rlsync.trainer import prefix_tree
 from rlsync.trainer.packing import pack_samples

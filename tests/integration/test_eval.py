@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from rlsync.cli import main
-from rlsync.evaluation import pass_at_k
+from rlsync.controller.evaluator import pass_at_k
 
 
 def _read(run):

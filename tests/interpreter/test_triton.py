@@ -11,7 +11,7 @@ from rlsync.kernels import cpu, ops
 from rlsync.kernels import triton as gpu
 from rlsync.kernels.keyed_sum import Rectangle, keyed_sums
 from rlsync.kernels.order import tree_sum
-from rlsync.kernels.triton import attend, attention_backward
+from rlsync.kernels.triton import attention_backward, attention_launch
 from rlsync.kernels.triton.gemm import combine
 from rlsync.trainer import prefix_tree
 
@@ -20,7 +20,7 @@ from rlsync.trainer import prefix_tree
 def _small_tiles(monkeypatch):
     """So small that every loop runs more than once."""
     for name, value in {"TILE": 16, "SPLIT": 32, "_ROWS": (16,)}.items():
-        monkeypatch.setattr(attend, name, value)
+        monkeypatch.setattr(attention_launch, name, value)
     for module, name in (("norm", "_LARGEST_BLOCK"), ("logprobs", "TILE"), ("scores", "TILE"), ("sampling", "TILE")):
         monkeypatch.setattr(importlib.import_module(f"rlsync.kernels.triton.{module}"), name, 32)
     for module in ("logprobs", "sampling"):

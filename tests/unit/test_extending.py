@@ -16,7 +16,7 @@ from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.source import open_source
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.conversation import Start
-from rlsync.environments.driver import Driver
+from rlsync.environments.conversation_player import ConversationPlayer
 from rlsync.rewards.scorer import Scorer
 from rlsync.trainer.packing import pack_samples
 from rlsync.types import FinishReason, Problem, Rollout, Split, TrainSample
@@ -83,7 +83,7 @@ def test_an_environment(tmp_path):
 
     problem = Problem(id="0", prompt="Guess a number from 0 to 127.", answer="42")
     starts = [Start(problem=problem, seed=seed) for seed in (0, 1)]
-    found, failed = Driver(config, Halves()).play(starts, codec)
+    found, failed = ConversationPlayer(config, Halves()).play(starts, codec)
     assert found.turns == ["64", "lower", "32", "higher", "48", "lower", "40", "higher", "44", "lower", "42"]
     assert (found.scored, found.rollout.finish_reason) == ("42", FinishReason.stop)
     opening = codec.decode(found.rollout.tokens[: found.rollout.prompt_length].tolist())

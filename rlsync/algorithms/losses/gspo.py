@@ -6,7 +6,7 @@ import torch
 
 from rlsync.algorithms.losses.base import PolicyLoss, log_ratio, make_loss
 from rlsync.algorithms.losses.ppo_clip import clipped_surrogate
-from rlsync.algorithms.sequences import sequence_means
+from rlsync.algorithms.segment_reduce import sequence_means
 from rlsync.config.algorithm import AlgorithmConfig
 from rlsync.types import Pack
 

@@ -4,8 +4,8 @@ Tiles are chosen by shape from a frozen table, and every choice gives the same b
 """
 
 from rlsync.kernels.triton.activation import silu_and_mul
-from rlsync.kernels.triton.attend import decode_attention, packed_attention, paged_attention, tree_attention
 from rlsync.kernels.triton.attention_backward import packed_attention_backward, tree_attention_backward
+from rlsync.kernels.triton.attention_launch import decode_attention, packed_attention, paged_attention, tree_attention
 from rlsync.kernels.triton.cache import write_cache
 from rlsync.kernels.triton.copies import copy_launches
 from rlsync.kernels.triton.keyed_sum import keyed_sums

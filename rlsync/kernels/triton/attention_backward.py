@@ -6,7 +6,7 @@ import torch
 
 from rlsync.kernels.dense_backward import dense_backward
 from rlsync.kernels.deterministic import deterministic
-from rlsync.kernels.rows import sum_rows
+from rlsync.kernels.row_ops import sum_rows
 from rlsync.types import KeyPaths
 
 

@@ -16,7 +16,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from rlsync.kernels.triton.attention_ring import ROWS, item_of, produce, skip, tiles_of, wait_for
+from rlsync.kernels.triton.attention_pipeline import ROWS, item_of, produce, skip, tiles_of, wait_for
 from rlsync.kernels.triton.gluon_barrier import stage_barriers, thread_barrier
 
 

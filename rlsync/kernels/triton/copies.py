@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rlsync.kernels.triton.spans import SPAN, TILE, TYPES, entry_of
+from rlsync.kernels.triton.batched_launch import SPAN, TILE, TYPES, entry_of
 from rlsync.kernels.triton.tiles import ceil_div
 
 _VECTOR = 8

@@ -14,7 +14,7 @@ from rlsync.checkpoint.progress import Progress, keep, newest, resumable
 from rlsync.config.model import ComputeDtype
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.stops import generation_stop_ids
-from rlsync.parity.cases import Cell, Family, build_model
+from rlsync.verify.cases import Cell, Family, build_model
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from rlsync import prepare as preparing
 from rlsync.cli import main
 from rlsync.config.compose import compose_train
 from rlsync.config.fields import valid_keys
 from rlsync.config.paths import group_options, recipe_names
+from rlsync.controller import assemble as preparing
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.errors import ConfigError, in_one_line
 

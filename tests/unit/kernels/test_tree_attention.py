@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlsync.kernels import ops
-from rlsync.kernels.rows import take_rows
+from rlsync.kernels.row_ops import take_rows
 from rlsync.trainer.prefix_tree import lay_as_tree
 
 D, HEADS, KV, SCALE = 16, 4, 2, 0.25

@@ -21,7 +21,7 @@ from rlsync.errors import ConfigError
 from rlsync.models import weights as weights_module
 from rlsync.models.checks import check_companions, check_model, check_reward_models
 from rlsync.models.load import load_critic, load_model
-from rlsync.parity.cases import Cell, Family, build_model
+from rlsync.verify.cases import Cell, Family, build_model
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"

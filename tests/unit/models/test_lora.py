@@ -15,7 +15,7 @@ from rlsync.kernels import ops
 from rlsync.models.install import InvariantLinear
 from rlsync.models.lora import LoraLinear, add_lora, lora_layers, merged_rows
 from rlsync.models.policy import Policy
-from rlsync.parity.cases import Cell, Family, build_model
+from rlsync.verify.cases import Cell, Family, build_model
 
 
 def _layer(dtype=torch.float32, rank=4):

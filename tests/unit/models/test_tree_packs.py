@@ -14,10 +14,10 @@ from rlsync.config.model import ComputeDtype
 from rlsync.models.critic import Critic
 from rlsync.models.load import load_critic
 from rlsync.models.policy import Policy
-from rlsync.parity.cases import Cell, Family, build_model
 from rlsync.parity.monitor import compare
 from rlsync.trainer.packing import pack_samples, unpack_items
 from rlsync.types import FinishReason, Rollout, TrainSample
+from rlsync.verify.cases import Cell, Family, build_model
 
 TEMPERATURE = 0.9
 ROUNDING = 64 * 2**-24

@@ -19,11 +19,11 @@ from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.source import open_source
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.conversation import Start
-from rlsync.environments.driver import Driver
+from rlsync.environments.conversation_player import ConversationPlayer
 from rlsync.errors import ConfigError, RewardError, WorkerDiedError
-from rlsync.rewards.part import Sample
 from rlsync.rewards.scorer import Scorer
 from rlsync.rewards.scoring import Scoring
+from rlsync.rewards.weighted import Sample
 from rlsync.types import FinishReason, Problem, Rollout, Score
 
 PROBLEMS = [Problem(id=f"id{i}", prompt="1+1=", answer=str(i)) for i in range(6)]
@@ -78,7 +78,7 @@ def test_a_rollout_is_scored_while_the_next_is_generated(tmp_path: Any, scorer_o
 
     starts = [Start(problem=problem, seed=0) for problem in PROBLEMS]
     with scorer_of(score).start(PROBLEMS) as scoring:
-        episodes = Driver(config, Engine()).play(starts, codec, scoring.take)
+        episodes = ConversationPlayer(config, Engine()).play(starts, codec, scoring.take)
         assert events == [f"{what} {i}" for i in (4, 0, 5, 2, 1, 3) for what in ("scored", "after")]
         scores = scoring.finish()
     assert [score.reward for score in scores] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]  # in the order of the problems

@@ -21,7 +21,12 @@ from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError
 from rlsync.kernels.fingerprint import fingerprint
-from rlsync.parity.cases import (
+from rlsync.parity.monitor import compare, merge
+from rlsync.telemetry.console import ConsoleReporter
+from rlsync.trainer.packing import pack_samples
+from rlsync.trainer.sharded import Sharded
+from rlsync.types import ParityCounts, Rollout, TrainSample
+from rlsync.verify.cases import (
     FULL_RESPONSE,
     QUICK_RESPONSE,
     Cell,
@@ -31,12 +36,7 @@ from rlsync.parity.cases import (
     kv_blocks,
     run_config,
 )
-from rlsync.parity.engine_host import Answer, ask, engine_host
-from rlsync.parity.monitor import compare, merge
-from rlsync.telemetry.console import ConsoleReporter
-from rlsync.trainer.packing import pack_samples
-from rlsync.trainer.sharded import Sharded
-from rlsync.types import ParityCounts, Rollout, TrainSample
+from rlsync.verify.engine_host import Answer, ask, engine_host
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from rlsync.config.run import TrainConfig
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
 from rlsync.environments.conversation import Start
-from rlsync.environments.driver import Driver, Generator
+from rlsync.environments.conversation_player import ConversationPlayer, Generator
 from rlsync.rewards.scorer import Scorer, shuffle_rewards
 from rlsync.telemetry.metrics import Metrics, StepTimes, episode_metrics
 from rlsync.types import Episode, Problem, Rollout, Score
@@ -96,7 +96,7 @@ class Sampler:
     def __init__(
         self, config: TrainConfig, rollouts: Generator, scorer: Scorer, codec: TextCodec, prompts: PromptStream
     ) -> None:
-        self._config, self._driver, self._scorer = config, Driver(config, rollouts), scorer
+        self._config, self._player, self._scorer = config, ConversationPlayer(config, rollouts), scorer
         self._codec, self._prompts = codec, prompts
 
     def batch(self, step: int, times: StepTimes) -> Batch:
@@ -128,7 +128,7 @@ class Sampler:
         ]
         with self._scorer.start(samples) as scoring:
             with times.measure("rollout"):
-                episodes = self._driver.play(starts, self._codec, scoring.take)
+                episodes = self._player.play(starts, self._codec, scoring.take)
             with times.measure("reward"):
                 scores = scoring.finish()
             times.seconds["scoring"] += scoring.seconds

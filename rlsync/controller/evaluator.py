@@ -9,7 +9,7 @@ from rlsync.config.run import TrainConfig
 from rlsync.data.hashing import digest
 from rlsync.data.text import TextCodec
 from rlsync.environments.conversation import Start
-from rlsync.environments.driver import Driver, Generator
+from rlsync.environments.conversation_player import ConversationPlayer, Generator
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import Episode, FinishReason, Problem, Rollout, Score
 
@@ -88,7 +88,7 @@ class Evaluator:
     """Evaluates whatever weights the rollout engines hold."""
 
     def __init__(self, config: TrainConfig, rollouts: Generator, sets: list[EvalSet]) -> None:
-        self._config, self._driver, self._sets = config, Driver(config, rollouts), sets
+        self._config, self._player, self._sets = config, ConversationPlayer(config, rollouts), sets
 
     def run(self) -> list[SetResult]:
         return [self._evaluate(each) for each in self._sets]
@@ -111,7 +111,7 @@ class Evaluator:
         asked += [(problem, sample) for problem in each.problems for sample in range(samples)]
         starts = [self._start(each, problem, sample) for problem, sample in asked]
         with each.scorer.start([problem for problem, _ in asked]) as scoring:
-            episodes = self._driver.play(starts, each.codec, scoring.take)
+            episodes = self._player.play(starts, each.codec, scoring.take)
             scores = scoring.finish()
         responses = [
             Response(problem=problem, sample=sample, episode=episode, score=score)

@@ -13,16 +13,16 @@ from typing import Protocol
 import torch
 
 from rlsync.algorithms.advantages import groups_without_signal
-from rlsync.batch import Batch, Sampler, shape_rewards
 from rlsync.checkpoint.progress import Progress, keep
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault, OnDivergence
 from rlsync.config.run import TrainConfig
-from rlsync.credit import assign_credit
+from rlsync.controller.collect import Batch, Sampler, shape_rewards
+from rlsync.controller.credit import assign_credit
+from rlsync.controller.evaluator import Evaluator
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
 from rlsync.errors import DivergenceError
-from rlsync.evaluation import Evaluator
 from rlsync.parity.monitor import digest_message, judge, judge_ratio
 from rlsync.rewards.scorer import Scorer
 from rlsync.telemetry import metrics as m

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from rlsync.config.compose import compose_train
+from rlsync.controller.evaluate import write
+from rlsync.controller.evaluator import EvalSet, Evaluator, draw_seed, pass_at_k
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.text import TextCodec, load_tokenizer
-from rlsync.evaluate import write
-from rlsync.evaluation import EvalSet, Evaluator, draw_seed, pass_at_k
 from rlsync.rewards.scorer import Scorer
 from rlsync.types import FinishReason, Problem, Rollout, RolloutRequest, Score
 

@@ -6,8 +6,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from rlsync.kernels import ops
-from rlsync.kernels.draws import draw_across
-from rlsync.kernels.rows import share_of
+from rlsync.kernels.row_ops import share_of
+from rlsync.kernels.tp_sampling import draw_across
 
 VOCABULARY, COLUMNS, TEMPERATURE = 995, 1000, 0.7
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Qwen3Config
 
-from rlsync import prepare as module
 from rlsync.config.compose import compose_train
+from rlsync.controller import assemble as module
+from rlsync.controller.assemble import Prepared, prepare
+from rlsync.controller.assemble import model_folder as make_or_find
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.prompts import PromptStream
 from rlsync.data.source import open_source
 from rlsync.errors import ConfigError, DataError
 from rlsync.models.checks import check_head_dim
-from rlsync.prepare import Prepared, prepare
-from rlsync.prepare import model_folder as make_or_find
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ from rlsync.config.kernels import KernelMode
 from rlsync.config.model import ModelSource
 from rlsync.config.reward import RewardKind
 from rlsync.config.run import TrainConfig
+from rlsync.controller.evaluator import EvalSet
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.mixture import part_at
 from rlsync.data.source import ProblemSource, open_source
@@ -31,7 +32,6 @@ from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.build import environment_maker
 from rlsync.environments.demonstrations import TILDE, styles, words
 from rlsync.errors import DataError, told_of
-from rlsync.evaluation import EvalSet
 from rlsync.models.checks import (
     check_companions,
     check_heads,

@@ -38,11 +38,11 @@ def _begins(*_, **__):
 @pytest.fixture
 def train(tmp_path, monkeypatch, capsys):
     """Trains in tmp_path/run, with fakes, until the first step; what was said of a mistake, "" if of none."""
-    monkeypatch.setattr("rlsync.train.prepare", MagicMock())
-    monkeypatch.setattr("rlsync.train.PromptStream", MagicMock())
-    monkeypatch.setattr("rlsync.train.Cluster", FakeCluster)
-    monkeypatch.setattr("rlsync.train.ray_session", lambda _: nullcontext())
-    monkeypatch.setattr("rlsync.train.TrainingLoop", _begins)
+    monkeypatch.setattr("rlsync.controller.train.prepare", MagicMock())
+    monkeypatch.setattr("rlsync.controller.train.PromptStream", MagicMock())
+    monkeypatch.setattr("rlsync.controller.train.Cluster", FakeCluster)
+    monkeypatch.setattr("rlsync.controller.train.ray_session", lambda _: nullcontext())
+    monkeypatch.setattr("rlsync.controller.train.TrainingLoop", _begins)
 
     def run(*overrides):
         code = main(["train", *RECIPE, f"run.dir={tmp_path}/run", *overrides])

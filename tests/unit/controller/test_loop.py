@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlsync.batch import sample_seed
 from rlsync.checkpoint.progress import Progress, newest
 from rlsync.config.compose import compose_train
 from rlsync.config.parity import Fault
+from rlsync.controller.collect import sample_seed
+from rlsync.controller.evaluator import EvalSet, Evaluator
+from rlsync.controller.loop import Sinks, TrainingLoop
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.errors import DataError, DivergenceError
-from rlsync.evaluation import EvalSet, Evaluator
-from rlsync.loop import Sinks, TrainingLoop
 from rlsync.rewards.scorer import Scorer
 from rlsync.rewards.scoring import Scoring
 from rlsync.telemetry.console import ConsoleReporter

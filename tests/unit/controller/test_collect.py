@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rlsync.algorithms.advantages import compute_advantages
-from rlsync.batch import Batch, Group
 from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig
+from rlsync.controller.collect import Batch, Group
 from rlsync.telemetry.metrics import reward_metrics
 from rlsync.types import Episode, FinishReason, Problem, Rollout, Score
 

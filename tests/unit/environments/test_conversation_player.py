@@ -17,15 +17,15 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlsync.batch import Batch, Group
 from rlsync.config.compose import compose_train
+from rlsync.controller.collect import Batch, Group
 from rlsync.data.text import TextCodec
 from rlsync.environments.base import Environment, Observation
 from rlsync.environments.conversation import Start
-from rlsync.environments.driver import Driver
+from rlsync.environments.conversation_player import ConversationPlayer
 from rlsync.errors import ConfigError, EnvironmentFailedError
-from rlsync.rewards.part import Sample
 from rlsync.rewards.scoring import Scoring
+from rlsync.rewards.weighted import Sample
 from rlsync.telemetry.metrics import episode_metrics
 from rlsync.telemetry.run_folder import RunFolder, hex_bits
 from rlsync.types import Episode, FinishReason, Problem, Rollout, RolloutRequest, Score, TrainSample
@@ -94,7 +94,9 @@ def play(tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) ->
         )  # fmt: skip
         codec = TextCodec(tokenizer, config.data, environment=config.environment)
         engine = FakeEngine(scripts)
-        return Driver(config, engine).play([Start(problem=PROBLEM, seed=seed) for seed in scripts], codec), engine
+        return ConversationPlayer(config, engine).play(
+            [Start(problem=PROBLEM, seed=seed) for seed in scripts], codec
+        ), engine
 
     return run
 

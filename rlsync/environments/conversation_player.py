@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from rlsync.bounded import call_each
 from rlsync.config.run import TrainConfig
 from rlsync.data.text import TextCodec
 from rlsync.environments.base import Environment, Observation
@@ -21,6 +20,7 @@ from rlsync.environments.build import environment_maker
 from rlsync.environments.conversation import Conversation, Start, check_text
 from rlsync.errors import EnvironmentFailedError
 from rlsync.types import Episode, FinishReason, Problem, Rollout, RolloutRequest
+from rlsync.user_calls import call_each
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def _nobody(index: int, episode: Episode) -> None:
     """Whom nothing interests before all are finished."""
 
 
-class Driver:
+class ConversationPlayer:
     """Plays conversations with the environment that the config names; without one, single turns.
 
     Raises:

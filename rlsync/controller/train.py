@@ -18,12 +18,12 @@ from rlsync.cluster.session import ray_session, terminate_as_interrupt
 from rlsync.config.algorithm import AdvantageKind
 from rlsync.config.compose import differences, to_yaml
 from rlsync.config.run import TrainConfig
+from rlsync.controller.assemble import prepare
+from rlsync.controller.evaluator import Evaluator
+from rlsync.controller.loop import Sinks, TrainingLoop
 from rlsync.data.prompts import PromptStream
 from rlsync.errors import ConfigError
-from rlsync.evaluation import Evaluator
-from rlsync.loop import Sinks, TrainingLoop
 from rlsync.paths import check_home
-from rlsync.prepare import prepare
 from rlsync.redact import redacted
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import CHECKPOINTS, CONFIG, RunFolder, ended, last_step, results

@@ -11,10 +11,10 @@ from rlsync.cluster.placement import placement
 from rlsync.cluster.session import ray_session, terminate_as_interrupt
 from rlsync.config.compose import to_yaml
 from rlsync.config.run import TrainConfig
+from rlsync.controller.assemble import prepare
+from rlsync.controller.evaluator import Evaluator, Response, SetResult, Stats
 from rlsync.errors import ConfigError
-from rlsync.evaluation import Evaluator, Response, SetResult, Stats
 from rlsync.paths import check_home
-from rlsync.prepare import prepare
 from rlsync.redact import without_secrets
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.json_text import to_json

@@ -5,7 +5,7 @@ import torch
 
 from rlsync.algorithms.gae import gae
 from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig
-from rlsync.credit import assign_credit
+from rlsync.controller.credit import assign_credit
 from rlsync.types import FinishReason, Rollout
 
 INTERLEAVED = "..SS.S...SS."

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from rlsync.kernels import ops
-from rlsync.kernels.rows import share_of
+from rlsync.kernels.row_ops import share_of
 
 
 def draw_across(

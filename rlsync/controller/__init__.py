@@ -1,0 +1,1 @@
+"""The driver process: from a configuration to problems, samples, training steps and a run folder."""
