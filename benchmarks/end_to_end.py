@@ -39,7 +39,7 @@ from rlsync.config.kernels import KernelMode, KernelsConfig
 from rlsync.config.model import ComputeDtype, ModelConfig, ModelSource
 from rlsync.config.rollout import RolloutConfig
 from rlsync.config.run import TrainConfig
-from rlsync.types import Rollout, RolloutRequest
+from rlsync.samples import Rollout, RolloutRequest
 
 MODES = ("exact", "stock", "stock_batch_invariant")
 GROUP = 8
@@ -205,9 +205,9 @@ def run_trainer(args: argparse.Namespace) -> None:
     from torch.distributed.device_mesh import init_device_mesh
 
     from rlsync.parity.monitor import compare, merge
+    from rlsync.samples import TrainSample
     from rlsync.trainer.packing import plan_packs
     from rlsync.trainer.sharded import Sharded
-    from rlsync.types import TrainSample
 
     cuda = args.device == "cuda"
     store = dist.FileStore(f"{args.save}.store", args.ranks)

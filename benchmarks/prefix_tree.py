@@ -23,8 +23,9 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from rlsync.config.kernels import KernelMode
 from rlsync.models.policy import Policy
+from rlsync.pack import Pack
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer.packing import pack_samples
-from rlsync.types import FinishReason, Pack, Rollout, TrainSample
 
 KINDS = ("tree", "apart")
 _VOCABULARY = 2048

@@ -34,10 +34,10 @@ from rlsync.config.parity import ParityConfig
 from rlsync.config.rollout import RolloutConfig
 from rlsync.config.run import TrainConfig
 from rlsync.config.trainer import TrainerConfig
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer.packing import minibatch_size, plan_packs
 from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.step import StepRunner
-from rlsync.types import FinishReason, Rollout, TrainSample
 
 _CHUNK = 1024
 """Rows of the stock head's fp32 logits."""

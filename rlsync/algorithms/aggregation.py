@@ -10,7 +10,7 @@ import torch
 
 from rlsync.algorithms.segment_reduce import sequence_sums
 from rlsync.config.algorithm import Aggregation
-from rlsync.types import MinibatchSize, Pack
+from rlsync.pack import MinibatchSize, Pack
 
 
 def token_weights(pack: Pack, aggregation: Aggregation, dtype: torch.dtype) -> torch.Tensor:

@@ -10,7 +10,7 @@ from rlsync.algorithms.aggregation import token_weights
 from rlsync.algorithms.kl import token_kl
 from rlsync.algorithms.losses import LOSSES, PolicyLoss
 from rlsync.config.algorithm import AlgorithmConfig
-from rlsync.types import Pack, PolicyOutput
+from rlsync.pack import Pack, PolicyOutput
 
 
 @dataclass(slots=True, kw_only=True)

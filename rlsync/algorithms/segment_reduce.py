@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rlsync.types import Pack
+from rlsync.pack import Pack
 
 
 def sequence_sums(values: torch.Tensor, pack: Pack) -> torch.Tensor:

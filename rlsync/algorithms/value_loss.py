@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rlsync.types import Pack
+from rlsync.pack import Pack
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from rlsync.checkpoint.state import FOLDER
 from rlsync.data.prompts import PromptState
 from rlsync.errors import unreadable
-from rlsync.types import Summary
+from rlsync.telemetry.summary import Summary
 
 _FILE = "progress.json"
 _STEP = re.compile(r"step_\d+")

@@ -17,8 +17,11 @@ from rlsync.config.parity import Fault
 from rlsync.config.reward import RewardFunctionConfig
 from rlsync.config.run import TrainConfig
 from rlsync.errors import WorkerDiedError
-from rlsync.types import MinibatchSize, Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TensorDigest
-from rlsync.weight_sync.plan import SyncPlan
+from rlsync.pack import MinibatchSize, Pack
+from rlsync.samples import Rollout, RolloutRequest
+from rlsync.trainer.stats import StepStats
+from rlsync.weight_sync.digest import TensorDigest
+from rlsync.weight_sync.plan import ParamSpec, SyncPlan
 from rlsync.weight_sync.store import Address
 from rlsync.weight_sync.transport import Seat
 

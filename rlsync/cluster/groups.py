@@ -23,12 +23,14 @@ from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
 from rlsync.config.run import TrainConfig
 from rlsync.errors import DivergenceError
+from rlsync.pack import Pack
 from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.reward_model import ModelScores
+from rlsync.samples import Rollout, RolloutRequest, TrainSample
 from rlsync.trainer.packing import minibatch_size, plan_packs
-from rlsync.types import Pack, ParamSpec, Rollout, RolloutRequest, StepStats, TrainSample
+from rlsync.trainer.stats import StepStats
 from rlsync.weight_sync.digest import combine, differing
-from rlsync.weight_sync.plan import BUCKET_BYTES, GPU_BUCKET_BYTES, make_plan
+from rlsync.weight_sync.plan import BUCKET_BYTES, GPU_BUCKET_BYTES, ParamSpec, make_plan
 from rlsync.weight_sync.transport import seats
 
 _GRACE_S = 10.0

@@ -26,6 +26,7 @@ from rlsync.config.run import TrainConfig
 from rlsync.controller.evaluator import EvalSet
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.mixture import part_at
+from rlsync.data.problem import Problem, Split
 from rlsync.data.source import ProblemSource, open_source
 from rlsync.data.stops import generation_stop_ids
 from rlsync.data.text import TextCodec, load_tokenizer
@@ -46,7 +47,6 @@ from rlsync.models.tiny import MAX_POSITIONS, Example, build_tiny, rewarded_styl
 from rlsync.paths import check_writable, expanded
 from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.scorer import Scorer
-from rlsync.types import Problem, Split
 
 HELD_OUT_SEED = 0
 """The held-out problems are the same in every run."""

@@ -11,13 +11,15 @@ import torch
 from rlsync.algorithms.shaping import overlong_reward
 from rlsync.config.algorithm import KlPlace
 from rlsync.config.run import TrainConfig
+from rlsync.controller.metrics import episode_metrics
+from rlsync.data.problem import Problem
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
 from rlsync.environments.conversation import Start
 from rlsync.environments.conversation_player import ConversationPlayer, Generator
 from rlsync.rewards.scorer import Scorer, shuffle_rewards
-from rlsync.telemetry.metrics import Metrics, StepTimes, episode_metrics
-from rlsync.types import Episode, Problem, Rollout, Score
+from rlsync.samples import Episode, Rollout, Score
+from rlsync.telemetry.metrics import Metrics, StepTimes
 
 
 @dataclass(slots=True, kw_only=True)

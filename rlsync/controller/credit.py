@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 from rlsync.algorithms.advantages import compute_advantages
 from rlsync.algorithms.gae import explained_variance, gae, whiten
 from rlsync.config.algorithm import AlgorithmConfig
+from rlsync.samples import Rollout, TrainSample, ValueTarget
 from rlsync.telemetry.metrics import Metrics
-from rlsync.types import Rollout, TrainSample, ValueTarget
 
 
 @dataclass(slots=True, kw_only=True)

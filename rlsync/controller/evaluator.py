@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from rlsync.config.run import TrainConfig
 from rlsync.data.hashing import digest
+from rlsync.data.problem import Problem
 from rlsync.data.text import TextCodec
 from rlsync.environments.conversation import Start
 from rlsync.environments.conversation_player import ConversationPlayer, Generator
 from rlsync.rewards.scorer import Scorer
-from rlsync.types import Episode, FinishReason, Problem, Rollout, Score
+from rlsync.samples import Episode, FinishReason, Rollout, Score
 
 FULL_REWARD = 1.0 - 1e-9
 """A response with at least this reward is right. A little under 1: weighted sums such as 0.7 + 0.2 + 0.1 round."""

@@ -17,6 +17,7 @@ from rlsync.checkpoint.progress import Progress, keep
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault, OnDivergence
 from rlsync.config.run import TrainConfig
+from rlsync.controller import metrics as m
 from rlsync.controller.collect import Batch, Sampler, shape_rewards
 from rlsync.controller.credit import assign_credit
 from rlsync.controller.evaluator import Evaluator
@@ -25,11 +26,13 @@ from rlsync.data.text import TextCodec
 from rlsync.errors import DivergenceError
 from rlsync.parity.monitor import digest_message, judge, judge_ratio
 from rlsync.rewards.scorer import Scorer
-from rlsync.telemetry import metrics as m
+from rlsync.samples import Rollout, RolloutRequest, TrainSample
 from rlsync.telemetry.console import ConsoleReporter
+from rlsync.telemetry.metrics import Metrics, StepTimes
 from rlsync.telemetry.run_folder import RunFolder
+from rlsync.telemetry.summary import Summary
 from rlsync.telemetry.wandb_sink import WandbSink
-from rlsync.types import Rollout, RolloutRequest, StepStats, Summary, TrainSample
+from rlsync.trainer.stats import StepStats
 
 
 class Trainer(Protocol):
@@ -95,7 +98,7 @@ class TrainingLoop:
         return self.summary
 
     def _step(self, step: int) -> None:
-        times, row, saved = m.StepTimes(), {"step": step}, False
+        times, row, saved = StepTimes(), {"step": step}, False
         with times.measure("step"):
             with times.measure("sync"):
                 different = self._sync(step, step - 1, row)
@@ -138,7 +141,7 @@ class TrainingLoop:
         for old in saved[: -len(self._saved)]:
             folder.remove(old)
 
-    def _after_update(self, step: int, times: m.StepTimes, row: m.Metrics) -> bool:
+    def _after_update(self, step: int, times: StepTimes, row: Metrics) -> bool:
         """Evaluate the new weights and save them, where the step asks for it; whether a run can go on from there."""
         last, every = step == self._config.trainer.steps, self._config.eval.every
         if last or (every and step % every == 0):
@@ -154,7 +157,7 @@ class TrainingLoop:
                 self._trainer.save(str(self._sinks.folder.checkpoint(step)), resumable=resumable)
         return saves and resumable
 
-    def _sync(self, step: int, version: int, row: m.Metrics) -> list[str]:
+    def _sync(self, step: int, version: int, row: Metrics) -> list[str]:
         """Bring the engines to weight `version`, unless they have it; a difference in digests is an error."""
         if version == self._synced:
             return []
@@ -173,9 +176,12 @@ class TrainingLoop:
             self._sinks.folder.write_rollouts(step, batch.problems, samples, batch.episodes, batch.scores)
 
     def _judge_ratio(self, ranks: list[StepStats], step: int) -> str | None:
-        return judge_ratio(ranks, step) if self._config.kernels.mode is KernelMode.invariant else None
+        if self._config.kernels.mode is not KernelMode.invariant:
+            return None
+        low, high = min(rank.first_ratio_min for rank in ranks), max(rank.first_ratio_max for rank in ranks)
+        return judge_ratio(low, high, step)
 
-    def _log(self, step: int, row: m.Metrics) -> None:
+    def _log(self, step: int, row: Metrics) -> None:
         summary = self.summary
         summary.steps, summary.seconds = step, time.perf_counter() - self._started
         if step == 1:

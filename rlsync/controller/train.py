@@ -28,8 +28,8 @@ from rlsync.redact import redacted
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import CHECKPOINTS, CONFIG, RunFolder, ended, last_step, results
 from rlsync.telemetry.run_lock import held
+from rlsync.telemetry.summary import Summary
 from rlsync.telemetry.wandb_sink import WandbSink
-from rlsync.types import Summary
 
 
 def train(config: TrainConfig, console: ConsoleReporter) -> Summary:

@@ -9,10 +9,10 @@ from typing import Any
 
 from rlsync.config.data import DataConfig
 from rlsync.data.hashing import digest, problem_id
+from rlsync.data.problem import Problem, Split
 from rlsync.data.splits import split_of
 from rlsync.data.template import fill
 from rlsync.errors import ConfigError, DataError
-from rlsync.types import Problem, Split
 
 CHUNK = 1000
 """Problems drawn from one reasoning-gym seed."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from rlsync.config.data import DataConfig
 from rlsync.data.hashing import digest
+from rlsync.data.problem import Problem, Split
 from rlsync.errors import told_of
-from rlsync.types import Problem, Split
 
 if TYPE_CHECKING:  # source.py opens mixtures, and a mixture holds sources
     from rlsync.data.source import ProblemSource

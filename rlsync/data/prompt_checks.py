@@ -8,9 +8,9 @@ import re
 from transformers import PreTrainedTokenizerBase
 
 from rlsync.config.data import DataConfig
+from rlsync.data.problem import Problem
 from rlsync.data.stops import special_tokens
 from rlsync.errors import DataError
-from rlsync.types import Problem
 
 logger = logging.getLogger(__name__)
 

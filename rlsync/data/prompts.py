@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from rlsync.data.hashing import digest
 from rlsync.data.mixture import part_at
+from rlsync.data.problem import Problem
 from rlsync.errors import DataError
-from rlsync.types import Problem
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,10 +13,10 @@ from rlsync.config.data import AnswerParser, DataConfig
 from rlsync.data.answers import PARSERS
 from rlsync.data.columns import top_column, value_at
 from rlsync.data.hashing import digest, problem_id
+from rlsync.data.problem import Problem, Split
 from rlsync.data.splits import split_of
 from rlsync.data.template import fill
 from rlsync.errors import DataError
-from rlsync.types import Problem, Split
 
 logger = logging.getLogger(__name__)
 

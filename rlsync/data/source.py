@@ -10,9 +10,9 @@ from rlsync.data.file_source import read_file
 from rlsync.data.gym_source import GymSource
 from rlsync.data.hub_source import read_hub
 from rlsync.data.mixture import MixtureSource
+from rlsync.data.problem import Problem, Split
 from rlsync.data.row_source import RowSource
 from rlsync.errors import told_of
-from rlsync.types import Problem, Split
 
 
 class ProblemSource(Protocol):

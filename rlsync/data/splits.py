@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlsync.config.data import DataConfig
 from rlsync.data.hashing import digest
-from rlsync.types import Split
+from rlsync.data.problem import Split
 
 
 def split_of(prompt: str, config: DataConfig) -> Split:

@@ -14,11 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from rlsync.config.data import DataConfig
 from rlsync.config.environment import EnvironmentConfig
 from rlsync.config.model import MAIN
+from rlsync.data.problem import Problem
 from rlsync.data.prompt_checks import PromptChecks
 from rlsync.data.stops import unstopped_end
 from rlsync.data.turns import Surroundings, encode, surroundings
 from rlsync.errors import ConfigError, DataError
-from rlsync.types import Problem
 
 _TEMPLATE_VARIABLES = {"tools", "documents"}
 """Arguments of apply_chat_template that only chat templates read."""

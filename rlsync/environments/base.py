@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from rlsync.types import Problem
+from rlsync.data.problem import Problem
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,10 +9,11 @@ from numbers import Integral
 import torch
 
 from rlsync.config.environment import Scored
+from rlsync.data.problem import Problem
 from rlsync.data.text import TextCodec
 from rlsync.environments.base import Environment, Observation
 from rlsync.redact import redacted
-from rlsync.types import Episode, FinishReason, Problem, Rollout, RolloutRequest
+from rlsync.samples import Episode, FinishReason, Rollout, RolloutRequest
 
 logger = logging.getLogger(__name__)
 

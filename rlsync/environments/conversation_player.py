@@ -14,12 +14,13 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from rlsync.config.run import TrainConfig
+from rlsync.data.problem import Problem
 from rlsync.data.text import TextCodec
 from rlsync.environments.base import Environment, Observation
 from rlsync.environments.build import environment_maker
 from rlsync.environments.conversation import Conversation, Start, check_text
 from rlsync.errors import EnvironmentFailedError
-from rlsync.types import Episode, FinishReason, Problem, Rollout, RolloutRequest
+from rlsync.samples import Episode, FinishReason, Rollout, RolloutRequest
 from rlsync.user_calls import call_each
 
 T = TypeVar("T")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlsync.config.environment import EnvironmentConfig, EnvironmentKind
+from rlsync.data.problem import Problem
 from rlsync.environments.calculator import CALL_BEGIN, CALL_END, Calculator
-from rlsync.types import Problem
 
 TILDE = "~"
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from rlsync.errors import ConfigError
-from rlsync.types import KeyPaths
+from rlsync.kernels.key_paths import KeyPaths
 
 _BACKENDS = {"cpu": "rlsync.kernels.cpu", "cuda": "rlsync.kernels.triton"}
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from rlsync.config.kernels import KernelMode
 from rlsync.kernels.row_ops import take_rows
 from rlsync.models.native_attention import NATIVE_ATTENTION
-from rlsync.types import Pack
+from rlsync.pack import Pack
 
 
 def hidden_states(model: PreTrainedModel, pack: Pack, mode: KernelMode) -> torch.Tensor:

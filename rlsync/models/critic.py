@@ -10,7 +10,7 @@ from rlsync.config.kernels import KernelMode
 from rlsync.kernels import ops
 from rlsync.models.backbone import hidden_states
 from rlsync.models.install import install
-from rlsync.types import Pack
+from rlsync.pack import Pack
 
 
 class Critic(nn.Module):

@@ -16,9 +16,9 @@ from transformers.models.qwen3 import modeling_qwen3
 
 from rlsync.errors import ConfigError
 from rlsync.kernels import ops
+from rlsync.kernels.key_paths import KeyPaths
 from rlsync.kernels.order import check_leaves_divide
 from rlsync.kernels.rope import rope_table, spec_from_config
-from rlsync.types import KeyPaths
 
 ATTENTION = "rlsync"
 _FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")

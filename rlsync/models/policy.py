@@ -11,7 +11,7 @@ from rlsync.kernels import ops
 from rlsync.kernels.scores import target_scores
 from rlsync.models.backbone import hidden_states
 from rlsync.models.install import install
-from rlsync.types import Pack, PolicyOutput
+from rlsync.pack import Pack, PolicyOutput
 
 _ITEMS_PER_CHUNK = 8192
 """Items whose [items, vocabulary] log-probs native mode makes at a time."""

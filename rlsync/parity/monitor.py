@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from rlsync.types import Pack, ParityCounts, PolicyOutput, StepStats
+from rlsync.pack import Pack, PolicyOutput
+from rlsync.parity.counts import ParityCounts
 
 
 def compare(pack: Pack, output: PolicyOutput, version: int) -> ParityCounts:
@@ -43,27 +44,6 @@ def compare(pack: Pack, output: PolicyOutput, version: int) -> ParityCounts:
     return counts
 
 
-def merge(parts: list[ParityCounts]) -> ParityCounts:
-    """Counts of disjoint sets of tokens; the first divergence is that of the lowest sequence id."""
-    total = ParityCounts()
-    for part in parts:
-        total.tokens_sampled += part.tokens_sampled
-        total.tokens_compared += part.tokens_compared
-        total.tokens_left_out_stale += part.tokens_left_out_stale
-        total.tokens_different += part.tokens_different
-        total.draws_compared += part.draws_compared
-        total.draws_different += part.draws_different
-        total.nonfinite += part.nonfinite
-        total.max_abs_diff = max(total.max_abs_diff, part.max_abs_diff)
-        total.max_ulp = max(total.max_ulp, part.max_ulp)
-        total.k3_sum += part.k3_sum
-        found = (part.first_sequence, part.first_position)
-        if part.tokens_different and (total.first_position < 0 or found < (total.first_sequence, total.first_position)):
-            total.first_sequence, total.first_position = found
-            total.first_trainer, total.first_rollout = part.first_trainer, part.first_rollout
-    return total
-
-
 def judge(counts: ParityCounts, step: int) -> str | None:
     """What is wrong with a step's counts, in a sentence that says what to do; None if nothing is."""
     if counts.tokens_compared + counts.tokens_left_out_stale != counts.tokens_sampled:
@@ -89,9 +69,12 @@ def judge(counts: ParityCounts, step: int) -> str | None:
     return None
 
 
-def judge_ratio(ranks: list[StepStats], step: int) -> str | None:
-    """What is wrong if the first minibatch's importance ratios are not all exactly 1; None if they are."""
-    low, high = min(rank.first_ratio_min for rank in ranks), max(rank.first_ratio_max for rank in ranks)
+def judge_ratio(low: float, high: float, step: int) -> str | None:
+    """What is wrong if the first minibatch's importance ratios are not all exactly 1; None if they are.
+
+    Args:
+        low, high: the least and the greatest of them.
+    """
     if low == high == 1.0:
         return None
     return (

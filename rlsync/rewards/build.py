@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rlsync.config.reward import Isolation, RewardFunctionConfig, RewardKind
+from rlsync.data.problem import Problem
 from rlsync.data.source import ProblemSource
 from rlsync.errors import DataError, told_of
 from rlsync.rewards.cores import usable_cores
 from rlsync.rewards.functions import BatchFunction, is_async, load_function, one_by_one
-from rlsync.types import Problem
 
 Check = Callable[[list[Problem], Callable[[str], None]], None]
 """f(problems, say): refuse answers that the function cannot read, and say what will not work."""

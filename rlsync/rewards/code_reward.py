@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rlsync.data.problem import Problem
 from rlsync.rewards.code_blocks import extract_program
 from rlsync.rewards.code_output import same_output
 from rlsync.rewards.code_tests import CodeTests, InputOutput, read_tests
 from rlsync.sandbox.run import check_available, run_python, run_tests
 from rlsync.sandbox.start import Limits
-from rlsync.types import Problem
 
 _MOST_OUTPUT = 1 << 28
 

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlsync.data.problem import Problem
 from rlsync.errors import DataError
 from rlsync.sandbox.examine import Call, Examination
 from rlsync.sandbox.names import names_of
-from rlsync.types import Problem
 
 FORMS = (
     'Python with assertions, a JSON list of them, [{"input", "output"}, ...], {"inputs": [...], "outputs": [...]}, or '

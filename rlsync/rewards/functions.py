@@ -10,7 +10,7 @@ from threading import Thread
 from typing import Any
 
 from rlsync.config.reward import RewardFunctionConfig
-from rlsync.types import Problem
+from rlsync.data.problem import Problem
 from rlsync.user_calls import call_bounded, too_late
 from rlsync.user_code import check_call, load_callable
 

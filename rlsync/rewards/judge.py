@@ -14,8 +14,8 @@ import httpx
 
 from rlsync.config.judge import judge_token
 from rlsync.config.reward import RewardFunctionConfig
+from rlsync.data.problem import Problem
 from rlsync.redact import redacted
-from rlsync.types import Problem
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST = 1 << 20

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from rlsync.data.problem import Problem
 from rlsync.errors import DataError
 from rlsync.rewards.confined import ConfinedJob
 from rlsync.rewards.math_answers import NO_GOLD, plain_words
 from rlsync.rewards.workers import WorkerError
-from rlsync.types import Problem
 
 _MOST_CHECKED = 2000
 _SHOWN = 5

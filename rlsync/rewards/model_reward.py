@@ -6,8 +6,8 @@ import logging
 from typing import Protocol
 
 from rlsync.config.reward import RewardFunctionConfig
+from rlsync.data.problem import Problem
 from rlsync.rewards.reward_model import ModelScores, check_reward_model
-from rlsync.types import Problem
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from rlsync.data.problem import Problem
 from rlsync.rewards.confined import ConfinedJob
-from rlsync.types import Problem
 
 
 class RegexReward:

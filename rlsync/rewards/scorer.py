@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from rlsync.config.reward import RewardConfig
 from rlsync.data.hashing import digest
+from rlsync.data.problem import Problem
 from rlsync.data.source import ProblemSource
 from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.scoring import Scoring
 from rlsync.rewards.weighted import Part
-from rlsync.types import Problem, Score
+from rlsync.samples import Score
 
 
 class Scorer:

@@ -15,10 +15,11 @@ from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import Protocol
 
+from rlsync.data.problem import Problem
 from rlsync.errors import RewardError
 from rlsync.rewards.pool import Pool
 from rlsync.rewards.weighted import Sample
-from rlsync.types import Episode, Problem, Score
+from rlsync.samples import Episode, Score
 
 
 class ScoringPart(Protocol):

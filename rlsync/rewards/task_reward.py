@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from rlsync.data.problem import Problem
 from rlsync.data.source import ProblemSource
 from rlsync.rewards.confined import ConfinedJob
-from rlsync.types import Problem
 
 
 class TaskReward:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlsync.config.reward import RewardFunctionConfig
+from rlsync.data.problem import Problem
 from rlsync.data.source import ProblemSource
 from rlsync.errors import WorkerDiedError
 from rlsync.redact import redacted
 from rlsync.rewards.build import batch_size, build
 from rlsync.rewards.number import number, shown
-from rlsync.types import Problem, Score
+from rlsync.samples import Score
 
 logger = logging.getLogger(__name__)
 

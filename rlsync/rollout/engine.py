@@ -19,9 +19,10 @@ from rlsync.config.parity import Fault
 from rlsync.config.rollout import RolloutConfig
 from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError, RlsyncError
-from rlsync.types import FinishReason, Rollout, RolloutRequest, TensorDigest
+from rlsync.samples import FinishReason, Rollout, RolloutRequest
 from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY
 from rlsync.vllm_plugin.settings import PluginSettings
+from rlsync.weight_sync.digest import TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
 from rlsync.weight_sync.transport import Seat
 

@@ -9,10 +9,11 @@ from typing import IO, Any
 
 import torch
 
+from rlsync.data.problem import Problem
 from rlsync.redact import without_secrets
+from rlsync.samples import Episode, Score, TrainSample
 from rlsync.telemetry.json_text import to_json
 from rlsync.telemetry.metrics import Metrics
-from rlsync.types import Episode, Problem, Score, TrainSample
 
 CHECKPOINTS, CONFIG = "checkpoints", "config.yaml"
 """Within a run's folder."""

@@ -6,11 +6,12 @@ import torch
 
 from rlsync.algorithms.value_loss import value_loss
 from rlsync.config.run import TrainConfig
+from rlsync.pack import MinibatchSize, Pack
 from rlsync.trainer.fsdp import take_update
 from rlsync.trainer.packing import unpack_items
 from rlsync.trainer.schedule import learning_rate
 from rlsync.trainer.sharded_critic import ShardedCritic
-from rlsync.types import CriticStats, MinibatchSize, Pack
+from rlsync.trainer.stats import CriticStats
 
 
 class CriticRunner:

@@ -6,9 +6,10 @@ import itertools
 
 import torch
 
+from rlsync.pack import MinibatchSize, Pack
+from rlsync.samples import TrainSample
 from rlsync.trainer.balance import balance, balance_in_order
 from rlsync.trainer.prefix_tree import common_prefix, lay_as_tree, lay_end_to_end, trie_order
-from rlsync.types import MinibatchSize, Pack, TrainSample
 
 _WORTH_A_TREE = 1 / 16
 """Share of a minibatch's rows that shared prefixes must spare: keys read through a table cost a little."""

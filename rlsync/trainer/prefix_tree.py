@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from rlsync.types import KeyPaths, PathChunk
+from rlsync.kernels.key_paths import KeyPaths, PathChunk
 
 _CHUNK_KEYS = 32768
 """Of a chunk of paths, at most (a longer path is its own): their keys and values are copied, and so are gradients."""

@@ -16,8 +16,8 @@ from rlsync.models.lora import add_lora, is_adapter, lora_layers, merged_rows
 from rlsync.models.native_attention import use_flash
 from rlsync.models.policy import Policy
 from rlsync.trainer.fsdp import MODEL_PREFIX, full_state, make_optimizer, mesh_device, shard, torch_dtype
-from rlsync.types import ParamSpec
 from rlsync.weight_sync.digest import Part, whole_rows
+from rlsync.weight_sync.plan import ParamSpec
 
 
 class Sharded:

@@ -13,12 +13,14 @@ from rlsync.algorithms.objective import objective
 from rlsync.config.algorithm import KlPlace
 from rlsync.config.parity import Coverage
 from rlsync.config.run import TrainConfig
-from rlsync.parity.monitor import compare, merge
+from rlsync.pack import MinibatchSize, Pack, PolicyOutput
+from rlsync.parity.counts import ParityCounts, merge
+from rlsync.parity.monitor import compare
 from rlsync.trainer.fsdp import take_update
 from rlsync.trainer.packing import unpack_items
 from rlsync.trainer.schedule import learning_rate
 from rlsync.trainer.sharded import Sharded
-from rlsync.types import MinibatchSize, Pack, ParityCounts, PolicyOutput, StepStats
+from rlsync.trainer.stats import StepStats
 
 _NO_VERSION = -2
 """That of weights which sampled nothing: those after the step's first update."""

@@ -13,12 +13,14 @@ from rlsync.checkpoint.export import export_adapters, export_model
 from rlsync.checkpoint.state import load_state, save_state
 from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
+from rlsync.pack import MinibatchSize, Pack
 from rlsync.trainer.critic_step import CriticRunner
 from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.sharded_critic import ShardedCritic
+from rlsync.trainer.stats import StepStats
 from rlsync.trainer.step import StepRunner
-from rlsync.types import MinibatchSize, Pack, ParamSpec, StepStats, TensorDigest
-from rlsync.weight_sync.plan import SyncPlan
+from rlsync.weight_sync.digest import TensorDigest
+from rlsync.weight_sync.plan import ParamSpec, SyncPlan
 from rlsync.weight_sync.sender import WeightSender
 from rlsync.weight_sync.store import Address
 

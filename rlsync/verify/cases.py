@@ -19,7 +19,7 @@ from rlsync.config.kernels import KernelsConfig, RowParallel
 from rlsync.config.model import ComputeDtype, ModelConfig, ModelSource
 from rlsync.config.rollout import RolloutConfig
 from rlsync.config.run import TrainConfig
-from rlsync.types import RolloutRequest
+from rlsync.samples import RolloutRequest
 
 _VOCAB = 259
 MAX_LEN = 2048

@@ -23,7 +23,7 @@ from rlsync.cluster.session_folder import session_folder
 from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
 from rlsync.errors import RlsyncError
-from rlsync.types import Rollout
+from rlsync.samples import Rollout
 from rlsync.verify.cases import Batch
 
 

@@ -21,11 +21,12 @@ from rlsync.config.cluster import Device
 from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError
 from rlsync.kernels.fingerprint import fingerprint
-from rlsync.parity.monitor import compare, merge
+from rlsync.parity.counts import ParityCounts, merge
+from rlsync.parity.monitor import compare
+from rlsync.samples import Rollout, TrainSample
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.trainer.packing import pack_samples
 from rlsync.trainer.sharded import Sharded
-from rlsync.types import ParityCounts, Rollout, TrainSample
 from rlsync.verify.cases import (
     FULL_RESPONSE,
     QUICK_RESPONSE,

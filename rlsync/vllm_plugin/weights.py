@@ -11,9 +11,8 @@ from vllm.distributed import get_tp_group
 
 from rlsync.config.parity import Fault
 from rlsync.kernels.fingerprint import fingerprint
-from rlsync.types import TensorDigest
 from rlsync.vllm_plugin.settings import settings_of
-from rlsync.weight_sync.digest import Digester, Part, whole_rows
+from rlsync.weight_sync.digest import Digester, Part, TensorDigest, whole_rows
 from rlsync.weight_sync.direct import Offer, allowed, check_layout, make_offer, offer
 from rlsync.weight_sync.plan import SyncPlan, torch_dtype
 from rlsync.weight_sync.transport import Channel, Seat

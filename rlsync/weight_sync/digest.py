@@ -13,7 +13,18 @@ import torch
 
 from rlsync.errors import DivergenceError
 from rlsync.kernels.keyed_sum import Rectangle, keyed_sums
-from rlsync.types import TensorDigest
+
+
+@dataclass(slots=True, kw_only=True)
+class TensorDigest:
+    """A digest of a rectangle of one canonical (Hugging Face named) tensor."""
+
+    name: str
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    value: int
+    """Position-keyed sum modulo 2^64: digests of disjoint parts add up to the whole's."""
+
 
 _MODULUS = 1 << 64
 

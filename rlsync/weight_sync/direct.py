@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 from rlsync.errors import DivergenceError, RlsyncError
-from rlsync.types import ParamSpec
 from rlsync.weight_sync.digest import Part
 from rlsync.weight_sync.ipc import Handle, handle_of, open_handle
-from rlsync.weight_sync.plan import torch_dtype
+from rlsync.weight_sync.plan import ParamSpec, torch_dtype
 from rlsync.weight_sync.transport import Channel
 
 SWITCH = "RLSYNC_WEIGHT_SYNC"

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 import torch
 
 from rlsync.kernels.row_ops import share_of
-from rlsync.types import ParamSpec
 
 BUCKET_BYTES = 64 << 20
 GPU_BUCKET_BYTES = 256 << 20
 """Few messages, as each costs a handshake."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ParamSpec:
+    """A canonical tensor as it travels: compute dtype, Hugging Face name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    """`bfloat16` or `float32`."""
 
 
 @dataclass(slots=True, kw_only=True)

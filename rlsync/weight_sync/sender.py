@@ -11,10 +11,9 @@ import torch
 import torch.distributed as dist
 
 from rlsync.kernels.copies import Copies
-from rlsync.types import ParamSpec, TensorDigest
-from rlsync.weight_sync.digest import Digester, Part
+from rlsync.weight_sync.digest import Digester, Part, TensorDigest
 from rlsync.weight_sync.direct import Offer, answer, find_offers, open_offers, overlap
-from rlsync.weight_sync.plan import SyncPlan, torch_dtype
+from rlsync.weight_sync.plan import ParamSpec, SyncPlan, torch_dtype
 from rlsync.weight_sync.store import Address
 from rlsync.weight_sync.transport import Channel
 

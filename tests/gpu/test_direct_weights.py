@@ -14,10 +14,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from rlsync.types import ParamSpec
 from rlsync.weight_sync.digest import Digester, Part, combine, differing, whole_rows
 from rlsync.weight_sync.direct import make_offer, offer
-from rlsync.weight_sync.plan import make_plan
+from rlsync.weight_sync.plan import ParamSpec, make_plan
 from rlsync.weight_sync.sender import WeightSender
 from rlsync.weight_sync.transport import Channel
 

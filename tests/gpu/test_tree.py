@@ -11,10 +11,10 @@ from rlsync.config.kernels import KernelMode
 from rlsync.kernels import ops
 from rlsync.kernels.row_ops import sum_rows
 from rlsync.models.policy import Policy
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer import prefix_tree
 from rlsync.trainer.packing import pack_samples
 from rlsync.trainer.prefix_tree import lay_as_tree
-from rlsync.types import FinishReason, Rollout, TrainSample
 
 
 def _sequences(prompt, answers):

@@ -21,11 +21,10 @@ from rlsync.config.cluster import Device
 from rlsync.config.kernels import RowParallel
 from rlsync.config.model import ComputeDtype
 from rlsync.config.parity import Fault
-from rlsync.types import ParamSpec
 from rlsync.verify.cases import Cell, Family, build_model, kv_blocks, run_config
 from rlsync.weight_sync import direct
 from rlsync.weight_sync.digest import combine, differing, whole_rows
-from rlsync.weight_sync.plan import make_plan
+from rlsync.weight_sync.plan import ParamSpec, make_plan
 from rlsync.weight_sync.sender import WeightSender
 from rlsync.weight_sync.transport import Seat
 

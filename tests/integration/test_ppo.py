@@ -9,8 +9,8 @@ from transformers import AutoModelForSequenceClassification
 from rlsync.config.kernels import KernelMode
 from rlsync.models.critic import Critic
 from rlsync.models.load import load_critic
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer.packing import pack_samples
-from rlsync.types import FinishReason, Rollout, TrainSample
 
 STEPS, SAMPLES = 3, 64
 

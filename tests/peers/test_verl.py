@@ -18,8 +18,9 @@ from rlsync.algorithms.kl import token_kl
 from rlsync.algorithms.objective import objective
 from rlsync.algorithms.value_loss import value_loss
 from rlsync.config.algorithm import AdvantageKind, Aggregation, AlgorithmConfig, KlKind, LossKind
+from rlsync.pack import MinibatchSize, PolicyOutput
+from rlsync.samples import FinishReason, Rollout, TrainSample, ValueTarget
 from rlsync.trainer.packing import pack_samples
-from rlsync.types import FinishReason, MinibatchSize, PolicyOutput, Rollout, TrainSample, ValueTarget
 
 core = pytest.importorskip("verl.trainer.ppo.core_algos")
 from verl.workers.config import ActorConfig  # noqa: E402  (only where verl is)

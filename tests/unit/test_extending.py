@@ -13,13 +13,14 @@ from rlsync.config.compose import compose_train
 from rlsync.config.data import DataConfig, DataSource
 from rlsync.config.reward import RewardConfig, RewardKind
 from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.problem import Problem, Split
 from rlsync.data.source import open_source
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.conversation import Start
 from rlsync.environments.conversation_player import ConversationPlayer
 from rlsync.rewards.scorer import Scorer
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer.packing import pack_samples
-from rlsync.types import FinishReason, Problem, Rollout, Split, TrainSample
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 REWARD, ASYNC_REWARD, BATCHED_REWARD, ENVIRONMENT, LOSS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -11,7 +11,7 @@ from rlsync.algorithms.losses.cispo import cispo
 from rlsync.algorithms.losses.gspo import gspo
 from rlsync.algorithms.losses.ppo_clip import ppo_clip
 from rlsync.config.algorithm import AlgorithmConfig, LossKind
-from rlsync.types import Pack
+from rlsync.pack import Pack
 
 Loss = Callable[[torch.Tensor, torch.Tensor, Pack, AlgorithmConfig], PolicyLoss]
 """(log-probs [N], those at the sampler's weights [N], pack, config) -> loss."""

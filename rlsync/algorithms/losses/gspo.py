@@ -8,7 +8,7 @@ from rlsync.algorithms.losses.base import PolicyLoss, log_ratio, make_loss
 from rlsync.algorithms.losses.ppo_clip import clipped_surrogate
 from rlsync.algorithms.segment_reduce import sequence_means
 from rlsync.config.algorithm import AlgorithmConfig
-from rlsync.types import Pack
+from rlsync.pack import Pack
 
 
 def gspo(logprobs: torch.Tensor, old_logprobs: torch.Tensor, pack: Pack, config: AlgorithmConfig) -> PolicyLoss:

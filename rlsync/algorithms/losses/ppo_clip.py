@@ -6,7 +6,7 @@ import torch
 
 from rlsync.algorithms.losses.base import PolicyLoss, log_ratio, make_loss
 from rlsync.config.algorithm import AlgorithmConfig
-from rlsync.types import Pack
+from rlsync.pack import Pack
 
 
 def clipped_surrogate(

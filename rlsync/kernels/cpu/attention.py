@@ -14,7 +14,7 @@ import torch
 
 from rlsync.kernels.cpu.arrays import fp32_array
 from rlsync.kernels.cpu.scalar import LANES, exp32, fold_lanes, log64
-from rlsync.types import KeyPaths
+from rlsync.kernels.key_paths import KeyPaths
 
 
 @numba.njit(nogil=True)

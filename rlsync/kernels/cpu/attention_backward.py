@@ -8,7 +8,7 @@ import torch
 
 from rlsync.kernels.cpu.attention import end_to_end
 from rlsync.kernels.dense_backward import segment_backward
-from rlsync.types import KeyPaths
+from rlsync.kernels.key_paths import KeyPaths
 
 
 def packed_attention_backward(

@@ -6,8 +6,8 @@ import torch
 
 from rlsync.kernels.dense_backward import dense_backward
 from rlsync.kernels.deterministic import deterministic
+from rlsync.kernels.key_paths import KeyPaths
 from rlsync.kernels.row_ops import sum_rows
-from rlsync.types import KeyPaths
 
 
 def packed_attention_backward(

@@ -8,11 +8,11 @@ import math
 import torch
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from rlsync.kernels.key_paths import KeyPaths
 from rlsync.kernels.triton.attention import decode_merge, decode_split, prefill
 from rlsync.kernels.triton.attention_hopper import prefill_packed, prefill_paged
 from rlsync.kernels.triton.tiles import ceil_div, multiprocessors, power_of_two, rows_suit_tma, shared_memory
 from rlsync.kernels.triton.tma import descriptor
-from rlsync.types import KeyPaths
 
 TILE = 64
 """Keys of a step of the online softmax."""

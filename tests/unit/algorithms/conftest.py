@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rlsync.pack import Pack
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer.packing import pack_samples
-from rlsync.types import FinishReason, Pack, Rollout, TrainSample
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from rlsync.algorithms.aggregation import denominator, token_weights
 from rlsync.algorithms.objective import objective
 from rlsync.algorithms.segment_reduce import sequence_means, sequence_sums
 from rlsync.config.algorithm import Aggregation, AlgorithmConfig, KlKind, LossKind
+from rlsync.pack import MinibatchSize, PolicyOutput
 from rlsync.trainer.packing import minibatch_size
-from rlsync.types import MinibatchSize, PolicyOutput
 
 MAX_TOKENS = 10
 

@@ -6,8 +6,9 @@ import torch
 from rlsync.algorithms.advantages import compute_advantages
 from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig
 from rlsync.controller.collect import Batch, Group
-from rlsync.telemetry.metrics import reward_metrics
-from rlsync.types import Episode, FinishReason, Problem, Rollout, Score
+from rlsync.controller.metrics import reward_metrics
+from rlsync.data.problem import Problem
+from rlsync.samples import Episode, FinishReason, Rollout, Score
 
 NONE = Score(reward=None, error="x")
 

@@ -6,7 +6,7 @@ import torch
 from rlsync.algorithms.gae import gae
 from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig
 from rlsync.controller.credit import assign_credit
-from rlsync.types import FinishReason, Rollout
+from rlsync.samples import FinishReason, Rollout
 
 INTERLEAVED = "..SS.S...SS."
 """Prompt, and the environment's words between the model's."""

@@ -19,9 +19,10 @@ from rlsync.config.compose import compose_train
 from rlsync.controller.evaluate import write
 from rlsync.controller.evaluator import EvalSet, Evaluator, draw_seed, pass_at_k
 from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.problem import Problem
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.rewards.scorer import Scorer
-from rlsync.types import FinishReason, Problem, Rollout, RolloutRequest, Score
+from rlsync.samples import FinishReason, Rollout, RolloutRequest, Score
 
 PROBLEMS = [Problem(id=str(i), prompt=f"{i}+1=", answer=str(i + 1)) for i in range(4)]
 EOS, ONE = 1, 3

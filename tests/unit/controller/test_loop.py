@@ -15,15 +15,18 @@ from rlsync.controller.collect import sample_seed
 from rlsync.controller.evaluator import EvalSet, Evaluator
 from rlsync.controller.loop import Sinks, TrainingLoop
 from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.problem import Problem
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.errors import DataError, DivergenceError
+from rlsync.parity.counts import ParityCounts
 from rlsync.rewards.scorer import Scorer
 from rlsync.rewards.scoring import Scoring
+from rlsync.samples import FinishReason, Rollout, Score
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import RunFolder, hex_bits
 from rlsync.telemetry.wandb_sink import WandbSink
-from rlsync.types import FinishReason, ParityCounts, Problem, Rollout, Score, StepStats
+from rlsync.trainer.stats import StepStats
 
 PROBLEMS = [Problem(id=str(i), prompt=f"{i}+1=", answer=str(i + 1)) for i in range(9)]
 

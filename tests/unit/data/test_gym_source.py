@@ -10,8 +10,8 @@ import pytest
 
 from rlsync.config.data import DataConfig
 from rlsync.data.gym_source import GymSource
+from rlsync.data.problem import Split
 from rlsync.errors import ConfigError, DataError
-from rlsync.types import Split
 
 SMALL = {"min_terms": 2, "max_terms": 2, "max_digits": 1}
 
@@ -34,7 +34,8 @@ def test_problems_are_distinct_and_repeatable() -> None:
 def test_problems_are_the_same_in_another_process() -> None:
     code = (
         "from rlsync.config.data import DataConfig; from rlsync.data.gym_source import GymSource; "
-        "from rlsync.types import Split; print([p.id for p in GymSource(DataConfig()).problems(Split.train, 5, 3)])"
+        "from rlsync.data.problem import Split; "
+        "print([p.id for p in GymSource(DataConfig()).problems(Split.train, 5, 3)])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

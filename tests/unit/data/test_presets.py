@@ -11,9 +11,9 @@ from rlsync.config.compose import compose_train
 from rlsync.config.data import AnswerParser, DataConfig, DataSource
 from rlsync.data.answers import PARSERS, after_hashes, boxed
 from rlsync.data.columns import value_at
+from rlsync.data.problem import Problem, Split
 from rlsync.data.source import ProblemSource, open_source
 from rlsync.errors import DataError
-from rlsync.types import Problem, Split
 
 GSM8K = [
     {"question": "Natalia sold 48 clips and then half as many. How many?", "answer": "Half is <<48/2=24>>24.\n#### 72"},

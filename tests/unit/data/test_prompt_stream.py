@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import pytest
 
+from rlsync.data.problem import Problem
 from rlsync.data.prompts import PromptState, PromptStream
 from rlsync.errors import DataError
-from rlsync.types import Problem
 
 PROBLEMS = [Problem(id=f"{i:04x}", prompt=f"p{i}", answer="a") for i in range(10)]
 

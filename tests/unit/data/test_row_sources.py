@@ -10,9 +10,9 @@ import pyarrow.parquet
 import pytest
 
 from rlsync.config.data import DataConfig, DataSource
+from rlsync.data.problem import Split
 from rlsync.data.source import ProblemSource, open_source
 from rlsync.errors import DataError
-from rlsync.types import Split
 
 ROWS: list[dict[str, Any]] = [{"prompt": f"What is {i}?", "answer": i, "level": i % 3} for i in range(200)]
 

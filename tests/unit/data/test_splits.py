@@ -4,10 +4,10 @@ import pytest
 
 from rlsync.config.data import DataConfig
 from rlsync.data.hashing import digest, problem_id
+from rlsync.data.problem import Split
 from rlsync.data.splits import split_of
 from rlsync.data.template import fill
 from rlsync.errors import DataError
-from rlsync.types import Split
 
 PROMPTS = [f"problem {i}" for i in range(5000)]
 

@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from rlsync.config.data import DataConfig, DataSource
 from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.problem import Problem
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.errors import ConfigError, DataError
-from rlsync.types import Problem
 
 CHARACTERS = "abc \n?+:"
 TEMPLATE = (

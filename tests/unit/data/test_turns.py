@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from rlsync.config.data import DataConfig
 from rlsync.config.environment import EnvironmentConfig, EnvironmentKind, MessageRole
 from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.problem import Problem
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.errors import ConfigError
-from rlsync.types import Problem
 
 PROBLEM = Problem(id="0", prompt="hi", answer="")
 TOOLS = EnvironmentConfig(kind=EnvironmentKind.calculator)

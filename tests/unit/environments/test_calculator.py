@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from rlsync.data.problem import Problem
 from rlsync.environments.calculator import CalculationError, Calculator, calculate
-from rlsync.types import Problem
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlsync.config.compose import compose_train
 from rlsync.controller.collect import Batch, Group
+from rlsync.controller.metrics import episode_metrics
+from rlsync.data.problem import Problem
 from rlsync.data.text import TextCodec
 from rlsync.environments.base import Environment, Observation
 from rlsync.environments.conversation import Start
@@ -26,9 +28,8 @@ from rlsync.environments.conversation_player import ConversationPlayer
 from rlsync.errors import ConfigError, EnvironmentFailedError
 from rlsync.rewards.scoring import Scoring
 from rlsync.rewards.weighted import Sample
-from rlsync.telemetry.metrics import episode_metrics
+from rlsync.samples import Episode, FinishReason, Rollout, RolloutRequest, Score, TrainSample
 from rlsync.telemetry.run_folder import RunFolder, hex_bits
-from rlsync.types import Episode, FinishReason, Problem, Rollout, RolloutRequest, Score, TrainSample
 
 VOCABULARY = {token: i for i, token in enumerate(["<pad>", "<eos>", "<unk>", *"0123456789ab?!", "12", "ab"])}
 EOS, TWELVE, AB = VOCABULARY["<eos>"], VOCABULARY["12"], VOCABULARY["ab"]

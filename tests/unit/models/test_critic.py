@@ -15,9 +15,9 @@ from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.errors import ConfigError
 from rlsync.models.critic import Critic
 from rlsync.models.load import load_critic, load_model
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer.fsdp import MODEL_PREFIX
 from rlsync.trainer.packing import pack_samples, unpack_items
-from rlsync.types import FinishReason, Rollout, TrainSample
 from rlsync.verify.cases import Cell, Family, build_model
 
 

@@ -16,8 +16,8 @@ from rlsync.models.install import (
 )
 from rlsync.models.load import load_config
 from rlsync.models.policy import Policy
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer.packing import pack_samples
-from rlsync.types import FinishReason, Rollout, TrainSample
 from rlsync.verify.cases import Cell, Family, build_model
 
 

@@ -12,8 +12,8 @@ from rlsync.models.critic import Critic
 from rlsync.models.load import load_critic, load_model
 from rlsync.models.native_attention import NATIVE_ATTENTION, use_flash
 from rlsync.models.policy import Policy
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer.packing import pack_samples
-from rlsync.types import FinishReason, Rollout, TrainSample
 from rlsync.verify.cases import Cell, Family, build_model
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -15,8 +15,8 @@ from rlsync.models.critic import Critic
 from rlsync.models.load import load_critic
 from rlsync.models.policy import Policy
 from rlsync.parity.monitor import compare
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer.packing import pack_samples, unpack_items
-from rlsync.types import FinishReason, Rollout, TrainSample
 from rlsync.verify.cases import Cell, Family, build_model
 
 TEMPERATURE = 0.9

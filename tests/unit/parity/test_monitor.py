@@ -2,9 +2,11 @@
 
 import torch
 
-from rlsync.parity.monitor import compare, judge, merge
+from rlsync.pack import Pack, PolicyOutput
+from rlsync.parity.counts import ParityCounts, merge
+from rlsync.parity.monitor import compare, judge
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer.packing import pack_samples
-from rlsync.types import FinishReason, Pack, ParityCounts, PolicyOutput, Rollout, TrainSample
 
 
 def rollout(prompt: int, response: int, version: int = 3, seed: int = 1) -> Rollout:

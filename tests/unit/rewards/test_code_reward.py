@@ -6,6 +6,7 @@ import pytest
 
 from rlsync.config.data import DataConfig
 from rlsync.config.reward import RewardConfig, RewardKind
+from rlsync.data.problem import Problem, Split
 from rlsync.data.row_source import RowSource, Table
 from rlsync.data.source import open_source
 from rlsync.errors import DataError
@@ -14,7 +15,6 @@ from rlsync.rewards.code_reward import CodeReward
 from rlsync.rewards.code_tests import read_tests
 from rlsync.rewards.scorer import Scorer
 from rlsync.sandbox.start import Limits
-from rlsync.types import Problem, Split
 
 PROGRAM = "print(int(input()) + 1)"
 ADD = "def add(a, b):\n    return a + b"

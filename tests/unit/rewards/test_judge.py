@@ -11,11 +11,11 @@ from rlsync.cli import main
 from rlsync.config.compose import compose_train, to_yaml
 from rlsync.config.reward import RewardConfig, RewardKind
 from rlsync.controller.train import _plain
+from rlsync.data.problem import Problem
 from rlsync.errors import ConfigError, RlsyncError
 from rlsync.redact import redacted
 from rlsync.rewards import judge
 from rlsync.rewards.judge import Judge, JudgeError
-from rlsync.types import Problem
 
 PROBLEM = Problem(id="0", prompt="p", answer="a")
 SECRET = "hunter2hunter2hunter2"

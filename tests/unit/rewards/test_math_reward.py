@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
+from rlsync.data.problem import Problem
 from rlsync.errors import DataError
 from rlsync.rewards.math_reward import MathReward
-from rlsync.types import Problem
 
 
 def problem(answer: str) -> Problem:

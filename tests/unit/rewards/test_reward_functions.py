@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from rlsync.config.reward import RewardFunctionConfig
+from rlsync.data.problem import Problem
 from rlsync.errors import ConfigError
 from rlsync.rewards.functions import load_function
-from rlsync.types import Problem
 
 PROBLEM = Problem(id="1", prompt="p", answer="a")
 

@@ -7,11 +7,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen
 from rlsync.config.compose import compose_train
 from rlsync.config.reward import RewardConfig, RewardKind
 from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.problem import Problem
 from rlsync.errors import ConfigError
 from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.reward_model import RewardModel
 from rlsync.rewards.scorer import Scorer
-from rlsync.types import Problem
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ import torch
 
 from rlsync.config.data import DataConfig
 from rlsync.config.reward import RewardConfig, RewardKind
+from rlsync.data.problem import Problem, Split
 from rlsync.errors import ConfigError, RewardError
 from rlsync.rewards.scorer import Scorer, shuffle_rewards
-from rlsync.types import Problem, Score, Split
+from rlsync.samples import Score
 
 PROBLEMS = [Problem(id=f"id{i}", prompt=f"prompt {i}", answer=str(i)) for i in range(4)]
 

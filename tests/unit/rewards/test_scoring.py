@@ -16,6 +16,7 @@ from rlsync.config.compose import compose_train
 from rlsync.config.data import DataConfig
 from rlsync.config.reward import RewardConfig, RewardKind
 from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.problem import Problem
 from rlsync.data.source import open_source
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.conversation import Start
@@ -24,7 +25,7 @@ from rlsync.errors import ConfigError, RewardError, WorkerDiedError
 from rlsync.rewards.scorer import Scorer
 from rlsync.rewards.scoring import Scoring
 from rlsync.rewards.weighted import Sample
-from rlsync.types import FinishReason, Problem, Rollout, Score
+from rlsync.samples import FinishReason, Rollout, Score
 
 PROBLEMS = [Problem(id=f"id{i}", prompt="1+1=", answer=str(i)) for i in range(6)]
 TEXTS = [str(i) for i in range(6)]

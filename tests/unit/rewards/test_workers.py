@@ -15,13 +15,13 @@ import pytest
 from rlsync.config.compose import compose_train
 from rlsync.config.data import DataConfig
 from rlsync.config.reward import Isolation, RewardConfig, RewardKind
+from rlsync.data.problem import Problem, Split
 from rlsync.data.source import open_source
 from rlsync.errors import ConfigError
 from rlsync.rewards.cores import usable_cores
 from rlsync.rewards.regex_reward import RegexReward
 from rlsync.rewards.scorer import Scorer
 from rlsync.rewards.task_reward import TaskReward
-from rlsync.types import Problem, Split
 
 FUNCTIONS = """
 import math, os, signal, time
@@ -180,7 +180,7 @@ def test_the_end_of_the_driver_is_the_end_of_its_workers(tmp_path):
 from pathlib import Path
 from threading import Thread
 from rlsync.rewards.regex_reward import RegexReward
-from rlsync.types import Problem
+from rlsync.data.problem import Problem
 reward = RegexReward("(a+)+$", cpu_s=600)
 problem = Problem(id="p", prompt="", answer="a")
 thread = Thread(target=reward, args=("a", problem))  # a scoring thread ends, and its workers stay

@@ -8,10 +8,10 @@ import psutil
 import pytest
 from programs import HIDDEN, HONEST, HOSTILE
 
+from rlsync.data.problem import Problem
 from rlsync.rewards.code_reward import CodeReward
 from rlsync.sandbox.confine import NEWEST_ABI
 from rlsync.sandbox.start import Limits
-from rlsync.types import Problem
 
 ASSERTIONS = Problem(id="assertions", prompt="", answer=HIDDEN)
 PRINTS = Problem(

@@ -4,8 +4,9 @@ import json
 
 import torch
 
+from rlsync.data.problem import Problem
+from rlsync.samples import Episode, FinishReason, Rollout, Score, TrainSample
 from rlsync.telemetry.run_folder import RunFolder, ended, results
-from rlsync.types import Episode, FinishReason, Problem, Rollout, Score, TrainSample
 
 
 def test_a_longer_run_ends_anew(tmp_path):

@@ -9,9 +9,9 @@ import torch
 
 from rlsync.config.compose import compose_train
 from rlsync.errors import NonFiniteError
+from rlsync.samples import FinishReason, Rollout, TrainSample, ValueTarget
 from rlsync.trainer.critic_step import CriticRunner
 from rlsync.trainer.packing import minibatch_size, plan_packs
-from rlsync.types import FinishReason, Rollout, TrainSample, ValueTarget
 
 VOCABULARY = 7
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlsync.config.trainer import Schedule, TrainerConfig
+from rlsync.samples import FinishReason, Rollout, TrainSample, ValueTarget
 from rlsync.trainer.packing import pack_samples, plan_packs, unpack_items
 from rlsync.trainer.schedule import learning_rate
-from rlsync.types import FinishReason, Rollout, TrainSample, ValueTarget
 
 
 def _sample(length: int, prompt: int = 1, advantage: float = 1.0) -> TrainSample:

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer import prefix_tree
 from rlsync.trainer.packing import pack_samples, plan_packs, unpack_items
 from rlsync.trainer.prefix_tree import common_prefix, lay_as_tree, lay_end_to_end, trie_order
-from rlsync.types import FinishReason, Rollout, TrainSample
 
 FOREST = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=10)
 """So few tokens that prefixes meet."""

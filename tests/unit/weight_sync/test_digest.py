@@ -5,9 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from rlsync.errors import DivergenceError
-from rlsync.types import ParamSpec
 from rlsync.weight_sync.digest import Digester, Part, combine, differing
-from rlsync.weight_sync.plan import make_plan
+from rlsync.weight_sync.plan import ParamSpec, make_plan
 
 
 def _parts(t, rows, columns):

@@ -9,11 +9,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from rlsync.errors import DivergenceError, RlsyncError
-from rlsync.types import ParamSpec
 from rlsync.weight_sync import direct
 from rlsync.weight_sync.digest import Digester, Part, combine, differing, whole_rows
 from rlsync.weight_sync.direct import Offer, answer, by_name, check_layout, find_offers, make_offer, offer, open_offers
-from rlsync.weight_sync.plan import make_plan
+from rlsync.weight_sync.plan import ParamSpec, make_plan
 from rlsync.weight_sync.sender import WeightSender
 from rlsync.weight_sync.transport import Channel
 

@@ -5,9 +5,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from rlsync.types import ParamSpec
 from rlsync.weight_sync.digest import Digester, combine, whole_rows
-from rlsync.weight_sync.plan import make_plan
+from rlsync.weight_sync.plan import ParamSpec, make_plan
 from rlsync.weight_sync.sender import WeightSender
 
 SHAPES = {"a": (5, 3), "b": (7,), "c": (1, 4), "d": (6, 2)}

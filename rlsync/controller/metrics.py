@@ -1,0 +1,128 @@
+"""What a step reports. Keys are the same in metrics.jsonl and wandb; docs/metrics.md explains each.
+
+What may differ between two equal runs is under time/, perf/ and memory/.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from rlsync.parity.counts import ParityCounts, merge
+from rlsync.samples import Episode, FinishReason, Rollout, Score
+from rlsync.telemetry.metrics import Metrics, StepTimes
+from rlsync.trainer.stats import StepStats
+
+
+def reward_metrics(scores: list[Score], rewards: torch.Tensor, silent_groups: int) -> Metrics:
+    """Statistics of the samples that have a reward, and of the groups.
+
+    Args:
+        rewards: [P, G] float64 before anything is added to them; NaN where there is none.
+    """
+    given = torch.tensor([score.reward for score in scores if score.reward is not None], dtype=torch.float64)
+    return {
+        "reward/mean": float(given.mean()),
+        "reward/std": float(given.std(correction=0)),
+        "reward/min": float(given.min()),
+        "reward/max": float(given.max()),
+        "reward/group_std_mean": float(_group_stds(rewards).mean()),
+        "reward/groups_without_signal": silent_groups,
+        "reward/groups": rewards.shape[0],
+        "reward/errors": sum(score.reward is None for score in scores),
+    } | _part_means(scores)
+
+
+def _group_stds(rewards: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of each group's rewards, [P, G] -> [P']; groups without any reward are left out."""
+    whole = ~rewards.isnan().any(dim=1)
+    torn = [group[~group.isnan()].std(correction=0) for group in rewards[~whole] if not group.isnan().all()]
+    return torch.cat([rewards[whole].std(dim=1, correction=0), *(each[None] for each in torn)])
+
+
+def _part_means(scores: list[Score]) -> Metrics:
+    """Of a weighted sum: the mean of each function's own number, over the samples that all functions scored."""
+    whole = [score.parts for score in scores if score.parts]
+    names = whole[0].keys() if whole else ()
+    return {f"reward/part/{name}": sum(parts[name] for parts in whole) / len(whole) for name in names}
+
+
+def rollout_metrics(rollouts: list[Rollout]) -> Metrics:
+    lengths = torch.tensor([r.num_sampled for r in rollouts], dtype=torch.float64)
+    return {
+        "response/length_mean": float(lengths.mean()),
+        "response/length_max": float(lengths.max()),
+        "response/truncated_share": sum(r.finish_reason is FinishReason.length for r in rollouts) / len(rollouts),
+        "response/tokens": float(lengths.sum()),
+    }
+
+
+def episode_metrics(episodes: list[Episode], drawn: list[Episode]) -> Metrics:
+    """Of the step's episodes; failures of all that were drawn for it, those of dropped groups among them."""
+    return {
+        "rollout/turns_mean": sum(episode.model_turns for episode in episodes) / len(episodes),
+        "rollout/tool_calls_mean": sum(episode.tool_calls for episode in episodes) / len(episodes),
+        "environment/errors": sum(episode.error is not None for episode in drawn),
+    }
+
+
+def train_metrics(ranks: list[StepStats]) -> Metrics:
+    """Ranks' sums become means over the step's tokens, and the loss a mean over its minibatches."""
+    tokens = max(1, sum(rank.loss_tokens for rank in ranks))
+    rows, saved = sum(rank.tokens for rank in ranks), sum(rank.tokens_saved for rank in ranks)
+    return {
+        "train/loss": sum(rank.loss for rank in ranks) / max(1, ranks[0].minibatches),
+        "train/entropy": sum(rank.entropy_sum for rank in ranks) / tokens,
+        "train/kl_reference": sum(rank.kl_sum for rank in ranks) / tokens,
+        "train/clip_fraction": sum(rank.clipped for rank in ranks) / tokens,
+        "train/tis_truncated": sum(rank.truncated for rank in ranks) / tokens,
+        "train/ratio_min": min(rank.ratio_min for rank in ranks),
+        "train/ratio_max": max(rank.ratio_max for rank in ranks),
+        "train/grad_norm": ranks[0].grad_norm,
+        "train/learning_rate": ranks[0].learning_rate,
+        "train/updates": ranks[0].updates,
+        "train/updates_skipped": ranks[0].updates_skipped,
+        "train/micro_batches": ranks[0].micro_batches,
+        "train/tokens": rows,
+        "train/rows_saved": saved / max(1, rows + saved),
+        "memory/trainer_gpu_gib": max(rank.peak_gpu_gib for rank in ranks),
+    }
+
+
+def critic_metrics(ranks: list[StepStats]) -> Metrics:
+    """Empty without a critic. As in train_metrics, sums become means."""
+    critics = [rank.critic for rank in ranks if rank.critic is not None]
+    if not critics:
+        return {}
+    first = critics[0]
+    return {
+        "critic/loss": sum(critic.loss for critic in critics) / (first.updates + first.updates_skipped),
+        "critic/clip_fraction": sum(critic.clipped for critic in critics) / sum(critic.tokens for critic in critics),
+        "critic/grad_norm": first.grad_norm,
+        "critic/lr": first.learning_rate,
+        "critic/updates_skipped": first.updates_skipped,
+    }
+
+
+def parity_metrics(ranks: list[StepStats], digests_different: int) -> tuple[Metrics, ParityCounts]:
+    counts = merge([rank.parity for rank in ranks])
+    return {
+        "parity/tokens_sampled": counts.tokens_sampled,
+        "parity/tokens_compared": counts.tokens_compared,
+        "parity/tokens_left_out_stale": counts.tokens_left_out_stale,
+        "parity/tokens_different": counts.tokens_different,
+        "parity/max_abs_diff": counts.max_abs_diff,
+        "parity/max_ulp": counts.max_ulp,
+        "parity/k3_kl": counts.k3_sum / max(1, counts.tokens_compared),
+        "parity/first_position": counts.first_position,
+        "parity/nonfinite": counts.nonfinite,
+        "parity/draws_compared": counts.draws_compared,
+        "parity/draws_different": counts.draws_different,
+        "parity/weights_digest_equal": int(digests_different == 0),
+    }, counts
+
+
+def time_metrics(times: StepTimes, response_tokens: float, train_tokens: float) -> Metrics:
+    return {
+        "perf/rollout_tokens_per_s": response_tokens / max(times.seconds["rollout"], 1e-9),
+        "perf/train_tokens_per_s": train_tokens / max(times.seconds["train"], 1e-9),
+    } | {f"time/{stage}": seconds for stage, seconds in times.seconds.items()}

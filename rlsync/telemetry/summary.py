@@ -1,0 +1,21 @@
+"""What the end of a run reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """What the end of a run prints, and what summary.json holds."""
+
+    steps: int = 0
+    reward_first: float = 0.0
+    reward_last: float = 0.0
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+    tokens_compared: int = 0
+    tokens_different: int = 0
+    draws_different: int = 0
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
