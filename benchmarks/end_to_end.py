@@ -33,12 +33,14 @@ from gpus import seeing
 from shapes import build
 
 from rlsync.cluster.env import apply_to_engine_host
+from rlsync.cluster.run_plan import RunPlan, plan_run
 from rlsync.config.cluster import ClusterConfig, Device, Placement
 from rlsync.config.data import DataConfig
 from rlsync.config.kernels import KernelMode, KernelsConfig
 from rlsync.config.model import ComputeDtype, ModelConfig, ModelSource
 from rlsync.config.rollout import RolloutConfig
 from rlsync.config.run import TrainConfig
+from rlsync.models.paths import ModelPaths
 from rlsync.samples import Rollout, RolloutRequest
 
 MODES = ("exact", "stock", "stock_batch_invariant")
@@ -65,10 +67,10 @@ class Outcome:
     """Of all tokens and log-probs."""
 
 
-def config_for(args: argparse.Namespace, requests: int) -> TrainConfig:
+def plan_for(args: argparse.Namespace, requests: int) -> RunPlan:
     device, context = Device(args.device), args.context
     cuda = device is Device.cuda
-    return TrainConfig(
+    config = TrainConfig(
         cluster=ClusterConfig(device=device, placement=Placement.separate),
         model=ModelConfig(source=ModelSource.huggingface, path=str(args.model), dtype=ComputeDtype.bfloat16),
         kernels=KernelsConfig(mode=KernelMode.invariant if args.mode == "exact" else KernelMode.native),
@@ -79,6 +81,7 @@ def config_for(args: argparse.Namespace, requests: int) -> TrainConfig:
             kv_cache_mib=args.kv_mib if cuda else 64, gpu_memory_utilization=args.memory, block_size=16 if cuda else 32,
         ),
     )  # fmt: skip
+    return plan_run(config, ModelPaths(policy=str(args.model)), trains=True)
 
 
 def requests_for(count: int, lengths: tuple[int, int], vocab: int, seed: int) -> list[RolloutRequest]:
@@ -97,17 +100,17 @@ def requests_for(count: int, lengths: tuple[int, int], vocab: int, seed: int) ->
 def run_engine(args: argparse.Namespace) -> None:
     """One engine: times it, and leaves its rollouts in a file."""
     device = Device(args.device)
-    config = config_for(args, args.seats or max(args.requests))
+    settings = plan_for(args, args.seats or max(args.requests)).engine
     if args.mode == "stock_batch_invariant":
         os.environ["VLLM_BATCH_INVARIANT"] = "1"
-    apply_to_engine_host(config)
+    apply_to_engine_host(settings)
     import torch
 
     from rlsync.rollout.engine import RolloutEngine
 
     start_profile = cProfile.Profile()
     started = time.perf_counter()
-    make = partial(RolloutEngine, config, str(args.model), kv_blocks=None if device is Device.cuda else 512)
+    make = partial(RolloutEngine, settings, kv_blocks=None if device is Device.cuda else 512)
     engine = start_profile.runcall(make) if args.profile else make()
     outcome = Outcome(start_s=time.perf_counter() - started)
     vocab = json.loads((args.model / "config.json").read_text())["vocab_size"]
@@ -204,7 +207,8 @@ def run_trainer(args: argparse.Namespace) -> None:
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
 
-    from rlsync.parity.monitor import compare, merge
+    from rlsync.parity.counts import merge
+    from rlsync.parity.monitor import compare
     from rlsync.samples import TrainSample
     from rlsync.trainer.packing import plan_packs
     from rlsync.trainer.sharded import Sharded
@@ -215,9 +219,8 @@ def run_trainer(args: argparse.Namespace) -> None:
         "cuda:nccl,cpu:gloo" if cuda else "gloo", store=store, rank=args.rank, world_size=args.ranks
     )
     saved = torch.load(args.save, weights_only=False)
-    policy = Sharded(
-        config_for(args, 1), str(args.model), init_device_mesh(args.device, (args.ranks,)), trainable=False
-    )
+    mesh = init_device_mesh(args.device, (args.ranks,))
+    policy = Sharded(plan_for(args, 1).trainer, str(args.model), mesh, trainable=False)
     samples = [TrainSample(rollout=r, advantage=0.0) for r in saved["rollouts"]]
     budget = 8192 if args.mode == "exact" else 2048  # stock log-probs are [T, vocabulary]
     (packs,) = plan_packs(samples, ranks=args.ranks, minibatches=1, micro_batch_tokens=budget)

@@ -27,6 +27,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
+from rlsync.cluster.run_plan import plan_run
 from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.data import DataConfig
 from rlsync.config.model import ModelConfig, ModelSource
@@ -34,6 +35,7 @@ from rlsync.config.parity import ParityConfig
 from rlsync.config.rollout import RolloutConfig
 from rlsync.config.run import TrainConfig
 from rlsync.config.trainer import TrainerConfig
+from rlsync.models.paths import ModelPaths
 from rlsync.samples import FinishReason, Rollout, TrainSample
 from rlsync.trainer.packing import minibatch_size, plan_packs
 from rlsync.trainer.sharded import Sharded
@@ -60,8 +62,9 @@ def exact(model: Path, tokens: int, length: int, checkpointing: bool, redraw: bo
         trainer=TrainerConfig(micro_batch_tokens=tokens, gradient_checkpointing=checkpointing),
         parity=ParityConfig(redraw=redraw),
     )
-    policy = Sharded(config, str(model), init_device_mesh("cuda", (1,)), trainable=True)
-    runner = StepRunner(config, policy, None)
+    settings = plan_run(config, ModelPaths(policy=str(model)), trains=True).trainer
+    policy = Sharded(settings, str(model), init_device_mesh("cuda", (1,)), trainable=True)
+    runner = StepRunner(settings, policy, None)
     generator = torch.Generator().manual_seed(0)
     sampled = torch.arange(length) >= length // 4
     samples = [

@@ -25,12 +25,14 @@ from shapes import build
 from torch.distributed.device_mesh import init_device_mesh
 
 from rlsync.cluster.env import apply_to_engine_host
+from rlsync.cluster.run_plan import RunPlan, plan_run
 from rlsync.config.cluster import ClusterConfig, Device, Placement
 from rlsync.config.data import DataConfig
 from rlsync.config.model import ComputeDtype, ModelConfig, ModelSource
 from rlsync.config.parity import Fault
 from rlsync.config.rollout import RolloutConfig
 from rlsync.config.run import TrainConfig
+from rlsync.models.paths import ModelPaths
 from rlsync.weight_sync.digest import combine, differing
 from rlsync.weight_sync.plan import BUCKET_BYTES, GPU_BUCKET_BYTES, make_plan
 from rlsync.weight_sync.sender import WeightSender
@@ -40,9 +42,9 @@ _TURNS = 4
 """The first one opens connections and is left out."""
 
 
-def config_for(args: argparse.Namespace) -> TrainConfig:
+def plan_for(args: argparse.Namespace) -> RunPlan:
     device = Device(args.device)
-    return TrainConfig(
+    config = TrainConfig(
         cluster=ClusterConfig(device=device, placement=Placement.separate),
         model=ModelConfig(source=ModelSource.huggingface, path=str(args.model), dtype=ComputeDtype.bfloat16),
         data=DataConfig(max_prompt_tokens=16),
@@ -51,6 +53,7 @@ def config_for(args: argparse.Namespace) -> TrainConfig:
             cuda_graphs=False, block_size=16 if device is Device.cuda else 32,
         ),
     )  # fmt: skip
+    return plan_run(config, ModelPaths(policy=str(args.model)), trains=True)
 
 
 def timed(call: Callable[[], object]) -> list[float]:
@@ -69,7 +72,8 @@ def run_trainer(args: argparse.Namespace) -> None:
     store = dist.FileStore(str(args.folder / "trainers"), args.ranks)
     backend = "cuda:nccl,cpu:gloo" if cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=args.rank, world_size=args.ranks)
-    policy = Sharded(config_for(args), str(args.model), init_device_mesh(args.device, (args.ranks,)), trainable=False)
+    mesh = init_device_mesh(args.device, (args.ranks,))
+    policy = Sharded(plan_for(args).trainer, str(args.model), mesh, trainable=False)
     specs = policy.specs()
     sender = WeightSender(policy)
     address = sender.open_channel("127.0.0.1", 1)
@@ -100,8 +104,7 @@ def run_engine(args: argparse.Namespace) -> dict[str, object]:
     """The engine lives in the main process; returns the figures."""
     from rlsync.rollout.engine import RolloutEngine
 
-    config = config_for(args)
-    engine = RolloutEngine(config, str(args.model), kv_blocks=None if args.device == "cuda" else 64)
+    engine = RolloutEngine(plan_for(args).engine, kv_blocks=None if args.device == "cuda" else 64)
     ranks = [found(args.folder / f"rank{rank}") for rank in range(args.ranks)]
     specs = ranks[0][0]
     plan = make_plan(specs, args.ranks, GPU_BUCKET_BYTES if args.device == "cuda" else BUCKET_BYTES)
@@ -161,7 +164,7 @@ def main() -> None:
             for rank in range(args.ranks)
         ]
         try:
-            apply_to_engine_host(config_for(args))
+            apply_to_engine_host(plan_for(args).engine)
             result = run_engine(args)
         finally:
             for trainer in trainers:

@@ -39,7 +39,7 @@ def _train(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
     config = compose_train(arguments.overrides)
     if arguments.dry_run:
         console.say(to_yaml(config))
-        console.say(placement(config))
+        console.say(placement(config, ranks=config.trainer.ranks))
         return 0
     from rlsync.controller.train import train  # Ray and torch only when a run really starts
 
@@ -51,7 +51,7 @@ def _eval(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
     config = compose_eval(arguments.overrides)
     if arguments.dry_run:
         console.say(to_yaml(config))
-        console.say(placement(config, trainers=False))
+        console.say(placement(config, ranks=0))
         return 0
     from rlsync.controller.evaluate import evaluate
 

@@ -15,7 +15,6 @@ from rlsync.cluster.children import Children, remove
 from rlsync.cluster.gpus import Place, take_gpus, visible_gpus
 from rlsync.config.parity import Fault
 from rlsync.config.reward import RewardFunctionConfig
-from rlsync.config.run import TrainConfig
 from rlsync.errors import WorkerDiedError
 from rlsync.pack import MinibatchSize, Pack
 from rlsync.samples import Rollout, RolloutRequest
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 
     from rlsync.rewards.reward_model import ModelScores, RewardModel
     from rlsync.rollout.engine import RolloutEngine
+    from rlsync.rollout.settings import EngineSettings
+    from rlsync.trainer.settings import TrainerSettings
     from rlsync.trainer.worker import TrainerWorker
 
 _STORE_TIMEOUT = timedelta(minutes=30)
@@ -75,25 +76,17 @@ class TrainerActor(_Actor):
         self._store, address = serve_store(_host(local), _STORE_TIMEOUT)
         return address
 
-    def start(self, config: TrainConfig, model_path: str, rank: int, store: Address) -> list[ParamSpec]:
+    def start(self, settings: TrainerSettings, rank: int, store: Address) -> list[ParamSpec]:
         from rlsync.trainer.worker import TrainerWorker
         from rlsync.weight_sync.store import join_store
 
         if rank:
             self._store = join_store(store, _STORE_TIMEOUT)
-        self._worker = TrainerWorker(config, model_path, rank, self._store)
+        self._worker = TrainerWorker(settings, rank, self._store)
         return self._worker.specs()
 
-    def fingerprint(self, config: TrainConfig) -> str:
-        from rlsync.kernels.fingerprint import fingerprint
-
-        return fingerprint(
-            leaves=config.leaves,
-            row_parallel=config.kernels.row_parallel.value,
-            temperature=config.rollout.temperature,
-            dtype=config.model.dtype.value,
-            device=config.cluster.device.value,
-        )
+    def fingerprint(self) -> str:
+        return self._worker.fingerprint()
 
     def open_channel(self, receivers: int, local: bool) -> Address:
         return self._worker.open_channel(_host(local), receivers)
@@ -143,12 +136,12 @@ class RolloutActor(_Actor):
     _engine: RolloutEngine
     _workers: Children
 
-    def start(self, config: TrainConfig, model_path: str, index: int, gpus: tuple[str, ...]) -> None:
+    def start(self, settings: EngineSettings, index: int, gpus: tuple[str, ...]) -> None:
         """`gpus` are a colocated engine's; () leaves it those that Ray gave it."""
         take_gpus(gpus)
         from rlsync.rollout.engine import RolloutEngine
 
-        self._engine = RolloutEngine(config, model_path)
+        self._engine = RolloutEngine(settings)
         pids = enumerate(self._engine.worker_pids())
         names = {pid: f"TP worker {rank} of rollout engine {index}" for rank, pid in pids if pid != os.getpid()}
         self._workers = Children(names)

@@ -8,20 +8,20 @@ from pathlib import Path
 
 from rlsync.cluster.session_folder import needs_short_tmpdir
 from rlsync.config.cluster import Device
-from rlsync.config.kernels import KernelMode
-from rlsync.config.run import TrainConfig
+from rlsync.rollout.settings import EngineSettings
+from rlsync.trainer.settings import TrainerSettings
 
 ROLLOUT_PLUGIN_VARIABLE = "RLSYNC_ROLLOUT"
 
 
-def driver_variables(config: TrainConfig) -> dict[str, str]:
+def driver_variables(*, local: bool) -> dict[str, str]:
     variables = {
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES of actors without GPUs alone
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if config.cluster.address is None and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+    if local and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray writes one into the home, which may not be there
     return variables
 
@@ -42,19 +42,19 @@ def session_variables(folder: Path) -> dict[str, str]:
     return variables
 
 
-def trainer_variables(config: TrainConfig) -> dict[str, str]:
+def trainer_variables(settings: TrainerSettings, *, local: bool) -> dict[str, str]:
     variables = {
-        "OMP_NUM_THREADS": str(config.trainer.threads_per_rank),  # sums of a library may depend on it
+        "OMP_NUM_THREADS": str(settings.trainer.threads_per_rank),  # sums of a library may depend on it
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if config.cluster.address is None:
+    if local:
         variables["GLOO_SOCKET_IFNAME"] = "lo"
-    if config.cluster.device is Device.cuda:
+    if settings.device is Device.cuda:
         variables["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats its sums only with a fixed workspace
     return variables
 
 
-def rollout_variables(config: TrainConfig) -> dict[str, str]:
+def rollout_variables(settings: EngineSettings, *, local: bool) -> dict[str, str]:
     variables = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in the actor, TP workers are its children
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
@@ -63,12 +63,12 @@ def rollout_variables(config: TrainConfig) -> dict[str, str]:
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if config.cluster.address is None:
+    if local:
         variables["GLOO_SOCKET_IFNAME"] = "lo"
         variables["VLLM_HOST_IP"] = "127.0.0.1"
-    exact = config.kernels.mode is KernelMode.invariant
-    if config.cluster.device is Device.cpu:
-        variables["VLLM_CPU_OMP_THREADS_BIND"] = omp_threads_bind(config.rollout.tp, sorted(os.sched_getaffinity(0)))
+    exact = not settings.native
+    if settings.device is Device.cpu:
+        variables["VLLM_CPU_OMP_THREADS_BIND"] = omp_threads_bind(settings.rollout.tp, sorted(os.sched_getaffinity(0)))
         variables["TORCHDYNAMO_DISABLE"] = "1"  # otherwise the log-prob op is compiled at the first request
     elif exact:
         variables["TORCHDYNAMO_DISABLE"] = "1"  # nothing may fuse ops anew
@@ -84,19 +84,19 @@ def omp_threads_bind(tp: int, cpus: list[int]) -> str:
     return "|".join(str(cpus[rank % len(cpus)]) for rank in range(tp))
 
 
-def apply_to_driver(config: TrainConfig) -> None:
+def apply_to_driver(*, local: bool) -> None:
     """Set the driver's variables; what the user has set stays."""
-    for name, value in driver_variables(config).items():
+    for name, value in driver_variables(local=local).items():
         os.environ.setdefault(name, value)
 
 
-def apply_to_engine_host(config: TrainConfig, folder: Path | None = None) -> None:
+def apply_to_engine_host(settings: EngineSettings, folder: Path | None = None) -> None:
     """Set the variables of a process that runs engines without Ray.
 
     Args:
         folder: of the session, as for `session_variables`.
     """
-    os.environ.update(rollout_variables(config) | (session_variables(folder) if folder else {}))
+    os.environ.update(rollout_variables(settings, local=True) | (session_variables(folder) if folder else {}))
 
 
 def fork_workers() -> None:

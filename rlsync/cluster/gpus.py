@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlsync.config.cluster import Device, Placement
-from rlsync.config.run import TrainConfig
+from rlsync.cluster.run_plan import RunPlan
+from rlsync.config.cluster import Device
 from rlsync.errors import ConfigError
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -36,36 +36,34 @@ def take_gpus(gpus: Sequence[str]) -> None:
         os.environ[_VISIBLE] = ",".join(gpus)
 
 
-def colocated(config: TrainConfig, trainers: bool) -> bool:
-    """Whether engines live on the GPUs of trainer ranks."""
-    cluster = config.cluster
-    return trainers and cluster.device is Device.cuda and cluster.placement is Placement.colocated
+def share_of_a_rank(device: Device) -> float:
+    """The share of a GPU that Ray reserves for a trainer rank."""
+    return _TRAINER_SHARE if device is Device.cuda else 0.0
 
 
-def share_of_a_rank(config: TrainConfig) -> float:
-    """Of a GPU, that Ray reserves for a trainer rank."""
-    return _TRAINER_SHARE if config.cluster.device is Device.cuda else 0.0
+def gpus_of_an_engine(plan: RunPlan) -> int:
+    """The number of GPUs that Ray reserves for an engine: 0 where it lives on the GPUs of trainer ranks."""
+    return plan.tp if plan.device is Device.cuda and not plan.colocated else 0
 
 
-def gpus_of_an_engine(config: TrainConfig, trainers: bool) -> int:
-    """That Ray reserves for an engine: none where it lives on the ranks'."""
-    owns = config.cluster.device is Device.cuda and not colocated(config, trainers)
-    return config.rollout.tp if owns else 0
+def gpus_needed(plan: RunPlan, reward_shares: Sequence[float]) -> int:
+    """The number of whole GPUs of a run.
 
+    Each trainer rank takes one, an engine those of its workers, and a reward model that fits beside no rank more.
 
-def gpus_needed(config: TrainConfig, trainers: bool) -> int:
-    """Whole GPUs of a run: one a rank, those of engines, and those of reward models with no room beside a rank."""
-    ranks = config.trainer.ranks if trainers else 0
-    room = [1 - _TRAINER_SHARE] * ranks
+    Args:
+        reward_shares: the share of a GPU that each reward model takes.
+    """
+    room = [1 - _TRAINER_SHARE] * plan.ranks
     more = 0
-    for share in sorted(config.reward.gpu_shares, reverse=True):
+    for share in sorted(reward_shares, reverse=True):
         beside = next((i for i, free in enumerate(room) if free >= share - _TOLERANCE), None)
         if beside is None:
             more += math.ceil(share)
             room.append(math.ceil(share) - share)
         else:
             room[beside] -= share
-    return ranks + config.rollout.engines * gpus_of_an_engine(config, trainers) + more
+    return plan.ranks + plan.engines * gpus_of_an_engine(plan) + more
 
 
 def engine_places(ranks: Sequence[Place], engines: int, tp: int) -> list[Place]:
@@ -92,7 +90,6 @@ def engine_places(ranks: Sequence[Place], engines: int, tp: int) -> list[Place]:
     return places
 
 
-def feeders(config: TrainConfig) -> list[int]:
+def feeders(plan: RunPlan) -> list[int]:
     """The trainer rank that sends its weights to each rollout worker, engine by engine."""
-    workers = range(config.rollout.engines * config.rollout.tp)
-    return [worker if colocated(config, trainers=True) else 0 for worker in workers]
+    return [worker if plan.colocated else 0 for worker in range(plan.engines * plan.tp)]

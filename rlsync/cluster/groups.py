@@ -18,8 +18,8 @@ from rlsync.cluster.children import end_processes, remove
 from rlsync.cluster.env import trainer_variables
 from rlsync.cluster.gpus import feeders
 from rlsync.cluster.launch import make_actor, make_engines, make_trainers, shared_places
+from rlsync.cluster.run_plan import RunPlan
 from rlsync.config.cluster import Device
-from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
 from rlsync.config.run import TrainConfig
 from rlsync.errors import DivergenceError
@@ -40,51 +40,49 @@ class Cluster:
     """All actors of a run. `close` ends them and every process below them.
 
     Args:
-        trainers: start trainer ranks too; without them the engines keep the weights of `model_path`.
+        plan: the processes to start.
         reward_models: each model gets a process, with which its rewards are connected.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        model_path: str,
+        plan: RunPlan,
         *,
-        trainers: bool = True,
         reward_models: Sequence[ModelReward] = (),
     ) -> None:
-        self._config = config
+        self._config, self._plan = config, plan
         self._processes: dict[int, psutil.Process] = {}
         self._segments: list[str] = []
         self.trainers: list[Member] = []
         self.engines: list[Member] = []
         self.reward_models: list[Member] = []
         try:
-            self._start(model_path, config.trainer.ranks if trainers else 0, reward_models)
+            self._start(reward_models)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, model_path: str, ranks: int, rewards: Sequence[ModelReward]) -> None:
-        config = self._config
-        cluster = config.cluster
-        self.trainers = make_trainers(config, ranks)
-        places = shared_places(config, self.trainers)
-        self.engines = make_engines(config, places, trainers=ranks > 0)
+    def _start(self, rewards: Sequence[ModelReward]) -> None:
+        plan, cluster = self._plan, self._config.cluster
+        self.trainers = make_trainers(cluster, plan)
+        places = shared_places(cluster, plan, self.trainers)
+        self.engines = make_engines(cluster, plan, places)
         self.reward_models = self._make_reward_models(rewards)
         self._remember_pids()
         starts = []
         if self.trainers:
-            asked = (self.trainers[0], self.trainers[0].handle.serve_store.remote(cluster.address is None))
+            asked = (self.trainers[0], self.trainers[0].handle.serve_store.remote(plan.local))
             (store,) = gather([asked], stage="start-up", timeout_s=cluster.startup_timeout_s)
-            starts = [(m, m.handle.start.remote(config, model_path, r, store)) for r, m in enumerate(self.trainers)]
-        if places and not config.rollout.kv_cache_mib:  # vLLM will measure what the trainer leaves of the GPU
+            starts = [(m, m.handle.start.remote(plan.trainer, r, store)) for r, m in enumerate(self.trainers)]
+        if places and not plan.engine.rollout.kv_cache_mib:  # vLLM will measure what the trainer leaves of the GPU
             gather(starts, stage="start-up", timeout_s=cluster.startup_timeout_s)
         gpus = [place.gpus for place in places] or [()] * len(self.engines)
-        starts += [(m, m.handle.start.remote(config, model_path, i, gpus[i])) for i, m in enumerate(self.engines)]
+        starts += [(m, m.handle.start.remote(plan.engine, i, gpus[i])) for i, m in enumerate(self.engines)]
         starts += [(member, member.handle.load.remote()) for member in self.reward_models]
         started = gather(starts, stage="start-up", timeout_s=cluster.startup_timeout_s)
         self._remember_pids()
-        if cluster.address is None:
+        if plan.local:
             held = self.on_engines("start-up", lambda h: h.segments.remote())
             self._segments = [path for engine in held for path in engine]
         self._check_fingerprints()
@@ -96,7 +94,7 @@ class Cluster:
         for reward in rewards:
             config = reward.config
             if config.model_path not in members:
-                variables = trainer_variables(self._config)
+                variables = trainer_variables(self._plan.trainer, local=self._plan.local)
                 actor = make_actor(
                     RewardModelActor, config, num_cpus=0, num_gpus=config.model_gpus, variables=variables
                 )
@@ -124,14 +122,14 @@ class Cluster:
 
     def _remember_pids(self) -> None:
         pids = gather([(m, m.handle.pids.remote()) for m in self.everyone()], stage="start-up", timeout_s=self._timeout)
-        if self._config.cluster.address is None:
+        if self._plan.local:
             for pid in {pid for member in pids for pid in member} - self._processes.keys():
                 self._processes[pid] = psutil.Process(pid)
 
     def _check_fingerprints(self) -> None:
-        if self._config.kernels.mode is KernelMode.native:
+        if self._plan.engine.native:
             return
-        trainers = self.on_trainers("handshake", lambda h: h.fingerprint.remote(self._config))
+        trainers = self.on_trainers("handshake", lambda h: h.fingerprint.remote())
         engines = self.on_engines("handshake", lambda h: h.fingerprints.remote())
         workers = [f for engine in engines for f in engine]
         if len({*trainers, *workers}) != 1:
@@ -141,10 +139,10 @@ class Cluster:
             )
 
     def _connect(self, specs: list[ParamSpec]) -> None:
-        tp, sources = self._config.rollout.tp, feeders(self._config)
-        on_gpus = self._config.cluster.device is Device.cuda
+        tp, sources = self._plan.tp, feeders(self._plan)
+        on_gpus = self._plan.device is Device.cuda
         plan = make_plan(specs, len(self.trainers), GPU_BUCKET_BYTES if on_gpus else BUCKET_BYTES)
-        local = self._config.cluster.address is None
+        local = self._plan.local
         opened = {
             rank: (self.trainers[rank], self.trainers[rank].handle.open_channel.remote(receivers, local))
             for rank, receivers in Counter(sources).items()

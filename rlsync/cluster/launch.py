@@ -11,78 +11,78 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from rlsync.cluster.actors import RolloutActor, TrainerActor
 from rlsync.cluster.calls import Member, gather
 from rlsync.cluster.env import rollout_variables, trainer_variables
-from rlsync.cluster.gpus import Place, colocated, engine_places, gpus_of_an_engine, share_of_a_rank
-from rlsync.config.run import TrainConfig
+from rlsync.cluster.gpus import Place, engine_places, gpus_of_an_engine, share_of_a_rank
+from rlsync.cluster.run_plan import RunPlan
+from rlsync.config.cluster import ClusterConfig
 from rlsync.errors import ConfigError
 
 
-def make_trainers(config: TrainConfig, ranks: int) -> list[Member]:
+def make_trainers(cluster: ClusterConfig, plan: RunPlan) -> list[Member]:
     """The trainer actors.
 
     Raises:
         ConfigError: no node has room for the ranks whose GPUs an engine shares.
     """
-    tp = config.rollout.tp
-    groups = _reserve(config) if colocated(config, trainers=ranks > 0) and tp > 1 else []
+    groups = _reserve(cluster, plan) if plan.colocated and plan.tp > 1 else []
+    variables = trainer_variables(plan.trainer, local=plan.local)
     members = []
-    for rank in range(ranks):
-        engine, worker = divmod(rank, tp)
+    for rank in range(plan.ranks):
+        engine, worker = divmod(rank, plan.tp)
         strategy = PlacementGroupSchedulingStrategy(groups[engine], worker) if engine < len(groups) else "DEFAULT"
         actor = make_actor(
             TrainerActor,
-            num_cpus=config.cluster.trainer_cpus,
-            num_gpus=share_of_a_rank(config),
-            variables=trainer_variables(config),
+            num_cpus=cluster.trainer_cpus,
+            num_gpus=share_of_a_rank(plan.device),
+            variables=variables,
             strategy=strategy,
         )
         members.append(Member(f"trainer rank {rank}", actor))
     return members
 
 
-def shared_places(config: TrainConfig, trainers: list[Member]) -> list[Place]:
+def shared_places(cluster: ClusterConfig, plan: RunPlan, trainers: list[Member]) -> list[Place]:
     """The places of engines that live on the GPUs of trainer ranks; none if they do not.
 
     Raises:
         ConfigError: as engine_places.
         WorkerDiedError: a rank did not start.
     """
-    if not colocated(config, trainers=bool(trainers)):
+    if not plan.colocated:
         return []
     asked = [(member, member.handle.place.remote()) for member in trainers]
-    ranks = gather(asked, stage="start-up", timeout_s=config.cluster.startup_timeout_s)
-    return engine_places(ranks, config.rollout.engines, config.rollout.tp)
+    ranks = gather(asked, stage="start-up", timeout_s=cluster.startup_timeout_s)
+    return engine_places(ranks, plan.engines, plan.tp)
 
 
-def make_engines(config: TrainConfig, places: list[Place], *, trainers: bool) -> list[Member]:
+def make_engines(cluster: ClusterConfig, plan: RunPlan, places: list[Place]) -> list[Member]:
     """The engine actors.
 
     Args:
-        places: of engines that share GPUs with trainer ranks.
-        trainers: whether there are any.
+        places: where each engine goes that shares GPUs with trainer ranks; empty if none does.
     """
-    tp = config.rollout.tp
+    variables = rollout_variables(plan.engine, local=plan.local)
     members = []
-    for index in range(config.rollout.engines):
+    for index in range(plan.engines):
         actor = make_actor(
             RolloutActor,
-            num_cpus=config.cluster.rollout_cpus * tp,
-            num_gpus=gpus_of_an_engine(config, trainers),
-            variables=rollout_variables(config),
+            num_cpus=cluster.rollout_cpus * plan.tp,
+            num_gpus=gpus_of_an_engine(plan),
+            variables=variables,
             strategy=NodeAffinitySchedulingStrategy(places[index].node, soft=False) if places else "DEFAULT",
         )
         members.append(Member(f"rollout engine {index}", actor))
     return members
 
 
-def _reserve(config: TrainConfig) -> list[PlacementGroup]:
+def _reserve(cluster: ClusterConfig, plan: RunPlan) -> list[PlacementGroup]:
     """GPUs of one node for the ranks that each engine shares them with. Ray frees them at the end of the job."""
-    bundle = {"CPU": config.cluster.trainer_cpus, "GPU": share_of_a_rank(config)}
-    bundles = [{name: amount for name, amount in bundle.items() if amount}] * config.rollout.tp
-    groups = [placement_group(bundles, strategy="STRICT_PACK") for _ in range(config.rollout.engines)]
+    bundle = {"CPU": cluster.trainer_cpus, "GPU": share_of_a_rank(plan.device)}
+    bundles = [{name: amount for name, amount in bundle.items() if amount}] * plan.tp
+    groups = [placement_group(bundles, strategy="STRICT_PACK") for _ in range(plan.engines)]
     for engine, group in enumerate(groups):
-        if not group.wait(config.cluster.startup_timeout_s):
+        if not group.wait(cluster.startup_timeout_s):
             raise ConfigError(
-                f"cluster.placement=colocated: no node has room for the rollout.tp={config.rollout.tp} ranks whose "
+                f"cluster.placement=colocated: no node has room for the rollout.tp={plan.tp} ranks whose "
                 f"GPUs engine {engine} shares. Lower rollout.tp or rollout.engines, or wait until the cluster is free."
             )
     return groups

@@ -14,6 +14,7 @@ import ray
 
 from rlsync.cluster.env import apply_to_driver, session_variables
 from rlsync.cluster.gpus import gpus_needed
+from rlsync.cluster.run_plan import RunPlan
 from rlsync.cluster.session_folder import session_folder
 from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.run import TrainConfig
@@ -23,31 +24,29 @@ _OBJECT_STORE_BYTES = 256 << 20
 
 
 @contextmanager
-def ray_session(config: TrainConfig, *, trainers: bool = True) -> Iterator[None]:
+def ray_session(config: TrainConfig, plan: RunPlan) -> Iterator[None]:
     """Ray for the length of a run.
 
-    Args:
-        trainers: the run has trainer ranks besides rollout engines.
     Raises:
         ConfigError: the cluster cannot be reached, or there is no room for a session's files here.
     """
-    apply_to_driver(config)
+    apply_to_driver(local=plan.local)
     with ExitStack() as stack:
         if config.cluster.address is None:
-            _start_here(config, trainers, stack.enter_context(session_folder()))
+            _start_here(required_cpus(config.cluster, plan), stack.enter_context(session_folder()))
         else:
             _attach(config.cluster.address)
         stack.callback(ray.shutdown)
-        _check_gpus(config, trainers)
+        _check_gpus(config, plan)
         yield
 
 
-def _start_here(config: TrainConfig, trainers: bool, folder: Path) -> None:
+def _start_here(cpus: float, folder: Path) -> None:
     """Start Ray on this machine, with its files in `folder`."""
     variables = session_variables(folder)
     ray.init(
         address="local",
-        num_cpus=max(os.cpu_count() or 1, round(required_cpus(config, trainers) + 0.5)),
+        num_cpus=max(os.cpu_count() or 1, round(cpus + 0.5)),
         object_store_memory=_OBJECT_STORE_BYTES,
         include_dashboard=False,
         log_to_driver=False,
@@ -69,12 +68,12 @@ def _attach(address: str) -> None:
         ) from error
 
 
-def _check_gpus(config: TrainConfig, trainers: bool) -> None:
+def _check_gpus(config: TrainConfig, plan: RunPlan) -> None:
     """Raises ConfigError where Ray would wait for ever for GPUs that the cluster does not have."""
-    if config.cluster.device is not Device.cuda:
+    if plan.device is not Device.cuda:
         return
     rollout = config.rollout
-    wanted, there = gpus_needed(config, trainers), ray.cluster_resources().get("GPU", 0.0)
+    wanted, there = gpus_needed(plan, config.reward.gpu_shares), ray.cluster_resources().get("GPU", 0.0)
     if there < wanted:
         raise ConfigError(
             f"cluster.device=cuda: the run needs {wanted} GPUs (trainer.ranks={config.trainer.ranks}, "
@@ -89,10 +88,9 @@ def _check_gpus(config: TrainConfig, trainers: bool) -> None:
         )
 
 
-def required_cpus(config: TrainConfig, trainers: bool = True) -> float:
-    cluster: ClusterConfig = config.cluster
-    ranks = config.trainer.ranks if trainers else 0
-    return ranks * cluster.trainer_cpus + config.rollout.engines * config.rollout.tp * cluster.rollout_cpus
+def required_cpus(cluster: ClusterConfig, plan: RunPlan) -> float:
+    """The number of CPUs that Ray is told the run's actors take."""
+    return plan.ranks * cluster.trainer_cpus + plan.engines * plan.tp * cluster.rollout_cpus
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rlsync.errors import ConfigError
+from rlsync.kernels import order
 
 
 class KernelMode(StrEnum):
@@ -32,3 +33,11 @@ class KernelsConfig:
     def __post_init__(self) -> None:
         if self.tree_leaves != "auto" and not self.tree_leaves.isdecimal():
             raise ConfigError(f"kernels.tree_leaves={self.tree_leaves}: want 1, 2, 4, 8, 16 or auto")
+
+    def leaves(self, tp: int) -> int:
+        """The number of leaves of the reduction tree; 1 in the gather form, whose products are not split along K.
+
+        Args:
+            tp: the engines' tensor-parallel size.
+        """
+        return 1 if self.row_parallel is RowParallel.gather else order.resolve_leaves(self.tree_leaves, tp)

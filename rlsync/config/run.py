@@ -160,7 +160,5 @@ class TrainConfig:
 
     @property
     def leaves(self) -> int:
-        """Leaves of the tree; 1 in the gather form, whose products are whole-K."""
-        if self.kernels.row_parallel is RowParallel.gather:
-            return 1
-        return order.resolve_leaves(self.kernels.tree_leaves, self.rollout.tp)
+        """As KernelsConfig.leaves."""
+        return self.kernels.leaves(self.rollout.tp)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from transformers import PreTrainedTokenizerBase
+
 from rlsync.config.model import ModelSource
 from rlsync.config.reward import RewardKind
 from rlsync.config.run import TrainConfig
@@ -18,15 +20,23 @@ from rlsync.data.stops import generation_stop_ids
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.build import environment_maker
 from rlsync.errors import told_of
-from rlsync.models.checks import check_companions, check_model, check_reward_models, vocab_size
+from rlsync.models.checks import (
+    ModelUse,
+    check_critic,
+    check_model,
+    check_reference,
+    check_reward_models,
+    vocab_size,
+)
 from rlsync.models.load import resolved
+from rlsync.models.paths import ModelPaths
 from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.scorer import Scorer
 
 
 @dataclass(slots=True, kw_only=True)
 class Prepared:
-    model_path: str
+    models: ModelPaths
     scorer: Scorer
     codec: TextCodec
     training: list[Problem]
@@ -44,24 +54,24 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     Raises:
         ConfigError, DataError: whatever is wrong with what the user gave; nothing was started yet.
     """
+    use = model_use(config)
     if config.model.source is ModelSource.huggingface:
-        check_model(config, resolved(config.model.path))
-    check_reward_models(config)
+        check_model(resolved(config.model.path), use)
+    check_reward_models(config.reward)
     environment_maker(config.environment)  # for its errors, before anything is started
     source = open_source(config.data)
     scorer = Scorer(config.reward, source)
     training = source.problems(Split.train, wanted(config), config.seed) if trains else []
     drawn = [draw_set(config, name, source) for name in config.eval.chosen if config.eval.problems]
-    model_path = model_folder(config, source, say)
-    tokenizer = load_tokenizer(model_path, config.model.revision)
-    if trains:
-        check_companions(config, model_path, tokenizer)
+    policy = model_folder(config, source, use, say)
+    tokenizer = load_tokenizer(policy, config.model.revision)
+    models = _check_companions(config, policy, tokenizer) if trains else ModelPaths(policy=policy)
     make_codec = partial(
         TextCodec,
         tokenizer,
-        extra_stop_ids=generation_stop_ids(model_path, config.model.revision),
+        extra_stop_ids=generation_stop_ids(policy, config.model.revision),
         environment=config.environment,
-        vocab_size=vocab_size(config, model_path),
+        vocab_size=vocab_size(policy, use),
     )
     codec = make_codec(config.data)
     kinds = {part.kind for part in config.reward.parts.values()} or {config.reward.kind}
@@ -82,14 +92,40 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     for evaluated in sets:
         with told_of(f"evaluation set {evaluated.name}"):
             evaluated.scorer.check(evaluated.problems, say)
-    models = [model for each in scorers for model in each.models]
+    reward_models = [model for each in scorers for model in each.models]
     return Prepared(
-        model_path=model_path, scorer=scorer, codec=codec, training=training, sets=sets, reward_models=models
+        models=models, scorer=scorer, codec=codec, training=training, sets=sets, reward_models=reward_models
     )
 
 
-def model_folder(config: TrainConfig, source: ProblemSource, say: Callable[[str], None]) -> str:
+def model_use(config: TrainConfig) -> ModelUse:
+    """What the run asks of its models."""
+    return ModelUse(
+        model=config.model,
+        kernels=config.kernels,
+        leaves=config.leaves,
+        rollout=config.rollout,
+        device=config.cluster.device,
+        local=config.cluster.address is None,
+    )
+
+
+def model_folder(config: TrainConfig, source: ProblemSource, use: ModelUse, say: Callable[[str], None]) -> str:
     """The folder or hub id of the model to start from."""
     if config.model.source is ModelSource.huggingface:
         return resolved(config.model.path)
-    return tiny_model(config, source, say)
+    return tiny_model(config, source, use, say)
+
+
+def _check_companions(config: TrainConfig, policy: str, tokenizer: PreTrainedTokenizerBase) -> ModelPaths:
+    """Resolve the critic and the reference, and check those that are models of their own."""
+    use, critic, reference = model_use(config), "", ""
+    if config.algorithm.has_critic:
+        critic = resolved(config.critic.path or policy)
+        if config.critic.path:
+            check_critic(critic, policy, tokenizer, use)
+    if config.algorithm.kl_coef:
+        reference = resolved(config.algorithm.kl_model or policy)
+        if config.algorithm.kl_model:
+            check_reference(reference, policy, tokenizer, use)
+    return ModelPaths(policy=policy, critic=critic, reference=reference)

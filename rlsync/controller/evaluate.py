@@ -8,6 +8,7 @@ from typing import Any
 
 from rlsync.cluster.groups import Cluster, RolloutGroup
 from rlsync.cluster.placement import placement
+from rlsync.cluster.run_plan import plan_run
 from rlsync.cluster.session import ray_session, terminate_as_interrupt
 from rlsync.config.compose import to_yaml
 from rlsync.config.run import TrainConfig
@@ -34,15 +35,16 @@ def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
     with held(folder):
         _check_new(folder)
         prepared = prepare(config, console.say, trains=False)
-        console.say(placement(config, trainers=False))
-        console.say(f"model: {prepared.model_path}")
-        with ray_session(config, trainers=False), terminate_as_interrupt():
-            cluster = Cluster(config, prepared.model_path, trainers=False, reward_models=prepared.reward_models)
+        plan = plan_run(config, prepared.models, trains=False)
+        console.say(placement(config, ranks=plan.ranks))
+        console.say(f"model: {plan.models.policy}")
+        with ray_session(config, plan), terminate_as_interrupt():
+            cluster = Cluster(config, plan, reward_models=prepared.reward_models)
             try:
                 results = Evaluator(config, RolloutGroup(cluster, config), prepared.sets).run()
             finally:
                 cluster.close()
-        write(folder, config, prepared.model_path, results)
+        write(folder, config, plan.models.policy, results)
     console.table("held-out problems", _columns(config), [row for result in results for row in _rows(result)])
     console.say(f"everything is in {folder}")
     return results

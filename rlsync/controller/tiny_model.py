@@ -23,7 +23,7 @@ from rlsync.data.problem import Problem, Split
 from rlsync.data.source import ProblemSource
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.demonstrations import TILDE, styles, words
-from rlsync.models.checks import check_heads, check_length, check_model, check_shapes
+from rlsync.models.checks import ModelUse, check_heads, check_length, check_model, check_shapes
 from rlsync.models.tiny import MAX_POSITIONS, Example, build_tiny, rewarded_style, warm_start
 from rlsync.paths import check_writable, expanded
 
@@ -34,20 +34,20 @@ _TINY_READS = _COLUMNS | {"subset", "hub_split", "eval_path", "eval_split", "par
 """Fields of the data that the warm start reads besides the usual ones."""
 
 
-def tiny_model(config: TrainConfig, source: ProblemSource, say: Callable[[str], None]) -> str:
+def tiny_model(config: TrainConfig, source: ProblemSource, use: ModelUse, say: Callable[[str], None]) -> str:
     """The folder of the tiny model, which is made and warm-started where it is not there yet."""
     tiny = config.model.tiny
-    check_length(MAX_POSITIONS, config)
+    check_length(MAX_POSITIONS, config.rollout)
     check_heads(tiny.heads, tiny.kv_heads, config.rollout.tp)
     if config.kernels.mode is KernelMode.invariant:
-        check_shapes("model.tiny.head_dim", tiny.heads, tiny.head_dim, tiny.intermediate_size, config)
+        check_shapes("model.tiny.head_dim", tiny.heads, tiny.head_dim, tiny.intermediate_size, use)
     folder = expanded(config.model.cache_dir) / f"tiny_{_tiny_key(config)}"
     if not (folder / "config.json").is_file():
         check_writable(folder.parent, "model.cache_dir")
         say(f"making the tiny model: {tiny.warm_start_steps} warm-start steps (once; kept in {folder})")
         gpu = config.cluster.device is Device.cuda and torch.cuda.is_available()
         _make_tiny(config, source, folder, torch.device("cuda" if gpu else "cpu"), say)
-    check_model(config, str(folder), "model.cache_dir")
+    check_model(str(folder), use, "model.cache_dir")
     return str(folder)
 
 

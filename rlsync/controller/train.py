@@ -13,6 +13,7 @@ from typing import Any
 from rlsync.checkpoint.progress import Progress
 from rlsync.cluster.groups import Cluster, RolloutGroup, TrainerGroup
 from rlsync.cluster.placement import placement
+from rlsync.cluster.run_plan import plan_run
 from rlsync.cluster.session import ray_session, terminate_as_interrupt
 from rlsync.config.compose import to_yaml
 from rlsync.config.run import TrainConfig
@@ -51,10 +52,11 @@ def _run(config: TrainConfig, console: ConsoleReporter) -> Summary:
     prompts = PromptStream(prepared.training, config.seed, config.data.weights)
     if checkpoint:
         go_on(checkpoint, progress, prompts, config, console)
-    console.say(placement(config))
-    with ExitStack() as sinks_open, ray_session(config), terminate_as_interrupt():
+    plan = plan_run(config, prepared.models, trains=True)
+    console.say(placement(config, ranks=plan.ranks))
+    with ExitStack() as sinks_open, ray_session(config, plan), terminate_as_interrupt():
         started = time.perf_counter()
-        cluster = Cluster(config, prepared.model_path, reward_models=prepared.reward_models)
+        cluster = Cluster(config, plan, reward_models=prepared.reward_models)
         console.say(f"all actors are ready after {time.perf_counter() - started:.0f} s")
         try:
             rollouts, trainer = RolloutGroup(cluster, config), TrainerGroup(cluster, config)

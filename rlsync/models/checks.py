@@ -5,6 +5,7 @@ vLLM and transformers find most of this out themselves, after the actors have st
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -16,9 +17,10 @@ from transformers import (
 )
 
 from rlsync.config.cluster import Device
-from rlsync.config.kernels import KernelMode, RowParallel
-from rlsync.config.reward import RewardKind
-from rlsync.config.run import TrainConfig
+from rlsync.config.kernels import KernelMode, KernelsConfig, RowParallel
+from rlsync.config.model import ModelConfig
+from rlsync.config.reward import RewardConfig, RewardKind
+from rlsync.config.rollout import RolloutConfig
 from rlsync.data.text import load_tokenizer
 from rlsync.errors import ConfigError
 from rlsync.kernels.order import check_leaves_divide
@@ -39,83 +41,104 @@ _SLIDING = "sliding_attention"
 _BYTES = {"bfloat16": 2, "float32": 4}
 
 
-def check_model(config: TrainConfig, path: str, field: str = "model.path") -> None:
+@dataclass(slots=True, kw_only=True, frozen=True)
+class ModelUse:
+    """How a run uses its models, which decides what it asks of them."""
+
+    model: ModelConfig
+    kernels: KernelsConfig
+    leaves: int
+    rollout: RolloutConfig
+    device: Device
+    local: bool
+    """The engines run on this machine."""
+
+    @property
+    def exact(self) -> bool:
+        return self.kernels.mode is KernelMode.invariant
+
+
+def check_model(path: str, use: ModelUse, field: str = "model.path") -> None:
     """Raises ConfigError if the policy cannot be loaded, served by vLLM, or made exact at this TP and these leaves.
 
     Args:
         path: resolved folder or hub id of the policy.
-        field: of the configuration that gives it, for messages.
+        field: configuration field that gives it, for messages.
     """
-    model = load_config(path, config.kernels.mode, config.model.revision, field=field)
+    model = load_config(path, use.kernels.mode, use.model.revision, field=field)
     if known := _known(model):
-        check_heads(model.num_attention_heads, model.num_key_value_heads, config.rollout.tp)
+        check_heads(model.num_attention_heads, model.num_key_value_heads, use.rollout.tp)
         _check_windows(field, model)
-        _check_divides(field, model.intermediate_size, config)
-        check_cache(model, config)
-    if config.kernels.mode is KernelMode.invariant:
-        check_length(model.max_position_embeddings, config)
-        check_shapes(field, model.num_attention_heads, head_dim(model), model.intermediate_size, config)
+        _check_divides(field, model.intermediate_size, use.rollout.tp)
+        check_cache(model, use)
+    if use.exact:
+        check_length(model.max_position_embeddings, use.rollout)
+        check_shapes(field, model.num_attention_heads, head_dim(model), model.intermediate_size, use)
         spec_from_config(model.rope_parameters, head_dim(model), model.max_position_embeddings)
-    check_weights(path, model, AutoModelForCausalLM, field=field, revision=config.model.revision_of(path), served=known)
+    check_weights(path, model, AutoModelForCausalLM, field=field, revision=use.model.revision_of(path), served=known)
 
 
-def check_companions(config: TrainConfig, model_path: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check the critic and the reference, and write their folders into the configuration as every process finds them.
+def check_critic(path: str, policy: str, tokenizer: PreTrainedTokenizerBase, use: ModelUse) -> None:
+    """Check a critic that starts from a model of its own.
 
     Args:
-        model_path, tokenizer: the policy's.
+        path: its resolved folder or hub id.
+        policy, tokenizer: the policy's resolved path and its tokenizer.
     Raises:
-        ConfigError: one cannot be loaded, made exact, or given the policy's tokens.
+        ConfigError: it cannot be loaded or made exact, or it does not read the policy's tokens.
     """
-    mode = config.kernels.mode
-    companions = []
-    if config.algorithm.has_critic and config.critic.path:
-        config.critic.path = path = resolved(config.critic.path)
-        critic = load_critic_config(path, mode, config.model.revision_of(path))
-        companions.append(("critic.path", path, critic))
-    if config.algorithm.kl_coef and config.algorithm.kl_model:
-        config.algorithm.kl_model = path = resolved(config.algorithm.kl_model)
-        revision = config.model.revision_of(path)
-        companions.append(("algorithm.kl_model", path, load_config(path, mode, revision, field="algorithm.kl_model")))
-    tokens = load_config(model_path, mode, config.model.revision).vocab_size if companions else 0
-    for field, path, companion in companions:
-        if companion.vocab_size < tokens:  # a larger one is fine: models of one tokenizer are padded differently
-            raise ConfigError(
-                f"{field}={path}: its vocabulary has {companion.vocab_size} tokens and the policy's {tokens}, and it "
-                "reads the policy's tokens. Take a model of the same tokenizer."
-            )
-        bare = Path(path).is_dir() and not Path(path, "tokenizer_config.json").is_file()
-        if not bare and load_tokenizer(path, config.model.revision_of(path)).get_vocab() != tokenizer.get_vocab():
-            raise ConfigError(
-                f"{field}={path}: its tokenizer is not the policy's ({model_path}), and it reads the policy's tokens. "
-                "Take a model of the same tokenizer."
-            )
-        if mode is KernelMode.invariant:
-            heads, dim = companion.num_attention_heads, head_dim(companion)
-            check_shapes(field, heads, dim, companion.intermediate_size, config)
-        _check_companion_weights(field, path, companion, config.model.revision_of(path))
-
-
-def _check_companion_weights(field: str, path: str, config: PreTrainedConfig, revision: str) -> None:
-    if field != "critic.path":
-        check_weights(path, config, AutoModelForCausalLM, field=field, revision=revision)
-        return
-    classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
+    revision = use.model.revision_of(path)
+    critic = load_critic_config(path, use.kernels.mode, revision)
+    _check_companion("critic.path", path, critic, policy, tokenizer, use)
+    classifies = any(name.endswith("ForSequenceClassification") for name in critic.architectures or [])
     check_weights(
         path,
-        config,
+        critic,
         AutoModelForSequenceClassification,
-        field=field,
+        field="critic.path",
         revision=revision,
         optional=frozenset() if classifies else frozenset({VALUE_HEAD}),
         unread=frozenset() if classifies else frozenset({_LM_HEAD}),
     )
 
 
-def check_reward_models(config: TrainConfig) -> None:
+def check_reference(path: str, policy: str, tokenizer: PreTrainedTokenizerBase, use: ModelUse) -> None:
+    """Check a reference that is not the policy itself; arguments and errors are those of check_critic."""
+    field, revision = "algorithm.kl_model", use.model.revision_of(path)
+    reference = load_config(path, use.kernels.mode, revision, field=field)
+    _check_companion(field, path, reference, policy, tokenizer, use)
+    check_weights(path, reference, AutoModelForCausalLM, field=field, revision=revision)
+
+
+def _check_companion(
+    field: str,
+    path: str,
+    companion: PreTrainedConfig,
+    policy: str,
+    tokenizer: PreTrainedTokenizerBase,
+    use: ModelUse,
+) -> None:
+    """Check that the model at `path` reads the policy's tokens and that its shapes suit exact kernels."""
+    tokens = load_config(policy, use.kernels.mode, use.model.revision).vocab_size
+    if companion.vocab_size < tokens:  # a larger one is fine: models of one tokenizer are padded differently
+        raise ConfigError(
+            f"{field}={path}: its vocabulary has {companion.vocab_size} tokens and the policy's {tokens}, and it "
+            "reads the policy's tokens. Take a model of the same tokenizer."
+        )
+    bare = Path(path).is_dir() and not Path(path, "tokenizer_config.json").is_file()
+    if not bare and load_tokenizer(path, use.model.revision_of(path)).get_vocab() != tokenizer.get_vocab():
+        raise ConfigError(
+            f"{field}={path}: its tokenizer is not the policy's ({policy}), and it reads the policy's tokens. "
+            "Take a model of the same tokenizer."
+        )
+    if use.exact:
+        check_shapes(field, companion.num_attention_heads, head_dim(companion), companion.intermediate_size, use)
+
+
+def check_reward_models(reward: RewardConfig) -> None:
     """Raises ConfigError if a reward model's weights are not all there."""
-    parts = {f"reward.parts.{name}": part for name, part in config.reward.parts.items()}
-    for name, part in (parts or {"reward": config.reward}).items():
+    parts = {f"reward.parts.{name}": part for name, part in reward.parts.items()}
+    for name, part in (parts or {"reward": reward}).items():
         if part.kind is RewardKind.model:
             field, path = f"{name}.model_path", resolved(part.model_path)
             model = load_classifier_config(path, field)
@@ -129,24 +152,24 @@ def check_reward_models(config: TrainConfig) -> None:
                 )
 
 
-def vocab_size(config: TrainConfig, path: str) -> int:
+def vocab_size(path: str, use: ModelUse) -> int:
     """The number of rows of the policy's embedding."""
-    return load_config(path, config.kernels.mode, config.model.revision).get_text_config().vocab_size
+    return load_config(path, use.kernels.mode, use.model.revision).get_text_config().vocab_size
 
 
-def check_shapes(field: str, heads: int, dim: int, intermediate_size: int, config: TrainConfig) -> None:
+def check_shapes(field: str, heads: int, dim: int, intermediate_size: int, use: ModelUse) -> None:
     """Check that exact kernels can run the model that `field` gives."""
-    check_head_dim(field, dim, config)
-    if config.kernels.row_parallel is RowParallel.tree:
-        check_leaves_divide("o_proj", heads * dim, config.leaves)
-        check_leaves_divide("down_proj", intermediate_size, config.leaves)
+    check_head_dim(field, dim, use.device)
+    if use.kernels.row_parallel is RowParallel.tree:
+        check_leaves_divide("o_proj", heads * dim, use.leaves)
+        check_leaves_divide("down_proj", intermediate_size, use.leaves)
 
 
-def check_length(positions: int, config: TrainConfig) -> None:
+def check_length(positions: int, rollout: RolloutConfig) -> None:
     """Exact kernels' rotary table ends with the model's positions, whatever scaling it has."""
-    if config.rollout.max_model_len > positions:
+    if rollout.max_model_len > positions:
         raise ConfigError(
-            f"rollout.max_model_len={config.rollout.max_model_len}: the model has {positions} positions "
+            f"rollout.max_model_len={rollout.max_model_len}: the model has {positions} positions "
             "(max_position_embeddings). Lower it, and rollout.max_tokens and data.max_prompt_tokens with it"
         )
 
@@ -160,26 +183,26 @@ def check_heads(heads: int, kv_heads: int, tp: int) -> None:
         )
 
 
-def check_head_dim(field: str, dim: int, config: TrainConfig) -> None:
+def check_head_dim(field: str, dim: int, device: Device) -> None:
     """Check that the GPU's attention kernels have tiles for a head size."""
-    if config.cluster.device is Device.cuda and dim not in _GPU_HEAD_DIMS:
+    if device is Device.cuda and dim not in _GPU_HEAD_DIMS:
         raise ConfigError(
             f"{field}: its attention heads have {dim} channels, and exact kernels on a GPU want "
             f"{', '.join(map(str, _GPU_HEAD_DIMS))}. Take another model, kernels=native, or cluster=local_cpu."
         )
 
 
-def check_cache(model: PreTrainedConfig, config: TrainConfig) -> None:
+def check_cache(model: PreTrainedConfig, use: ModelUse) -> None:
     """vLLM wants room in a worker's KV cache for one sequence of the full length, or for what a window leaves of it.
 
     Raises:
         ConfigError: the cache is too small for that, or larger than this machine's memory.
     """
-    rollout = config.rollout
+    rollout = use.rollout
     if not rollout.kv_cache_mib:
         return
     heads = max(1, model.num_key_value_heads // rollout.tp)
-    block = 2 * rollout.block_size * heads * head_dim(model) * _BYTES[config.model.dtype.value]
+    block = 2 * rollout.block_size * heads * head_dim(model) * _BYTES[use.model.dtype.value]
     block *= model.num_hidden_layers
     blocks = -(-rollout.max_model_len // rollout.block_size)
     if window := _window(model):
@@ -187,7 +210,7 @@ def check_cache(model: PreTrainedConfig, config: TrainConfig) -> None:
         blocks = -(-longest // rollout.block_size) + 1
     blocks += 1  # vLLM keeps one that nothing is written to
     free = psutil.virtual_memory().available
-    if config.cluster.device is Device.cpu and config.cluster.address is None and rollout.kv_cache_mib << 20 > free:
+    if use.device is Device.cpu and use.local and rollout.kv_cache_mib << 20 > free:
         raise ConfigError(
             f"rollout.kv_cache_mib={rollout.kv_cache_mib}: this machine has {free >> 20} MiB of free memory. Lower it."
         )
@@ -227,8 +250,6 @@ def _check_windows(field: str, model: PreTrainedConfig) -> None:
         )
 
 
-def _check_divides(field: str, intermediate_size: int, config: TrainConfig) -> None:
-    if intermediate_size % config.rollout.tp:
-        raise ConfigError(
-            f"rollout.tp={config.rollout.tp}: it must divide the intermediate_size={intermediate_size} of {field}"
-        )
+def _check_divides(field: str, intermediate_size: int, tp: int) -> None:
+    if intermediate_size % tp:
+        raise ConfigError(f"rollout.tp={tp}: it must divide the intermediate_size={intermediate_size} of {field}")

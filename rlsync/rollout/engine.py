@@ -8,30 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from vllm import EngineArgs, LLMEngine, RequestOutput, SamplingParams
+from vllm import LLMEngine, RequestOutput, SamplingParams
 from vllm.logprobs import FlatLogprobs
 from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 
 from rlsync.config.cluster import Device
-from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault
-from rlsync.config.rollout import RolloutConfig
-from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError, RlsyncError
+from rlsync.rollout.engine_args import engine_args
+from rlsync.rollout.settings import EngineSettings
 from rlsync.samples import FinishReason, Rollout, RolloutRequest
 from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY
-from rlsync.vllm_plugin.settings import PluginSettings
 from rlsync.weight_sync.digest import TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
 from rlsync.weight_sync.transport import Seat
-
-_EXTENSION = "rlsync.vllm_plugin.weights.WeightReceiver"
-_CPU_SAMPLER = "rlsync.vllm_plugin.sampling:StatelessSampler"
-_GPU_SAMPLER = "rlsync.vllm_plugin.gpu_sampling:RequestSeeds"
-_LITTLE = 0.01
-_MIXED_GRAPH_TOKENS = 2048
-"""Steps with more tokens than this are long enough to hide their launches."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,70 +32,6 @@ class EngineCounters:
     preemptions: int
     prefix_cache_hit_tokens: int
     chunked_prompts: int
-
-
-def engine_args(
-    config: TrainConfig, model_path: str, *, kv_blocks: int | None = None, in_process: bool = True
-) -> EngineArgs:
-    """vLLM's arguments for a run; in native mode stock vLLM, but for the worker's weight receiver.
-
-    Args:
-        kv_blocks: size of the KV cache in blocks, in place of rollout.kv_cache_mib.
-        in_process: a single worker (TP=1) lives in this process rather than in a child.
-    """
-    rollout = config.rollout
-    cuda = config.cluster.device is Device.cuda
-    cuda_graphs = _cuda_graphs(rollout) if cuda and rollout.cuda_graphs else None
-    # vLLM wants the share free at its start even where the cache's size is given.
-    share = _LITTLE if cuda and rollout.kv_cache_mib else rollout.gpu_memory_utilization
-    common = {
-        "model": model_path,
-        "revision": config.model.revision,
-        "skip_tokenizer_init": True,
-        "dtype": config.model.dtype.value,
-        "seed": 0,
-        "tensor_parallel_size": rollout.tp,
-        "distributed_executor_backend": "uni" if in_process and rollout.tp == 1 else "mp",
-        "max_model_len": rollout.max_model_len,
-        "max_num_seqs": rollout.max_num_seqs,
-        "max_num_batched_tokens": rollout.max_num_batched_tokens,
-        "enable_chunked_prefill": True,
-        "enable_prefix_caching": rollout.prefix_caching,
-        "block_size": rollout.block_size,
-        "kv_cache_memory_bytes": rollout.kv_cache_mib << 20 or None,
-        "gpu_memory_utilization": share,
-        "model_impl": rollout.model_impl.value,
-        "enforce_eager": cuda_graphs is None,
-        "worker_extension_cls": _EXTENSION,
-        "num_gpu_blocks_override": kv_blocks,
-        "enable_sleep_mode": rollout.sleep,
-    }
-    if config.kernels.mode is KernelMode.native:
-        return EngineArgs(**common, logprobs_mode="processed_logprobs")
-    settings = PluginSettings(
-        leaves=config.leaves, row_parallel=config.kernels.row_parallel.value, temperature=rollout.temperature
-    )
-    return EngineArgs(
-        **common,
-        quantization="rlsync",
-        kernel_config={"ir_op_priority": {"rms_norm": ["rlsync"], "fused_add_rms_norm": ["rlsync"]}},
-        compilation_config={"mode": 0, "custom_ops": ["none"]} | (cuda_graphs or {}),
-        attention_backend="CUSTOM" if cuda else None,
-        logprobs_mode="raw_logits",
-        logits_processors=[_GPU_SAMPLER if cuda else _CPU_SAMPLER],
-        additional_config=settings.as_additional_config(),
-    )
-
-
-def _cuda_graphs(rollout: RolloutConfig) -> dict[str, object]:
-    """Decode steps as whole graphs, mixed ones in pieces; the sizes lie apart by a fifth or so, which a step hardly
-    feels and the start-up does."""
-    largest = max(rollout.max_num_seqs, min(rollout.max_num_batched_tokens, _MIXED_GRAPH_TOKENS))
-    grid = itertools.chain(
-        (1, 2, 4, 8), range(16, 128, 16), range(128, 256, 32), range(256, 1024, 64), range(1024, largest, 128)
-    )
-    sizes = [*itertools.takewhile(lambda size: size < largest, grid), largest]
-    return {"cudagraph_mode": "FULL_AND_PIECEWISE", "cudagraph_capture_sizes": sizes}
 
 
 @contextmanager
@@ -136,21 +63,19 @@ class RolloutEngine:
 
     def __init__(
         self,
-        config: TrainConfig,
-        model_path: str,
+        settings: EngineSettings,
         *,
         kv_blocks: int | None = None,
         in_process: bool = True,
         counts: bool = False,
         before_workers: Callable[[], None] = lambda: None,
     ) -> None:
-        self._config = config
-        self._native = config.kernels.mode is KernelMode.native
-        args = engine_args(config, model_path, kv_blocks=kv_blocks, in_process=in_process)
-        with _refusals(model_path):
+        self._settings, self._native = settings, settings.native
+        args = engine_args(settings, kv_blocks=kv_blocks, in_process=in_process)
+        with _refusals(settings.model_path):
             vllm_config = args.create_engine_config(UsageContext.LLM_CLASS)
         before_workers()
-        with _refusals(model_path):
+        with _refusals(settings.model_path):
             self._engine = LLMEngine.from_vllm_config(
                 vllm_config, usage_context=UsageContext.LLM_CLASS, disable_log_stats=not counts
             )
@@ -177,7 +102,7 @@ class RolloutEngine:
         for index, request in enumerate(requests):
             request_id = str(next(self._ids))
             order[request_id] = index
-            self._chunked += len(request.prompt) > self._config.rollout.max_num_batched_tokens
+            self._chunked += len(request.prompt) > self._settings.rollout.max_num_batched_tokens
             self._engine.add_request(request_id, {"prompt_token_ids": request.prompt}, self._params(request))
         while self._engine.has_unfinished_requests():
             finished = [(order[out.request_id], out) for out in self._engine.step() if out.finished]
@@ -186,8 +111,8 @@ class RolloutEngine:
 
     def connect(self, plan: SyncPlan, seats: list[Seat]) -> None:
         """Join the weight channels; one seat for each TP worker."""
-        on_gpu = self._config.cluster.device is Device.cuda
-        fixed = on_gpu and not self._native and not self._config.rollout.sleep  # vLLM repacks weights, or moves them
+        on_gpu = self._settings.device is Device.cuda
+        fixed = on_gpu and not self._native and not self._settings.rollout.sleep  # vLLM repacks weights, or moves them
         self._engine.collective_rpc("rlsync_connect", args=(plan, seats, fixed))
 
     def sleep(self) -> None:
@@ -238,7 +163,7 @@ class RolloutEngine:
             "output_kind": RequestOutputKind.FINAL_ONLY,
         }
         if self._native:
-            temperature = 0.0 if request.greedy else self._config.rollout.temperature
+            temperature = 0.0 if request.greedy else self._settings.rollout.temperature
             return SamplingParams(temperature=temperature, **shared)
         extra = {SEED_KEY: request.seed, GREEDY_KEY: request.greedy}
         return SamplingParams(temperature=0.0, extra_args=extra, **shared)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from rlsync.algorithms.value_loss import value_loss
-from rlsync.config.run import TrainConfig
 from rlsync.pack import MinibatchSize, Pack
 from rlsync.trainer.fsdp import take_update
 from rlsync.trainer.packing import unpack_items
 from rlsync.trainer.schedule import learning_rate
+from rlsync.trainer.settings import TrainerSettings
 from rlsync.trainer.sharded_critic import ShardedCritic
 from rlsync.trainer.stats import CriticStats
 
@@ -17,10 +17,10 @@ from rlsync.trainer.stats import CriticStats
 class CriticRunner:
     """Runs training steps on a sharded critic."""
 
-    def __init__(self, config: TrainConfig, critic: ShardedCritic) -> None:
-        self._config, self._critic = config, critic
+    def __init__(self, settings: TrainerSettings, critic: ShardedCritic) -> None:
+        self._settings, self._critic = settings, critic
         self.updates = 0
-        self._total = config.trainer.steps * config.trainer.minibatches * config.trainer.epochs
+        self._total = settings.trainer.steps * settings.trainer.minibatches * settings.trainer.epochs
 
     @torch.no_grad()
     def values(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
@@ -41,7 +41,7 @@ class CriticRunner:
             NonFiniteError: a gradient is not finite and the trainer is to stop.
         """
         stats = CriticStats()
-        for _ in range(self._config.trainer.epochs):
+        for _ in range(self._settings.trainer.epochs):
             for packs, size in zip(minibatches, sizes, strict=True):
                 for pack in packs:
                     self._forward_backward(pack.to(self._critic.device), size, stats)
@@ -49,7 +49,7 @@ class CriticRunner:
         return stats
 
     def _forward_backward(self, pack: Pack, size: MinibatchSize, stats: CriticStats) -> None:
-        terms = value_loss(self._critic.critic(pack), pack, self._config.critic.clip)
+        terms = value_loss(self._critic.critic(pack), pack, self._settings.critic.clip)
         loss = terms.total / max(1, size.tokens)
         # FSDP averages gradients over ranks; the loss is a mean over the minibatch of all ranks.
         (loss * self._critic.mesh.size()).backward()

@@ -8,14 +8,13 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from rlsync.config.kernels import KernelMode
-from rlsync.config.run import TrainConfig
 from rlsync.kernels.row_ops import share_of
 from rlsync.models.load import load_model
 from rlsync.models.lora import add_lora, is_adapter, lora_layers, merged_rows
 from rlsync.models.native_attention import use_flash
 from rlsync.models.policy import Policy
 from rlsync.trainer.fsdp import MODEL_PREFIX, full_state, make_optimizer, mesh_device, shard, torch_dtype
+from rlsync.trainer.settings import TrainerSettings
 from rlsync.weight_sync.digest import Part, whole_rows
 from rlsync.weight_sync.plan import ParamSpec
 
@@ -27,28 +26,28 @@ class Sharded:
         trainable: False for a frozen reference, which has no optimiser.
     """
 
-    def __init__(self, config: TrainConfig, model_path: str, mesh: DeviceMesh, *, trainable: bool) -> None:
-        self.dtype = torch_dtype(config.model.dtype)
+    def __init__(self, settings: TrainerSettings, model_path: str, mesh: DeviceMesh, *, trainable: bool) -> None:
+        self.dtype = torch_dtype(settings.model.dtype)
         self.mesh, self.device = mesh, mesh_device(mesh)
-        model = load_model(model_path, config.kernels.mode, config.model.revision_of(model_path))
-        if config.kernels.mode is KernelMode.native:
+        model = load_model(model_path, settings.kernels.mode, settings.model.revision_of(model_path))
+        if settings.native:
             use_flash(model, self.device, self.dtype)
         self.hf_config = model.config
-        if trainable and config.trainer.gradient_checkpointing:
+        if trainable and settings.trainer.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.policy = Policy(
             model,
-            mode=config.kernels.mode,
-            leaves=config.leaves,
+            mode=settings.kernels.mode,
+            leaves=settings.leaves,
             dtype=self.dtype,
-            temperature=config.rollout.temperature,
+            temperature=settings.temperature,
         )
         self.policy.train(trainable).requires_grad_(trainable)
-        if trainable and config.model.lora.rank:
-            add_lora(model, config.model.lora, config.seed)
+        if trainable and settings.model.lora.rank:
+            add_lora(model, settings.model.lora, settings.seed)
         shard(self.policy, mesh, self.dtype)
         self._bases = {name: _compact(_local(layer.weight), self.dtype) for name, layer in lora_layers(model)}
-        self.optimizer = make_optimizer(self.policy, config.trainer) if trainable else None
+        self.optimizer = make_optimizer(self.policy, settings.trainer) if trainable else None
 
     @torch.no_grad()
     def merge_adapters(self) -> None:

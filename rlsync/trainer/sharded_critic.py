@@ -7,12 +7,11 @@ from dataclasses import replace
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-from rlsync.config.kernels import KernelMode
-from rlsync.config.run import TrainConfig
 from rlsync.models.critic import Critic
 from rlsync.models.load import load_critic
 from rlsync.models.native_attention import use_flash
 from rlsync.trainer.fsdp import full_state, make_optimizer, mesh_device, shard, torch_dtype
+from rlsync.trainer.settings import TrainerSettings
 
 
 class ShardedCritic:
@@ -22,19 +21,19 @@ class ShardedCritic:
         path: what it starts from.
     """
 
-    def __init__(self, config: TrainConfig, path: str, mesh: DeviceMesh) -> None:
-        self.dtype = torch_dtype(config.model.dtype)
+    def __init__(self, settings: TrainerSettings, path: str, mesh: DeviceMesh) -> None:
+        self.dtype = torch_dtype(settings.model.dtype)
         self.mesh, self.device = mesh, mesh_device(mesh)
-        model = load_critic(path, config.kernels.mode, config.model.revision_of(path))
-        if config.kernels.mode is KernelMode.native:
+        model = load_critic(path, settings.kernels.mode, settings.model.revision_of(path))
+        if settings.native:
             use_flash(model, self.device, self.dtype)
         self.hf_config = model.config
-        if config.trainer.gradient_checkpointing:
+        if settings.trainer.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.critic = Critic(model, mode=config.kernels.mode, leaves=config.leaves, dtype=self.dtype)
+        self.critic = Critic(model, mode=settings.kernels.mode, leaves=settings.leaves, dtype=self.dtype)
         self.critic.train()
         shard(self.critic, mesh, self.dtype)
-        self.settings = replace(config.trainer, lr=config.critic.lr, adam_eps=config.critic.adam_eps)
+        self.settings = replace(settings.trainer, lr=settings.critic.lr, adam_eps=settings.critic.adam_eps)
         """The trainer's, with the critic's own values."""
         self.optimizer = make_optimizer(self.critic, self.settings)
 

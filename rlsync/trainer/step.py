@@ -12,13 +12,13 @@ from rlsync.algorithms.kl import token_kl
 from rlsync.algorithms.objective import objective
 from rlsync.config.algorithm import KlPlace
 from rlsync.config.parity import Coverage
-from rlsync.config.run import TrainConfig
 from rlsync.pack import MinibatchSize, Pack, PolicyOutput
 from rlsync.parity.counts import ParityCounts, merge
 from rlsync.parity.monitor import compare
 from rlsync.trainer.fsdp import take_update
 from rlsync.trainer.packing import unpack_items
 from rlsync.trainer.schedule import learning_rate
+from rlsync.trainer.settings import TrainerSettings
 from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.stats import StepStats
 
@@ -29,11 +29,11 @@ _NO_VERSION = -2
 class StepRunner:
     """Runs training steps on a sharded policy (and a frozen reference, if the KL needs one)."""
 
-    def __init__(self, config: TrainConfig, policy: Sharded, reference: Sharded | None) -> None:
-        self._config, self._policy, self._reference = config, policy, reference
+    def __init__(self, settings: TrainerSettings, policy: Sharded, reference: Sharded | None) -> None:
+        self._settings, self._policy, self._reference = settings, policy, reference
         self.updates = 0
-        self._updates_per_step = config.trainer.minibatches * config.trainer.epochs
-        self._total = (config.trainer.steps - config.critic.warmup_steps) * self._updates_per_step
+        self._updates_per_step = settings.trainer.minibatches * settings.trainer.epochs
+        self._total = (settings.trainer.steps - settings.critic.warmup_steps) * self._updates_per_step
 
     def run(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize], version: int) -> StepStats:
         """Train on this rank's packs; in the critic's warm-up only look at them.
@@ -52,14 +52,14 @@ class StepRunner:
         look_first = self._looks_first
         if look_first:
             minibatches, compares = self._look_first(minibatches, version)
-        learns = version >= self._config.critic.warmup_steps
-        for epoch in range(self._config.trainer.epochs if learns else 1):
+        learns = version >= self._settings.critic.warmup_steps
+        for epoch in range(self._settings.trainer.epochs if learns else 1):
             for index, (packs, size) in enumerate(zip(minibatches, sizes, strict=True)):
                 first = epoch == 0 and index == 0
                 # After the first update the policy is no longer the one that sampled.
                 is_sampler = first or not learns
                 for pack in packs:
-                    redraw = self._config.parity.redraw and is_sampler and not look_first
+                    redraw = self._settings.parity.redraw and is_sampler and not look_first
                     output = self._pass(pack, size, stats, redraw=redraw, learns=learns)
                     if epoch == 0 and not look_first:
                         compares.append(compare(pack, output, version if is_sampler else _NO_VERSION))
@@ -79,20 +79,20 @@ class StepRunner:
         found: dict[int, torch.Tensor] = {}
         for pack in packs:
             pack = pack.to(self._policy.device)
-            kl = token_kl(pack.rollout_logprobs, self._reference_logprobs(pack), pack.mask, self._config.algorithm.kl)
+            kl = token_kl(pack.rollout_logprobs, self._reference_logprobs(pack), pack.mask, self._settings.algorithm.kl)
             found |= unpack_items(pack, kl.double())
         return found
 
     @property
     def _looks_first(self) -> bool:
         """Whether an extra pass sees every pack before the first update."""
-        several = self._config.trainer.minibatches > 1
-        tis = self._config.algorithm.tis_cap > 0 and self._updates_per_step > 1
-        return tis or (several and self._config.parity.coverage is Coverage.all)
+        several = self._settings.trainer.minibatches > 1
+        tis = self._settings.algorithm.tis_cap > 0 and self._updates_per_step > 1
+        return tis or (several and self._settings.parity.coverage is Coverage.all)
 
     def _look_first(self, minibatches: list[list[Pack]], version: int) -> tuple[list[list[Pack]], list[ParityCounts]]:
         """Compare every pack; packs come back with the trainer's own log-probs where the objective needs them."""
-        tis, redraw = self._config.algorithm.tis_cap > 0, self._config.parity.redraw
+        tis, redraw = self._settings.algorithm.tis_cap > 0, self._settings.parity.redraw
         seen: list[list[Pack]] = []
         counts = []
         for packs in minibatches:
@@ -106,7 +106,7 @@ class StepRunner:
 
     def _pass(self, pack: Pack, size: MinibatchSize, stats: StepStats, *, redraw: bool, learns: bool) -> PolicyOutput:
         """Forward, and backward where the policy learns."""
-        algorithm, max_tokens = self._config.algorithm, self._config.rollout.max_tokens
+        algorithm, max_tokens = self._settings.algorithm, self._settings.max_tokens
         with torch.set_grad_enabled(learns):
             output = self._policy.policy(pack, redraw=redraw, entropy_grad=algorithm.entropy_coef > 0)
         if algorithm.tis_cap and pack.old_logprobs is None:
@@ -136,10 +136,10 @@ class StepRunner:
         return self._reference.policy(pack).logprobs
 
     def _update(self, stats: StepStats) -> None:
-        optimizer, settings = self._policy.optimizer, self._config.trainer
+        optimizer, trainer = self._policy.optimizer, self._settings.trainer
         assert optimizer is not None
-        rate = learning_rate(self.updates, self._total, settings)
-        stats.grad_norm, taken = take_update(self._policy.policy, optimizer, rate, settings, field="trainer.lr")
+        rate = learning_rate(self.updates, self._total, trainer)
+        stats.grad_norm, taken = take_update(self._policy.policy, optimizer, rate, trainer, field="trainer.lr")
         stats.learning_rate = rate
         stats.updates += taken
         stats.updates_skipped += not taken

@@ -12,9 +12,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from rlsync.checkpoint.export import export_adapters, export_model
 from rlsync.checkpoint.state import load_state, save_state
 from rlsync.config.cluster import Device
-from rlsync.config.run import TrainConfig
+from rlsync.kernels.fingerprint import fingerprint
 from rlsync.pack import MinibatchSize, Pack
 from rlsync.trainer.critic_step import CriticRunner
+from rlsync.trainer.settings import TrainerSettings
 from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.sharded_critic import ShardedCritic
 from rlsync.trainer.stats import StepStats
@@ -32,14 +33,14 @@ class TrainerWorker:
         store: through which the ranks find each other.
     """
 
-    def __init__(self, config: TrainConfig, model_path: str, rank: int, store: dist.Store) -> None:
-        torch.set_num_threads(config.trainer.threads_per_rank)
-        torch.manual_seed(config.seed)
-        device = config.cluster.device
+    def __init__(self, settings: TrainerSettings, rank: int, store: dist.Store) -> None:
+        torch.set_num_threads(settings.trainer.threads_per_rank)
+        torch.manual_seed(settings.seed)
+        device, models = settings.device, settings.models
         if device is Device.cuda:
             _make_deterministic()
-        self._config, self._model_path, self._rank = config, model_path, rank
-        ranks = config.trainer.ranks
+        self._settings, self._rank = settings, rank
+        ranks = settings.trainer.ranks
         dist.init_process_group(
             "gloo" if device is Device.cpu else "cpu:gloo,cuda:nccl",
             store=store,
@@ -47,16 +48,26 @@ class TrainerWorker:
             world_size=ranks,
         )  # collective
         mesh = init_device_mesh(device.value, (ranks,))
-        self._policy = Sharded(config, model_path, mesh, trainable=True)
-        kl_model = config.algorithm.kl_model or model_path
-        reference = Sharded(config, kl_model, mesh, trainable=False) if config.algorithm.kl_coef else None
-        self._runner = StepRunner(config, self._policy, reference)
+        self._policy = Sharded(settings, models.policy, mesh, trainable=True)
+        reference = Sharded(settings, models.reference, mesh, trainable=False) if models.reference else None
+        self._runner = StepRunner(settings, self._policy, reference)
         self._critic: ShardedCritic | None = None
-        if config.algorithm.has_critic:
-            self._critic = ShardedCritic(config, config.critic.path or model_path, mesh)
-            self._critic_runner = CriticRunner(config, self._critic)
+        if models.critic:
+            self._critic = ShardedCritic(settings, models.critic, mesh)
+            self._critic_runner = CriticRunner(settings, self._critic)
         self._version = 0
         self._sender = WeightSender(self._policy)
+
+    def fingerprint(self) -> str:
+        """The digest of the kernels and settings that rollout workers must share."""
+        settings = self._settings
+        return fingerprint(
+            leaves=settings.leaves,
+            row_parallel=settings.kernels.row_parallel.value,
+            temperature=settings.temperature,
+            dtype=settings.model.dtype.value,
+            device=settings.device.value,
+        )
 
     def specs(self) -> list[ParamSpec]:
         return self._policy.specs()
@@ -98,11 +109,11 @@ class TrainerWorker:
         state, adapters = self._policy.full_image(), self._policy.adapter_image()
         critic = self._critic.full_image() if self._critic else {}
         if self._rank == 0:
-            source = self._model_path
-            write = partial(export_model, source=source, revision=self._config.model.revision_of(source))
+            source, model = self._settings.models.policy, self._settings.model
+            write = partial(export_model, source=source, revision=model.revision_of(source))
             write(state, self._policy.hf_config, self._policy.dtype, folder=Path(folder))
             if adapters:
-                export_adapters(adapters, self._config.model.lora, source, Path(folder, "adapter"))
+                export_adapters(adapters, model.lora, source, Path(folder, "adapter"))
             if self._critic:
                 write(critic, self._critic.hf_config, self._critic.dtype, folder=Path(folder, "critic"))
         dist.barrier()

@@ -12,14 +12,14 @@ import torch
 from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from rlsync.config.algorithm import AlgorithmConfig
-from rlsync.config.cluster import ClusterConfig, Device, Placement
-from rlsync.config.data import DataConfig
+from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelsConfig, RowParallel
 from rlsync.config.model import ComputeDtype, ModelConfig, ModelSource
 from rlsync.config.rollout import RolloutConfig
-from rlsync.config.run import TrainConfig
+from rlsync.models.paths import ModelPaths
+from rlsync.rollout.settings import EngineSettings
 from rlsync.samples import RolloutRequest
+from rlsync.trainer.settings import TrainerSettings
 
 _VOCAB = 259
 MAX_LEN = 2048
@@ -138,12 +138,15 @@ def _model_config(family: Family, gathers: bool) -> PreTrainedConfig:
             return MistralConfig(**shape, sliding_window=40, tie_word_embeddings=False)
 
 
-def run_config(cell: Cell, model: Path, device: Device) -> TrainConfig:
-    return TrainConfig(
-        cluster=ClusterConfig(device=device, placement=Placement.separate),
+def engine_settings(cell: Cell, model: Path, device: Device) -> EngineSettings:
+    """The settings of the cell's engine, which serves the model in the folder `model`."""
+    kernels = KernelsConfig(row_parallel=cell.row_parallel)
+    return EngineSettings(
+        model_path=str(model),
         model=ModelConfig(source=ModelSource.huggingface, path=str(model), dtype=cell.dtype),
-        data=DataConfig(max_prompt_tokens=1024),
-        algorithm=AlgorithmConfig(),
+        kernels=kernels,
+        leaves=kernels.leaves(cell.tp),
+        device=device,
         rollout=RolloutConfig(
             tp=cell.tp,
             temperature=0.8,
@@ -153,7 +156,19 @@ def run_config(cell: Cell, model: Path, device: Device) -> TrainConfig:
             max_num_batched_tokens=CHUNK,
             block_size=BLOCK,
         ),
-        kernels=KernelsConfig(row_parallel=cell.row_parallel),
+    )
+
+
+def trainer_settings(engine: EngineSettings) -> TrainerSettings:
+    """The settings of a trainer rank that scores what the engine sampled."""
+    return TrainerSettings(
+        models=ModelPaths(policy=engine.model_path),
+        model=engine.model,
+        kernels=engine.kernels,
+        leaves=engine.leaves,
+        device=engine.device,
+        temperature=engine.rollout.temperature,
+        max_tokens=engine.rollout.max_tokens,
     )
 
 

@@ -21,8 +21,8 @@ import torch
 from rlsync.cluster.env import apply_to_engine_host, fork_workers
 from rlsync.cluster.session_folder import session_folder
 from rlsync.config.cluster import Device
-from rlsync.config.run import TrainConfig
 from rlsync.errors import RlsyncError
+from rlsync.rollout.settings import EngineSettings
 from rlsync.samples import Rollout
 from rlsync.verify.cases import Batch
 
@@ -39,11 +39,11 @@ class Answer:
 
 
 @contextmanager
-def engine_host(widest: TrainConfig, log: str) -> Iterator[Connection]:
-    """Start the child; send it (config, model path, KV blocks, batches), receive an Answer or an exception.
+def engine_host(widest: EngineSettings, log: str) -> Iterator[Connection]:
+    """Start the child; send it (settings, KV blocks, batches), receive an Answer or an exception.
 
     Args:
-        widest: the configuration with the largest TP; fixes the CPUs of the workers.
+        widest: the settings with the largest TP; fixes the CPUs of the workers.
         log: file for what the engines print.
     """
     context = multiprocessing.get_context("spawn")
@@ -77,13 +77,13 @@ def ask(host: Connection) -> Answer:
     return answer
 
 
-def _serve(pipe: Connection, widest: TrainConfig, log: str, folder: Path) -> None:
+def _serve(pipe: Connection, widest: EngineSettings, log: str, folder: Path) -> None:
     apply_to_engine_host(widest, folder)
     torch.set_num_threads(1)  # a fork inherits the number, not the threads; each worker has one core
     with open(log, "w") as file:  # vLLM and its workers talk a lot
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    _import_engines(widest.cluster.device)
+    _import_engines(widest.device)
     context = multiprocessing.get_context("fork")
     while (job := pipe.recv()) is not None:
         engine = context.Process(target=_run, args=(pipe, *job), name="rlsync-parity-engine")
@@ -100,10 +100,10 @@ def _import_engines(device: Device) -> None:
     importlib.import_module("rlsync.rollout.engine")
 
 
-def _run(pipe: Connection, config: TrainConfig, model_path: str, kv_blocks: int, batches: list[Batch]) -> None:
+def _run(pipe: Connection, settings: EngineSettings, kv_blocks: int, batches: list[Batch]) -> None:
     """One engine's answer, or the exception that it ended with, into the pipe."""
     try:
-        _send(pipe, _answer(config, model_path, kv_blocks, batches))
+        _send(pipe, _answer(settings, kv_blocks, batches))
     except Exception as error:  # whatever it is, the parent reports it
         _send(pipe, error if isinstance(error, RlsyncError) else RlsyncError(f"{type(error).__name__}: {error}"))
 
@@ -113,13 +113,13 @@ def _send(pipe: Connection, message: Answer | Exception) -> None:
     pipe.send_bytes(pickle.dumps(message))
 
 
-def _answer(config: TrainConfig, model_path: str, kv_blocks: int, batches: list[Batch]) -> Answer:
+def _answer(settings: EngineSettings, kv_blocks: int, batches: list[Batch]) -> Answer:
     from rlsync.rollout.engine import RolloutEngine
 
     # On a CPU a worker binds its process to its own cores: the engine's process is left alone.
-    in_process = config.cluster.device is Device.cuda
+    in_process = settings.device is Device.cuda
     engine = RolloutEngine(
-        config, model_path, kv_blocks=kv_blocks, in_process=in_process, counts=True, before_workers=fork_workers
+        settings, kv_blocks=kv_blocks, in_process=in_process, counts=True, before_workers=fork_workers
     )
     try:
         rollouts = [engine.generate(batch.requests) for batch in batches]

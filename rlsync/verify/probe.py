@@ -18,11 +18,11 @@ from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from rlsync.config.cluster import Device
-from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError
 from rlsync.kernels.fingerprint import fingerprint
 from rlsync.parity.counts import ParityCounts, merge
 from rlsync.parity.monitor import compare
+from rlsync.rollout.settings import EngineSettings
 from rlsync.samples import Rollout, TrainSample
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.trainer.packing import pack_samples
@@ -34,8 +34,9 @@ from rlsync.verify.cases import (
     batches,
     build_model,
     cells_for,
+    engine_settings,
     kv_blocks,
-    run_config,
+    trainer_settings,
 )
 from rlsync.verify.engine_host import Answer, ask, engine_host
 
@@ -81,32 +82,33 @@ def _run_cells(
 ) -> list[Outcome]:
     """Engines of one cell run while the trainer's side of the one before is computed."""
     models = {cell: build_model(cell, scratch) for cell in cells}
-    configs = {cell: run_config(cell, models[cell], device) for cell in cells}
-    widest = max(configs.values(), key=lambda c: c.rollout.tp)
+    settings = {cell: engine_settings(cell, models[cell], device) for cell in cells}
+    widest = max(settings.values(), key=lambda c: c.rollout.tp)
     outcomes: list[Outcome] = []
     with engine_host(widest, str(scratch / "engines.log")) as host:
         for index, cell in enumerate(cells):
             if index == 0:
-                _submit(host, cell, configs[cell], models[cell], response)
+                _submit(host, cell, settings[cell], response)
             answer = ask(host)
             if index + 1 < len(cells):
                 following = cells[index + 1]
-                _submit(host, following, configs[following], models[following], response)
-            outcome = _judge(cell, configs[cell], models[cell], answer)
+                _submit(host, following, settings[following], response)
+            outcome = _judge(cell, settings[cell], answer)
             outcomes.append(outcome)
             verdict = "; ".join(outcome.failures) or "ok"
             console.say(f"{index + 1}/{len(cells)} {_name(cell)}: {outcome.counts.tokens_compared} tokens, {verdict}")
     return outcomes
 
 
-def _submit(host: Connection, cell: Cell, config: TrainConfig, model: Path, response: int) -> None:
-    vocab = AutoConfig.from_pretrained(model).vocab_size
-    host.send((config, str(model), kv_blocks(cell.family), batches(vocab, response)))
+def _submit(host: Connection, cell: Cell, settings: EngineSettings, response: int) -> None:
+    vocab = AutoConfig.from_pretrained(settings.model_path).vocab_size
+    host.send((settings, kv_blocks(cell.family), batches(vocab, response)))
 
 
-def _judge(cell: Cell, config: TrainConfig, model: Path, answer: Answer) -> Outcome:
+def _judge(cell: Cell, settings: EngineSettings, answer: Answer) -> Outcome:
     """Forward all rollouts through the trainer's policy, in packs of its own: the first plain, the others trees."""
-    policy = Sharded(config, str(model), init_device_mesh(config.cluster.device.value, (1,)), trainable=False)
+    mesh = init_device_mesh(settings.device.value, (1,))
+    policy = Sharded(trainer_settings(settings), settings.model_path, mesh, trainable=False)
     rollouts = [rollout for batch in answer.rollouts for rollout in batch]
     parts = []
     with torch.no_grad():
@@ -124,7 +126,7 @@ def _judge(cell: Cell, config: TrainConfig, model: Path, answer: Answer) -> Outc
         "no request was preempted": answer.preemptions == 0,
         "no prefix was found in the cache": answer.cache_hit_tokens == 0,
         "no prompt was prefilled in chunks": answer.chunked_prompts == 0,
-        "a worker reports other kernels": set(answer.fingerprints) != {_fingerprint(config)},
+        "a worker reports other kernels": set(answer.fingerprints) != {_fingerprint(settings)},
         "the same request alone gave other tokens later": not _same_first_and_last(answer),
     }
     outcome.failures = [text for text, failed in checks.items() if failed]
@@ -159,13 +161,13 @@ def _equal(a: Rollout, b: Rollout) -> bool:
     return torch.equal(a.tokens, b.tokens) and torch.equal(a.logprobs, b.logprobs)
 
 
-def _fingerprint(config: TrainConfig) -> str:
+def _fingerprint(settings: EngineSettings) -> str:
     return fingerprint(
-        leaves=config.leaves,
-        row_parallel=config.kernels.row_parallel.value,
-        temperature=config.rollout.temperature,
-        dtype=config.model.dtype.value,
-        device=config.cluster.device.value,
+        leaves=settings.leaves,
+        row_parallel=settings.kernels.row_parallel.value,
+        temperature=settings.rollout.temperature,
+        dtype=settings.model.dtype.value,
+        device=settings.device.value,
     )
 
 

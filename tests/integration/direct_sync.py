@@ -21,7 +21,7 @@ from rlsync.config.cluster import Device
 from rlsync.config.kernels import RowParallel
 from rlsync.config.model import ComputeDtype
 from rlsync.config.parity import Fault
-from rlsync.verify.cases import Cell, Family, build_model, kv_blocks, run_config
+from rlsync.verify.cases import Cell, Family, build_model, engine_settings, kv_blocks
 from rlsync.weight_sync import direct
 from rlsync.weight_sync.digest import combine, differing, whole_rows
 from rlsync.weight_sync.plan import ParamSpec, make_plan
@@ -57,11 +57,11 @@ class _Weights:
 def main(family: Family, folder: Path) -> list[list[str]]:
     cell = Cell(family, ComputeDtype.bfloat16, 1, RowParallel.tree)
     model = build_model(cell, folder)
-    config = run_config(cell, model, Device.cpu)
-    apply_to_engine_host(config)
+    settings = engine_settings(cell, model, Device.cpu)
+    apply_to_engine_host(settings)
     from rlsync.rollout.engine import RolloutEngine
 
-    engine = RolloutEngine(config, str(model), kv_blocks=kv_blocks(family))
+    engine = RolloutEngine(settings, kv_blocks=kv_blocks(family))
     weights = _Weights(model)
     sender = WeightSender(weights)
     seat = Seat(address=sender.open_channel("127.0.0.1", 1), rank=1, world=2)

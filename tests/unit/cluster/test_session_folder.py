@@ -13,7 +13,6 @@ from rlsync import paths
 from rlsync.cluster import session_folder as module
 from rlsync.cluster.env import driver_variables, session_variables
 from rlsync.cluster.session_folder import session_folder
-from rlsync.config.compose import compose_train
 from rlsync.errors import ConfigError, WorkerDiedError
 
 SOCKET = "session_2026-11-27_23-23-11_798812_1234567/sockets/plasma_store"
@@ -94,7 +93,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_ray_s_secret_is_not_written_into_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    assert len(driver_variables(compose_train([]))["RAY_AUTH_TOKEN"]) == 64
-    assert "RAY_AUTH_TOKEN" not in driver_variables(compose_train(["cluster=ray"]))  # a cluster has its own
+    assert len(driver_variables(local=True)["RAY_AUTH_TOKEN"]) == 64
+    assert "RAY_AUTH_TOKEN" not in driver_variables(local=False)  # a cluster has its own
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/mine")
-    assert "RAY_AUTH_TOKEN" not in driver_variables(compose_train([]))
+    assert "RAY_AUTH_TOKEN" not in driver_variables(local=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Qwen3Config
 
+from rlsync.config.cluster import Device
 from rlsync.config.compose import compose_train
 from rlsync.controller import assemble as module
-from rlsync.controller.assemble import Prepared, prepare
+from rlsync.controller.assemble import Prepared, model_use, prepare
 from rlsync.controller.assemble import model_folder as make_or_find
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.prompts import PromptStream
@@ -169,7 +170,7 @@ def test_a_model_that_cannot_serve_is_named_at_the_start(tmp_path: Path) -> None
 def test_the_tiny_model_has_a_length_too() -> None:
     config = compose_train(["rollout.max_model_len=1025"])
     with pytest.raises(ConfigError, match=r"max_model_len=1025: the model has 1024 positions"):
-        make_or_find(config, open_source(config.data), print)
+        make_or_find(config, open_source(config.data), model_use(config), print)
 
 
 def test_a_reference_that_cannot_read_the_policys_tokens_is_named_at_the_start(tmp_path: Path) -> None:
@@ -188,8 +189,7 @@ def test_a_reference_that_cannot_read_the_policys_tokens_is_named_at_the_start(t
 
 
 def test_heads_without_a_gpu_kernel_are_named_at_the_start() -> None:
-    on_gpu = compose_train(["cluster=local_gpu"])
     with pytest.raises(ConfigError, match=r"model\.path: its attention heads have 80 channels.*16, 32, 64, 128, 256"):
-        check_head_dim("model.path", 80, on_gpu)
-    check_head_dim("model.path", 128, on_gpu)
-    check_head_dim("model.path", 80, compose_train([]))  # the CPU's kernels take any
+        check_head_dim("model.path", 80, Device.cuda)
+    check_head_dim("model.path", 128, Device.cuda)
+    check_head_dim("model.path", 80, Device.cpu)  # the CPU's kernels take any

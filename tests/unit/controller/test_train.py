@@ -41,7 +41,7 @@ def train(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("rlsync.controller.train.prepare", MagicMock())
     monkeypatch.setattr("rlsync.controller.train.PromptStream", MagicMock())
     monkeypatch.setattr("rlsync.controller.train.Cluster", FakeCluster)
-    monkeypatch.setattr("rlsync.controller.train.ray_session", lambda _: nullcontext())
+    monkeypatch.setattr("rlsync.controller.train.ray_session", lambda *_: nullcontext())
     monkeypatch.setattr("rlsync.controller.train.TrainingLoop", _begins)
 
     def run(*overrides):

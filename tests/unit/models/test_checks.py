@@ -15,11 +15,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rlsync.cli import main
 from rlsync.config.compose import compose_train
 from rlsync.config.model import ComputeDtype
+from rlsync.controller.assemble import _check_companions, model_use
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.text import load_tokenizer
 from rlsync.errors import ConfigError
 from rlsync.models import weights as weights_module
-from rlsync.models.checks import check_companions, check_model, check_reward_models
+from rlsync.models.checks import check_model, check_reward_models
 from rlsync.models.load import load_critic, load_model
 from rlsync.verify.cases import Cell, Family, build_model
 
@@ -38,7 +39,7 @@ def make(tmp_path: Path) -> Callable[[Family], Path]:
 
 def checked(folder: Path, *overrides: str) -> None:
     config = compose_train([f"model.path={folder}", "rollout.tp=1", *overrides])
-    check_model(config, str(folder))
+    check_model(str(folder), model_use(config))
 
 
 def rewrite(folder: Path, change: Callable[[State], State]) -> None:
@@ -195,7 +196,7 @@ def policy(make) -> Path:
 
 def companions(policy: Path, *overrides: str) -> None:
     config = compose_train([f"model.path={policy}", *overrides])
-    check_companions(config, str(policy), load_tokenizer(str(policy / "tokenizer")))
+    _check_companions(config, str(policy), load_tokenizer(str(policy / "tokenizer")))
 
 
 def test_the_reference_s_weights_are_checked(make, policy):
@@ -228,17 +229,17 @@ def test_the_critic_s_weights_are_checked(policy, make, tmp_path):
 
 def test_the_reward_model_s_weights_are_checked(policy, tmp_path):
     good = classifier(tmp_path / "good", policy)
-    check_reward_models(compose_train(["reward=model", f"reward.model_path={good}"]))
+    check_reward_models(compose_train(["reward=model", f"reward.model_path={good}"]).reward)
     build_char_tokenizer(good, "".join(map(chr, range(0x4E00, 0x4F01))))
     with pytest.raises(ConfigError, match=r"reward\.model_path=.*tokens up to 259, and its embedding ends at 258"):
-        check_reward_models(compose_train(["reward=model", f"reward.model_path={good}"]))
+        check_reward_models(compose_train(["reward=model", f"reward.model_path={good}"]).reward)
     build_char_tokenizer(good, "0123456789")
     part = ["+reward@reward.parts.judge=model", f"reward.parts.judge.model_path={policy}"]
     with pytest.raises(ConfigError, match=r"reward\.parts\.judge\.model_path=.*missing \(score\.weight\)"):
-        check_reward_models(compose_train(part))  # a language model: its score would be random
+        check_reward_models(compose_train(part).reward)  # a language model: its score would be random
     rewrite(good, without(DOWN))
     with pytest.raises(ConfigError, match=rf"reward\.model_path=.*missing \({DOWN}\)"):
-        check_reward_models(compose_train(["reward=model", f"reward.model_path={good}"]))
+        check_reward_models(compose_train(["reward=model", f"reward.model_path={good}"]).reward)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rlsync.cluster.run_plan import plan_run
 from rlsync.config.compose import compose_train
 from rlsync.errors import NonFiniteError
+from rlsync.models.paths import ModelPaths
 from rlsync.samples import FinishReason, Rollout, TrainSample, ValueTarget
 from rlsync.trainer.critic_step import CriticRunner
 from rlsync.trainer.packing import minibatch_size, plan_packs
@@ -56,6 +58,10 @@ def _samples(count=9, returns=None) -> list[TrainSample]:
     return samples
 
 
+def _settings(config):
+    return plan_run(config, ModelPaths(policy="policy"), trains=True).trainer
+
+
 @functools.cache
 def _config(*overrides):
     fixed = ["algorithm=ppo", "trainer.lr=0.5", "trainer.max_grad_norm=1e9", "rollout.max_tokens=12"]
@@ -76,7 +82,7 @@ def _run(config, samples, ranks=1):
     weights, stats = [], []
     for rank in range(ranks):
         critic = FakeCritic(config, ranks)
-        stats.append(CriticRunner(config, critic).run([minibatch[rank] for minibatch in packs], sizes))
+        stats.append(CriticRunner(_settings(config), critic).run([minibatch[rank] for minibatch in packs], sizes))
         weights.append(critic.critic.weight.detach())
     return torch.stack(weights).mean(0), stats
 
@@ -137,7 +143,7 @@ def test_the_clip_counts_from_before_the_step():
 
 def test_values_come_back_by_sequence_and_token():
     config, samples = _config("trainer.micro_batch_tokens=20"), _samples()
-    runner = CriticRunner(config, FakeCritic(config))
+    runner = CriticRunner(_settings(config), FakeCritic(config))
     found: dict[int, torch.Tensor] = {}
     for ranks in _packs(config, samples, ranks=2)[0]:
         found |= runner.values(ranks)

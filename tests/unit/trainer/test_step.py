@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rlsync.cluster.run_plan import plan_run
 from rlsync.config.algorithm import Aggregation, KlKind, LossKind
 from rlsync.config.compose import compose_train
+from rlsync.models.paths import ModelPaths
 from rlsync.pack import PolicyOutput
 from rlsync.parity.monitor import judge_ratio
 from rlsync.samples import FinishReason, Rollout, TrainSample
@@ -65,6 +67,10 @@ def _samples(count: int = 9, shift: float = 0.0) -> list[TrainSample]:
     return samples
 
 
+def _settings(config):
+    return plan_run(config, ModelPaths(policy="policy"), trains=True).trainer
+
+
 @functools.cache
 def _config(*overrides):
     fixed = ["trainer.lr=0.5", "trainer.max_grad_norm=1e9", "parity.redraw=false", "rollout.max_tokens=12"]
@@ -82,7 +88,7 @@ def _run(config, samples, *, ranks=1, reference=None):
     weights, stats = [], []
     for rank in range(ranks):
         sharded = FakeSharded(ranks)
-        runner = StepRunner(config, sharded, reference)
+        runner = StepRunner(_settings(config), sharded, reference)
         stats.append(runner.run([minibatch[rank] for minibatch in packs], sizes, version=4))
         weights.append(sharded.policy.weight.detach())
     return torch.stack(weights).mean(0), stats
@@ -248,7 +254,7 @@ def test_kl_to_the_reference_by_token(kind):
     config = _config(f"algorithm.kl={kind}", "algorithm.kl_coef=0.1", "algorithm.kl_in=reward")
     samples, reference = _samples(), FakeSharded(seed=1)
     rows = torch.log_softmax(reference.policy.weight.detach(), -1).double()
-    runner = StepRunner(config, FakeSharded(), reference)
+    runner = StepRunner(_settings(config), FakeSharded(), reference)
     got: dict[int, torch.Tensor] = {}
     for ranks in plan_packs(samples, ranks=2, minibatches=1, micro_batch_tokens=20)[0]:
         got |= runner.reference_kl(ranks)

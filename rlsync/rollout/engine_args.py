@@ -1,0 +1,81 @@
+"""The arguments that vLLM's engine is made with."""
+
+from __future__ import annotations
+
+import itertools
+
+from vllm import EngineArgs
+
+from rlsync.config.cluster import Device
+from rlsync.config.rollout import RolloutConfig
+from rlsync.rollout.settings import EngineSettings
+from rlsync.vllm_plugin.settings import PluginSettings
+
+_EXTENSION = "rlsync.vllm_plugin.weights.WeightReceiver"
+_CPU_SAMPLER = "rlsync.vllm_plugin.sampling:StatelessSampler"
+_GPU_SAMPLER = "rlsync.vllm_plugin.gpu_sampling:RequestSeeds"
+_LITTLE = 0.01
+_MIXED_GRAPH_TOKENS = 2048
+"""Steps with more tokens than this are long enough to hide their launches."""
+
+
+def engine_args(settings: EngineSettings, *, kv_blocks: int | None = None, in_process: bool = True) -> EngineArgs:
+    """vLLM's arguments for a run; in native mode stock vLLM, but for the worker's weight receiver.
+
+    Args:
+        kv_blocks: size of the KV cache in blocks, in place of rollout.kv_cache_mib.
+        in_process: a single worker (TP=1) lives in this process rather than in a child.
+    """
+    rollout = settings.rollout
+    cuda = settings.device is Device.cuda
+    cuda_graphs = _cuda_graphs(rollout) if cuda and rollout.cuda_graphs else None
+    # vLLM wants the share free at its start even where the cache's size is given.
+    share = _LITTLE if cuda and rollout.kv_cache_mib else rollout.gpu_memory_utilization
+    common = {
+        "model": settings.model_path,
+        "revision": settings.model.revision,
+        "skip_tokenizer_init": True,
+        "dtype": settings.model.dtype.value,
+        "seed": 0,
+        "tensor_parallel_size": rollout.tp,
+        "distributed_executor_backend": "uni" if in_process and rollout.tp == 1 else "mp",
+        "max_model_len": rollout.max_model_len,
+        "max_num_seqs": rollout.max_num_seqs,
+        "max_num_batched_tokens": rollout.max_num_batched_tokens,
+        "enable_chunked_prefill": True,
+        "enable_prefix_caching": rollout.prefix_caching,
+        "block_size": rollout.block_size,
+        "kv_cache_memory_bytes": rollout.kv_cache_mib << 20 or None,
+        "gpu_memory_utilization": share,
+        "model_impl": rollout.model_impl.value,
+        "enforce_eager": cuda_graphs is None,
+        "worker_extension_cls": _EXTENSION,
+        "num_gpu_blocks_override": kv_blocks,
+        "enable_sleep_mode": rollout.sleep,
+    }
+    if settings.native:
+        return EngineArgs(**common, logprobs_mode="processed_logprobs")
+    plugin = PluginSettings(
+        leaves=settings.leaves, row_parallel=settings.kernels.row_parallel.value, temperature=rollout.temperature
+    )
+    return EngineArgs(
+        **common,
+        quantization="rlsync",
+        kernel_config={"ir_op_priority": {"rms_norm": ["rlsync"], "fused_add_rms_norm": ["rlsync"]}},
+        compilation_config={"mode": 0, "custom_ops": ["none"]} | (cuda_graphs or {}),
+        attention_backend="CUSTOM" if cuda else None,
+        logprobs_mode="raw_logits",
+        logits_processors=[_GPU_SAMPLER if cuda else _CPU_SAMPLER],
+        additional_config=plugin.as_additional_config(),
+    )
+
+
+def _cuda_graphs(rollout: RolloutConfig) -> dict[str, object]:
+    """Decode steps as whole graphs, mixed ones in pieces; the sizes lie apart by a fifth or so, which a step hardly
+    feels and the start-up does."""
+    largest = max(rollout.max_num_seqs, min(rollout.max_num_batched_tokens, _MIXED_GRAPH_TOKENS))
+    grid = itertools.chain(
+        (1, 2, 4, 8), range(16, 128, 16), range(128, 256, 32), range(256, 1024, 64), range(1024, largest, 128)
+    )
+    sizes = [*itertools.takewhile(lambda size: size < largest, grid), largest]
+    return {"cudagraph_mode": "FULL_AND_PIECEWISE", "cudagraph_capture_sizes": sizes}
