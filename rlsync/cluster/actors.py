@@ -106,14 +106,14 @@ class TrainerActor(_Actor):
     def values(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
         return self._worker.values(packs)
 
-    def train(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize]) -> StepStats:
-        return self._worker.train(minibatches, sizes)
+    def train(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize], version: int) -> StepStats:
+        return self._worker.train(minibatches, sizes, version)
 
-    def save(self, folder: str, resumable: bool) -> None:
-        self._worker.save(folder, resumable)
+    def save(self, folder: str, version: int, resumable: bool) -> None:
+        self._worker.save(folder, version, resumable)
 
-    def load(self, folder: str) -> None:
-        self._worker.load(folder)
+    def load(self, folder: str, version: int) -> None:
+        self._worker.load(folder, version)
 
 
 class RewardModelActor(_Actor):

@@ -29,8 +29,8 @@ from rlsync.rewards.reward_model import ModelScores
 from rlsync.samples import Rollout, RolloutRequest, TrainSample
 from rlsync.trainer.packing import minibatch_size, plan_packs
 from rlsync.trainer.stats import StepStats
-from rlsync.weight_sync.digest import combine, differing
 from rlsync.weight_sync.plan import BUCKET_BYTES, GPU_BUCKET_BYTES, ParamSpec, make_plan
+from rlsync.weight_sync.sync import Transferred
 from rlsync.weight_sync.transport import seats
 
 _GRACE_S = 10.0
@@ -172,11 +172,12 @@ class TrainerGroup:
     def __init__(self, cluster: Cluster, config: TrainConfig) -> None:
         self._cluster, self._config = cluster, config
 
-    def train(self, samples: list[TrainSample]) -> list[StepStats]:
+    def train(self, samples: list[TrainSample], version: int) -> list[StepStats]:
+        """One step on the samples; `version` is that of the weights before it."""
         packs = self._plan(samples, self._config.trainer.minibatches)
         sizes = [minibatch_size(minibatch) for minibatch in packs]
         calls = [
-            (member, member.handle.train.remote([minibatch[rank] for minibatch in packs], sizes))
+            (member, member.handle.train.remote([minibatch[rank] for minibatch in packs], sizes, version))
             for rank, member in enumerate(self._cluster.trainers)
         ]
         return gather(calls, stage="training", timeout_s=self._config.cluster.stage_timeout_s)
@@ -209,12 +210,12 @@ class TrainerGroup:
             share_prefixes=self._config.share_prefixes,
         )
 
-    def save(self, folder: str, *, resumable: bool) -> None:
-        self._cluster.on_trainers("saving", lambda h: h.save.remote(folder, resumable))
+    def save(self, folder: str, *, version: int, resumable: bool) -> None:
+        self._cluster.on_trainers("saving", lambda h: h.save.remote(folder, version, resumable))
 
-    def load(self, folder: str) -> None:
-        """Go on from a resumable checkpoint."""
-        self._cluster.on_trainers("resuming", lambda h: h.load.remote(folder))
+    def load(self, folder: str, version: int) -> None:
+        """Go on from a resumable checkpoint of weights of this version."""
+        self._cluster.on_trainers("resuming", lambda h: h.load.remote(folder, version))
 
     def peak_memory_gib(self) -> float:
         return sum(self._cluster.on_trainers("memory", lambda h: h.peak_memory_gib.remote()))
@@ -239,8 +240,8 @@ class RolloutGroup:
         if self._config.rollout.sleep:
             self._cluster.on_engines("sleep", lambda h: h.sleep.remote())
 
-    def sync(self, version: int, fault: Fault) -> list[str]:
-        """Send the trainer's weights to every worker; returns the names whose digests differ.
+    def transfer_weights(self, version: int, fault: Fault) -> Transferred:
+        """As Transfer.transfer_weights.
 
         Engines that sleep wake in two steps, each after the trainer has freed what it keeps of the GPUs.
         """
@@ -253,9 +254,8 @@ class RolloutGroup:
         if self._config.rollout.sleep:
             self._free_trainers()
             self._cluster.on_engines("weight sync", lambda h: h.wake.remote())
-        trainer = combine(part for rank in results[: len(trainers)] for part in rank)
-        rollout = [combine(engine) for engine in results[len(trainers) :]]
-        return sorted({name for engine in rollout for name in differing(trainer, engine)})
+        trainer = [digest for rank in results[: len(trainers)] for digest in rank]
+        return Transferred(trainer=trainer, engines=results[len(trainers) :])
 
     def _free_trainers(self) -> None:
         self._cluster.on_trainers("weight sync", lambda h: h.free_memory.remote())

@@ -33,20 +33,20 @@ from rlsync.telemetry.run_folder import RunFolder
 from rlsync.telemetry.summary import Summary
 from rlsync.telemetry.wandb_sink import WandbSink
 from rlsync.trainer.stats import StepStats
+from rlsync.weight_sync.sync import WeightSync
 
 
 class Trainer(Protocol):
-    def train(self, samples: list[TrainSample]) -> list[StepStats]: ...
+    def train(self, samples: list[TrainSample], version: int) -> list[StepStats]: ...
     def reference_kl(self, rollouts: list[Rollout]) -> list[torch.Tensor]: ...
     def values(self, rollouts: list[Rollout]) -> list[torch.Tensor]: ...
-    def save(self, folder: str, *, resumable: bool) -> None: ...
+    def save(self, folder: str, *, version: int, resumable: bool) -> None: ...
     def peak_memory_gib(self) -> float: ...
 
 
 class Rollouts(Protocol):
     def generate(self, requests: list[RolloutRequest]) -> Iterable[tuple[int, Rollout]]: ...
     def sleep(self) -> None: ...
-    def sync(self, version: int, fault: Fault) -> list[str]: ...
     def peak_memory_gib(self) -> float: ...
 
 
@@ -70,6 +70,7 @@ class TrainingLoop:
         *,
         trainer: Trainer,
         rollouts: Rollouts,
+        weights: WeightSync,
         scorer: Scorer,
         codec: TextCodec,
         prompts: PromptStream,
@@ -78,10 +79,9 @@ class TrainingLoop:
         progress: Progress,
     ) -> None:
         self._config = config
-        self._trainer, self._rollouts, self._evaluator = trainer, rollouts, evaluator
+        self._trainer, self._rollouts, self._weights, self._evaluator = trainer, rollouts, weights, evaluator
         self._sampler = Sampler(config, rollouts, scorer, codec, prompts)
         self._prompts, self._sinks = prompts, sinks
-        self._synced = -1
         self._started = 0.0
         self._done, self.summary, self._saved = progress.step, progress.summary, list(progress.saved)
 
@@ -114,7 +114,7 @@ class TrainingLoop:
                 credit = assign_credit(batch.rollouts, rewards, self._config.algorithm, self._trainer.values)
             self._save_rollouts(step, batch, credit.samples)
             with times.measure("train"):
-                ranks = self._trainer.train(credit.samples)
+                ranks = self._trainer.train(credit.samples, self._weights.version)
             row |= m.reward_metrics(batch.scores, batch.rewards, groups_without_signal(batch.rewards))
             row |= batch.metrics() | m.rollout_metrics(batch.rollouts) | m.train_metrics(ranks) | shaping
             row |= credit.metrics | m.critic_metrics(ranks)
@@ -146,7 +146,8 @@ class TrainingLoop:
         last, every = step == self._config.trainer.steps, self._config.eval.every
         if last or (every and step % every == 0):
             with times.measure("sync"):
-                self._sync(step, step, row)
+                if self._sync(step, step, row):
+                    row["parity/weights_digest_equal"] = 0
             with times.measure("eval"):
                 row |= self._evaluator.metrics()
         save_every = self._config.trainer.save_every
@@ -154,21 +155,22 @@ class TrainingLoop:
         saves = last or (resumable and step % save_every == 0)
         if saves:
             with times.measure("save"):
-                self._trainer.save(str(self._sinks.folder.checkpoint(step)), resumable=resumable)
+                self._trainer.save(str(self._sinks.folder.checkpoint(step)), version=step, resumable=resumable)
         return saves and resumable
 
     def _sync(self, step: int, version: int, row: Metrics) -> list[str]:
-        """Bring the engines to weight `version`, unless they have it; a difference in digests is an error."""
-        if version == self._synced:
-            return []
+        """Bring the engines to weights of `version`; returns the tensors whose digests differ.
+
+        Raises:
+            DivergenceError: there are any, and the run is to stop. Its row of metrics is written.
+        """
         parity = self._config.parity
         planted = version + 1 == parity.fault_step and step == parity.fault_step
-        different = self._rollouts.sync(version, parity.fault if planted else Fault.none)
-        self._synced = version
+        different = self._weights.run(version, parity.fault if planted else Fault.none)
         if different:
-            row |= {"parity/weights_digest_equal": 0}
-            self._sinks.folder.write_metrics(row)
-            raise DivergenceError(digest_message(different, step))
+            if parity.on_divergence is OnDivergence.fail:
+                self._sinks.folder.write_metrics(row | {"parity/weights_digest_equal": 0})
+            self._handle(digest_message(different, step))
         return different
 
     def _save_rollouts(self, step: int, batch: Batch, samples: list[TrainSample]) -> None:

@@ -29,6 +29,7 @@ from rlsync.telemetry.run_folder import RunFolder
 from rlsync.telemetry.run_lock import held
 from rlsync.telemetry.summary import Summary
 from rlsync.telemetry.wandb_sink import WandbSink
+from rlsync.weight_sync.sync import WeightSync
 
 
 def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
@@ -61,12 +62,13 @@ def _run(config: TrainConfig, console: ConsoleReporter) -> Summary:
         try:
             rollouts, trainer = RolloutGroup(cluster, config), TrainerGroup(cluster, config)
             if checkpoint:
-                trainer.load(str(checkpoint))
+                trainer.load(str(checkpoint), progress.step)
             sinks = sinks_open.enter_context(_sinks(config, progress, console))
             loop = TrainingLoop(
                 config,
                 trainer=trainer,
                 rollouts=rollouts,
+                weights=WeightSync(rollouts),
                 scorer=prepared.scorer,
                 codec=prepared.codec,
                 prompts=prompts,

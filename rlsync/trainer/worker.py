@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from rlsync.checkpoint.export import export_adapters, export_model
 from rlsync.checkpoint.state import load_state, save_state
 from rlsync.config.cluster import Device
+from rlsync.errors import ConfigError
 from rlsync.kernels.fingerprint import fingerprint
 from rlsync.pack import MinibatchSize, Pack
 from rlsync.trainer.critic_step import CriticRunner
@@ -55,7 +56,6 @@ class TrainerWorker:
         if models.critic:
             self._critic = ShardedCritic(settings, models.critic, mesh)
             self._critic_runner = CriticRunner(settings, self._critic)
-        self._version = 0
         self._sender = WeightSender(self._policy)
 
     def fingerprint(self) -> str:
@@ -96,16 +96,26 @@ class TrainerWorker:
         """The critic's values of what came before each token, [T] float32 by sequence id (collective)."""
         return self._critic_runner.values(packs)
 
-    def train(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize]) -> StepStats:
-        """One step of the policy and the critic (collective). The weights' version goes up by one."""
+    def train(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize], version: int) -> StepStats:
+        """One step of the policy and the critic (collective).
+
+        Args:
+            minibatches: packs of this rank, [minibatch][micro-batch].
+            sizes: size of each minibatch over all ranks.
+            version: version of the weights before the step.
+        """
         critic = self._critic_runner.run(minibatches, sizes) if self._critic else None
-        stats = self._runner.run(minibatches, sizes, self._version)
+        stats = self._runner.run(minibatches, sizes, version)
         stats.critic = critic
-        self._version += 1
         return stats
 
-    def save(self, folder: str, resumable: bool) -> None:
-        """Write the models in Hugging Face format, the critic in `critic/`, and the state if wanted (collective)."""
+    def save(self, folder: str, version: int, resumable: bool) -> None:
+        """Write the models in Hugging Face format and the critic in `critic/` (collective).
+
+        Args:
+            version: version of the weights.
+            resumable: write also the state that `load` goes on from.
+        """
         state, adapters = self._policy.full_image(), self._policy.adapter_image()
         critic = self._critic.full_image() if self._critic else {}
         if self._rank == 0:
@@ -119,15 +129,24 @@ class TrainerWorker:
         dist.barrier()
         if resumable:
             critic_updates = self._critic_runner.updates if self._critic else 0
-            counters = torch.tensor([self._version, self._runner.updates, critic_updates])
+            counters = torch.tensor([version, self._runner.updates, critic_updates])
             save_state(Path(folder), self._parts(), counters)
 
-    def load(self, folder: str) -> None:
-        """Go on from the state that `save` has left (collective)."""
+    def load(self, folder: str, version: int) -> None:
+        """Go on from the state that `save` has left (collective).
+
+        Raises:
+            ConfigError: the state is not of weights of this version, or it cannot be read.
+        """
         counters = torch.zeros(3, dtype=torch.int64)
         load_state(Path(folder), self._parts(), counters)
         self._policy.merge_adapters()
-        self._version, self._runner.updates, critic_updates = counters.tolist()
+        saved, self._runner.updates, critic_updates = counters.tolist()
+        if saved != version:
+            raise ConfigError(
+                f"run.resume=true: the state in {folder} is that of step {saved}, and progress.json there says step "
+                f"{version}. Remove the folder to go on from the checkpoint before it."
+            )
         if self._critic:
             self._critic_runner.updates = critic_updates
 

@@ -27,8 +27,14 @@ from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import RunFolder, hex_bits
 from rlsync.telemetry.wandb_sink import WandbSink
 from rlsync.trainer.stats import StepStats
+from rlsync.weight_sync.digest import TensorDigest
+from rlsync.weight_sync.sync import Transferred, WeightSync
 
 PROBLEMS = [Problem(id=str(i), prompt=f"{i}+1=", answer=str(i + 1)) for i in range(9)]
+
+
+def _digest(name: str, value: int) -> TensorDigest:
+    return TensorDigest(name=name, rows=(0, 1), columns=(0, 1), value=value)
 
 
 class FakeRollouts:
@@ -52,10 +58,12 @@ class FakeRollouts:
     def sleep(self):
         self.log.append(("sleep",))
 
-    def sync(self, version, fault):
+    def transfer_weights(self, version, fault):
         self.log.append(("sync", version, fault))
         self.version = version
-        return self.differing
+        sent = [_digest(name, 1) for name in ("lm_head.weight", *self.differing)]
+        engine = [_digest(d.name, 2 if d.name in self.differing else 1) for d in sent]
+        return Transferred(trainer=sent, engines=[engine])
 
     def peak_memory_gib(self):
         return 1.0
@@ -65,7 +73,8 @@ class FakeTrainer:
     def __init__(self, log: list, counts: ParityCounts, ratio: float = 1.0) -> None:
         self.log, self.counts, self.ratio = log, counts, ratio
 
-    def train(self, samples):
+    def train(self, samples, version):
+        assert version == samples[0].rollout.weight_version.max()
         self.log.append(("train", [s.advantage for s in samples]))
         stats = StepStats(tokens=10, loss_tokens=4, updates=1, parity=replace(self.counts))
         return [replace(stats, first_ratio_max=self.ratio)]
@@ -78,7 +87,7 @@ class FakeTrainer:
         self.log.append(("values", len(rollouts)))
         return [0.25 * r.sampled.float() for r in rollouts]
 
-    def save(self, folder, *, resumable):
+    def save(self, folder, *, version, resumable):
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.log.append(("save", Path(folder).name, resumable))
 
@@ -129,6 +138,7 @@ def build(tmp_path):
             config,
             trainer=FakeTrainer(log, counts, ratio),
             rollouts=rollouts,
+            weights=WeightSync(rollouts),
             scorer=scorer,
             codec=codec,
             prompts=prompts,
@@ -209,6 +219,17 @@ def test_differing_digests_stop_the_run_before_any_rollout(build):
         loop.run()
     assert log == [("sync", 0, Fault.none)]
     assert _rows(folder)[0]["parity/weights_digest_equal"] == 0
+
+
+def test_differing_digests_can_be_a_warning(build):
+    loop, log, folder = build("parity=warn", differing=("model.norm.weight",))
+    summary = loop.run()
+    assert [row["parity/weights_digest_equal"] for row in _rows(folder)] == [0, 0]
+    assert [warning.split(":")[0] for warning in summary.warnings] == ["step 1", "step 2", "step 2"]  # and at the end
+    assert all("model.norm.weight" in warning for warning in summary.warnings)
+    assert "save" in [e[0] for e in log]
+    assert not build("parity=warn")[0].run().warnings  # the control
+    assert [row["parity/weights_digest_equal"] for row in _rows(folder)] == [1, 1]
 
 
 def test_a_fault_is_planted_at_its_step_alone(build):
@@ -370,10 +391,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(build):
     loop, first, folder = build("trainer.steps=4", "trainer.save_every=2", "trainer.lr=0.5")
     trained = loop._trainer.train
 
-    def train(samples):
+    def train(samples, version):
         if sum(kind == "train" for kind, *_ in first) == 3:
             raise KeyboardInterrupt
-        return trained(samples)
+        return trained(samples, version)
 
     loop._trainer.train = train
     with pytest.raises(KeyboardInterrupt):
