@@ -221,7 +221,7 @@ def run_trainer(args: argparse.Namespace) -> None:
     saved = torch.load(args.save, weights_only=False)
     mesh = init_device_mesh(args.device, (args.ranks,))
     policy = Sharded(plan_for(args, 1).trainer, str(args.model), mesh, trainable=False)
-    samples = [TrainSample(rollout=r, advantage=0.0) for r in saved["rollouts"]]
+    samples = [TrainSample(rollout=r) for r in saved["rollouts"]]
     budget = 8192 if args.mode == "exact" else 2048  # stock log-probs are [T, vocabulary]
     (packs,) = plan_packs(samples, ranks=args.ranks, minibatches=1, micro_batch_tokens=budget)
     parts = []

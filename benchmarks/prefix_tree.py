@@ -59,7 +59,7 @@ def group(rollouts: int, prompt: int, response: int, *, tree: bool) -> Pack:
                 seed=index,
                 finish_reason=FinishReason.length,
             ),
-            advantage=1.0,
+            advantage=torch.ones(prompt + response),
         )
         for index in range(rollouts)
     ]

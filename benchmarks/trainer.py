@@ -77,7 +77,7 @@ def exact(model: Path, tokens: int, length: int, checkpointing: bool, redraw: bo
                 seed=index,
                 finish_reason=FinishReason.length,
             ),
-            advantage=1.0,
+            advantage=torch.ones(length),
         )
         for index in range(tokens // length)
     ]

@@ -5,10 +5,13 @@ Shapes: T tokens of one sequence.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import torch
+
+from rlsync.data.problem import Problem
 
 
 class FinishReason(StrEnum):
@@ -95,7 +98,11 @@ class Score:
     error: str | None = None
     """Why there is no reward."""
     parts: dict[str, float] = field(default_factory=dict)
-    """Of a weighted sum: each function's own number, by name."""
+    """For a weighted sum the number that each function gave, by name."""
+
+    @property
+    def reward_or_nan(self) -> float:
+        return math.nan if self.reward is None else self.reward
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,12 +117,41 @@ class ValueTarget:
 
 @dataclass(slots=True, kw_only=True)
 class TrainSample:
-    """One rollout with what its loss needs."""
+    """One rollout with what its loss needs: what the trainer packs."""
 
     rollout: Rollout
-    advantage: float | torch.Tensor
-    """One number for the whole response, or [T] float32 for each sampled token; 0 where not sampled."""
+    advantage: torch.Tensor | None = None
+    """[T] advantage of each sampled token, 0 where not sampled; None where only a forward pass is wanted."""
     value: ValueTarget | None = None
-    """Where there is a critic to train."""
+    """Given where there is a critic to train."""
     trained: bool = True
     """False for a rollout without a reward: its tokens are compared, and enter no loss, statistic or critic target."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Sample:
+    """One response on its way through a step. `reward`, `advantage` and `value` are filled in one after the other."""
+
+    problem: Problem
+    episode: Episode
+    score: Score
+    reward: torch.Tensor | None = None
+    """[T] float64: the reward that each token is trained on, 0 where not sampled. NaN at the last sampled token of a
+    sample without a score."""
+    advantage: torch.Tensor | None = None
+    """[T] advantage of each sampled token, 0 where not sampled: float64, or float32 from a critic."""
+    value: ValueTarget | None = None
+    """Given where there is a critic to train."""
+
+    @property
+    def rollout(self) -> Rollout:
+        return self.episode.rollout
+
+    @property
+    def trained(self) -> bool:
+        """Whether the sample has a reward to learn from."""
+        return self.score.reward is not None
+
+    def for_training(self) -> TrainSample:
+        """What the trainer is given of the sample."""
+        return TrainSample(rollout=self.rollout, advantage=self.advantage, value=self.value, trained=self.trained)

@@ -26,7 +26,7 @@ from rlsync.errors import DivergenceError
 from rlsync.pack import Pack
 from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.reward_model import ModelScores
-from rlsync.samples import Rollout, RolloutRequest, TrainSample
+from rlsync.samples import Rollout, RolloutRequest, Sample, TrainSample
 from rlsync.trainer.packing import minibatch_size, plan_packs
 from rlsync.trainer.stats import StepStats
 from rlsync.weight_sync.plan import BUCKET_BYTES, GPU_BUCKET_BYTES, ParamSpec, make_plan
@@ -172,9 +172,9 @@ class TrainerGroup:
     def __init__(self, cluster: Cluster, config: TrainConfig) -> None:
         self._cluster, self._config = cluster, config
 
-    def train(self, samples: list[TrainSample], version: int) -> list[StepStats]:
+    def train(self, samples: list[Sample], version: int) -> list[StepStats]:
         """One step on the samples; `version` is that of the weights before it."""
-        packs = self._plan(samples, self._config.trainer.minibatches)
+        packs = self._plan([sample.for_training() for sample in samples], self._config.trainer.minibatches)
         sizes = [minibatch_size(minibatch) for minibatch in packs]
         calls = [
             (member, member.handle.train.remote([minibatch[rank] for minibatch in packs], sizes, version))
@@ -194,7 +194,7 @@ class TrainerGroup:
         self, stage: str, rollouts: list[Rollout], call: Callable[[Any, list[Pack]], Any]
     ) -> list[torch.Tensor]:
         """What a collective on packs, which gets the actor's handle, says of each rollout's tokens."""
-        (packs,) = self._plan([TrainSample(rollout=rollout, advantage=0.0) for rollout in rollouts], minibatches=1)
+        (packs,) = self._plan([TrainSample(rollout=rollout) for rollout in rollouts], minibatches=1)
         calls = [(m, call(m.handle, packs[rank])) for rank, m in enumerate(self._cluster.trainers)]
         parts = gather(calls, stage=stage, timeout_s=self._config.cluster.stage_timeout_s)
         found = {index: value for part in parts for index, value in part.items()}

@@ -12,13 +12,12 @@ from rlsync.algorithms.shaping import overlong_reward
 from rlsync.config.algorithm import KlPlace
 from rlsync.config.run import TrainConfig
 from rlsync.controller.metrics import episode_metrics
-from rlsync.data.problem import Problem
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
 from rlsync.environments.conversation import Start
 from rlsync.environments.conversation_player import ConversationPlayer, Generator
 from rlsync.rewards.scorer import Scorer, shuffle_rewards
-from rlsync.samples import Episode, Rollout, Score
+from rlsync.samples import Rollout, Sample
 from rlsync.telemetry.metrics import Metrics, StepTimes
 
 
@@ -26,70 +25,52 @@ from rlsync.telemetry.metrics import Metrics, StepTimes
 class Group:
     """The responses to one prompt."""
 
-    problem: Problem
-    episodes: list[Episode]
-    scores: list[Score]
-
-    @property
-    def rollouts(self) -> list[Rollout]:
-        return [episode.rollout for episode in self.episodes]
-
-    @property
-    def given(self) -> list[float]:
-        """Rewards of the samples that have one."""
-        return [score.reward for score in self.scores if score.reward is not None]
+    samples: list[Sample]
 
     @property
     def has_signal(self) -> bool:
-        return len(set(self.given)) > 1
+        """Whether rewards differ, so that the group teaches something."""
+        return len({sample.score.reward for sample in self.samples if sample.score.reward is not None}) > 1
 
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """What a step trains on; lists of samples go group after group."""
+    """What a step trains on."""
 
     groups: list[Group]
     drawn: list[Group]
-    """All groups that were drawn for it, `groups` among them."""
+    """All groups that were drawn for the step, `groups` among them."""
     rounds: int = 0
-    """Of resampling, after the first draw."""
+    """Rounds of resampling after the first draw."""
     failed: bool = False
     """No group had a signal, so the last ones are in it although they teach nothing."""
 
     @property
-    def problems(self) -> list[Problem]:
-        return [group.problem for group in self.groups for _ in group.rollouts]
+    def samples(self) -> list[Sample]:
+        """The samples of all groups, group after group."""
+        return [sample for group in self.groups for sample in group.samples]
 
     @property
-    def rollouts(self) -> list[Rollout]:
-        return [episode.rollout for episode in self.episodes]
-
-    @property
-    def episodes(self) -> list[Episode]:
-        return [episode for group in self.groups for episode in group.episodes]
-
-    @property
-    def scores(self) -> list[Score]:
-        return [score for group in self.groups for score in group.scores]
-
-    @property
-    def rewards(self) -> torch.Tensor:
-        """[P, G] float64; NaN where a sample has no reward."""
-        rows = [
-            [torch.nan if score.reward is None else score.reward for score in group.scores] for group in self.groups
-        ]
-        return torch.tensor(rows, dtype=torch.float64)
+    def samples_drawn(self) -> list[Sample]:
+        """Those of dropped groups too."""
+        return [sample for group in self.drawn for sample in group.samples]
 
     @property
     def tokens_drawn(self) -> int:
-        return sum(rollout.num_sampled for group in self.drawn for rollout in group.rollouts)
+        return sum(sample.rollout.num_sampled for sample in self.samples_drawn)
+
+    @property
+    def rewards(self) -> torch.Tensor:
+        """[P, G] float64: the scores; NaN where a sample has none."""
+        rows = [[sample.score.reward_or_nan for sample in group.samples] for group in self.groups]
+        return torch.tensor(rows, dtype=torch.float64)
 
     def metrics(self) -> Metrics:
         return {
             "reward/groups_dropped": len(self.drawn) - len(self.groups),
             "reward/resample_rounds": self.rounds,
             "reward/resample_failed": int(self.failed),
-        } | episode_metrics(self.episodes, [episode for group in self.drawn for episode in group.episodes])
+        } | episode_metrics(self.samples, self.samples_drawn)
 
 
 class Sampler:
@@ -123,12 +104,12 @@ class Sampler:
         size = self._config.algorithm.group_size
         first = first_group * size
         problems = self._prompts.next(count)
-        samples = [problem for problem in problems for _ in range(size)]
+        asked = [problem for problem in problems for _ in range(size)]
         starts = [
             Start(problem=problem, seed=sample_seed(self._config.seed, step, index))
-            for index, problem in enumerate(samples, start=first)
+            for index, problem in enumerate(asked, start=first)
         ]
-        with self._scorer.start(samples) as scoring:
+        with self._scorer.start(asked) as scoring:
             with times.measure("rollout"):
                 episodes = self._player.play(starts, self._codec, scoring.take)
             with times.measure("reward"):
@@ -136,21 +117,22 @@ class Sampler:
             times.seconds["scoring"] += scoring.seconds
         if self._config.reward.shuffle:
             scores = shuffle_rewards(scores, sample_seed(self._config.seed, step, -1 - first))
-        parts = [slice(begin, begin + size) for begin in range(0, len(samples), size)]
-        return [
-            Group(problem=problem, episodes=episodes[part], scores=scores[part])
-            for problem, part in zip(problems, parts, strict=True)
+        samples = [
+            Sample(problem=problem, episode=episode, score=score)
+            for problem, episode, score in zip(asked, episodes, scores, strict=True)
         ]
+        return [Group(samples=samples[begin : begin + size]) for begin in range(0, len(samples), size)]
 
 
 def shape_rewards(
-    batch: Batch, config: TrainConfig, reference_kl: Callable[[list[Rollout]], list[torch.Tensor]]
-) -> tuple[list[torch.Tensor], Metrics]:
-    """Rewards as trained on, each rollout's [T] float64; NaN at the last sampled token of one that has no reward.
+    samples: list[Sample], config: TrainConfig, reference_kl: Callable[[list[Rollout]], list[torch.Tensor]]
+) -> Metrics:
+    """Give each sample its `reward`.
 
     The score, less what a long response costs, is at the last sampled token; each token pays its KL to the reference.
     """
-    algorithm, scores, rollouts = config.algorithm, batch.rewards.flatten(), batch.rollouts
+    algorithm, rollouts = config.algorithm, [sample.rollout for sample in samples]
+    scores = torch.tensor([sample.score.reward_or_nan for sample in samples], dtype=torch.float64)
     lengths = torch.tensor([rollout.num_sampled for rollout in rollouts])
     ends, metrics = scores, {}
     if algorithm.overlong_buffer:
@@ -165,8 +147,10 @@ def shape_rewards(
         kl = reference_kl(rollouts)
         rewards = [reward - algorithm.kl_coef * each for reward, each in zip(rewards, kl, strict=True)]
         metrics["train/kl_reference"] = float(torch.cat(kl).sum() / lengths.sum())
+    for sample, reward in zip(samples, rewards, strict=True):
+        sample.reward = reward
     sums = torch.stack([reward.sum() for reward in rewards])
-    return rewards, metrics | {"reward/shaping_mean": float((sums - scores).nanmean())}
+    return metrics | {"reward/shaping_mean": float((sums - scores).nanmean())}
 
 
 def _at_the_end(rollout: Rollout, reward: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Fault, OnDivergence
 from rlsync.config.run import TrainConfig
 from rlsync.controller import metrics as m
-from rlsync.controller.collect import Batch, Sampler, shape_rewards
+from rlsync.controller.collect import Sampler, shape_rewards
 from rlsync.controller.credit import assign_credit
 from rlsync.controller.evaluator import Evaluator
 from rlsync.data.prompts import PromptStream
@@ -26,7 +26,7 @@ from rlsync.data.text import TextCodec
 from rlsync.errors import DivergenceError
 from rlsync.parity.monitor import digest_message, judge, judge_ratio
 from rlsync.rewards.scorer import Scorer
-from rlsync.samples import Rollout, RolloutRequest, TrainSample
+from rlsync.samples import Rollout, RolloutRequest, Sample
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.metrics import Metrics, StepTimes
 from rlsync.telemetry.run_folder import RunFolder
@@ -37,7 +37,7 @@ from rlsync.weight_sync.sync import WeightSync
 
 
 class Trainer(Protocol):
-    def train(self, samples: list[TrainSample], version: int) -> list[StepStats]: ...
+    def train(self, samples: list[Sample], version: int) -> list[StepStats]: ...
     def reference_kl(self, rollouts: list[Rollout]) -> list[torch.Tensor]: ...
     def values(self, rollouts: list[Rollout]) -> list[torch.Tensor]: ...
     def save(self, folder: str, *, version: int, resumable: bool) -> None: ...
@@ -106,18 +106,20 @@ class TrainingLoop:
                 with times.measure("eval"):
                     row |= self._evaluator.metrics("_initial")
             batch = self._sampler.batch(step, times)
+            samples = batch.samples
             with times.measure("sync"):
                 self._rollouts.sleep()
             with times.measure("reward"):
-                rewards, shaping = shape_rewards(batch, self._config, self._trainer.reference_kl)
+                shaping = shape_rewards(samples, self._config, self._trainer.reference_kl)
             with times.measure("train"):
-                credit = assign_credit(batch.rollouts, rewards, self._config.algorithm, self._trainer.values)
-            self._save_rollouts(step, batch, credit.samples)
+                credit = assign_credit(samples, self._config.algorithm, self._trainer.values)
+            if self._config.telemetry.save_rollouts:
+                self._sinks.folder.write_rollouts(step, samples)
             with times.measure("train"):
-                ranks = self._trainer.train(credit.samples, self._weights.version)
-            row |= m.reward_metrics(batch.scores, batch.rewards, groups_without_signal(batch.rewards))
-            row |= batch.metrics() | m.rollout_metrics(batch.rollouts) | m.train_metrics(ranks) | shaping
-            row |= credit.metrics | m.critic_metrics(ranks)
+                ranks = self._trainer.train(samples, self._weights.version)
+            row |= m.reward_metrics(samples, batch.rewards, groups_without_signal(batch.rewards))
+            row |= batch.metrics() | m.rollout_metrics(samples) | m.train_metrics(ranks) | shaping
+            row |= credit | m.critic_metrics(ranks)
             parity, counts = m.parity_metrics(ranks, len(different))
             row |= parity
             wrong = judge(counts, step) or self._judge_ratio(ranks, step)
@@ -172,10 +174,6 @@ class TrainingLoop:
                 self._sinks.folder.write_metrics(row | {"parity/weights_digest_equal": 0})
             self._handle(digest_message(different, step))
         return different
-
-    def _save_rollouts(self, step: int, batch: Batch, samples: list[TrainSample]) -> None:
-        if self._config.telemetry.save_rollouts:
-            self._sinks.folder.write_rollouts(step, batch.problems, samples, batch.episodes, batch.scores)
 
     def _judge_ratio(self, ranks: list[StepStats], step: int) -> str | None:
         if self._config.kernels.mode is not KernelMode.invariant:

@@ -8,18 +8,18 @@ from __future__ import annotations
 import torch
 
 from rlsync.parity.counts import ParityCounts, merge
-from rlsync.samples import Episode, FinishReason, Rollout, Score
+from rlsync.samples import FinishReason, Sample
 from rlsync.telemetry.metrics import Metrics, StepTimes
 from rlsync.trainer.stats import StepStats
 
 
-def reward_metrics(scores: list[Score], rewards: torch.Tensor, silent_groups: int) -> Metrics:
+def reward_metrics(samples: list[Sample], rewards: torch.Tensor, silent_groups: int) -> Metrics:
     """Statistics of the samples that have a reward, and of the groups.
 
     Args:
         rewards: [P, G] float64 before anything is added to them; NaN where there is none.
     """
-    given = torch.tensor([score.reward for score in scores if score.reward is not None], dtype=torch.float64)
+    given = rewards[~rewards.isnan()]
     return {
         "reward/mean": float(given.mean()),
         "reward/std": float(given.std(correction=0)),
@@ -28,8 +28,8 @@ def reward_metrics(scores: list[Score], rewards: torch.Tensor, silent_groups: in
         "reward/group_std_mean": float(_group_stds(rewards).mean()),
         "reward/groups_without_signal": silent_groups,
         "reward/groups": rewards.shape[0],
-        "reward/errors": sum(score.reward is None for score in scores),
-    } | _part_means(scores)
+        "reward/errors": int(rewards.isnan().sum()),
+    } | _part_means(samples)
 
 
 def _group_stds(rewards: torch.Tensor) -> torch.Tensor:
@@ -39,14 +39,15 @@ def _group_stds(rewards: torch.Tensor) -> torch.Tensor:
     return torch.cat([rewards[whole].std(dim=1, correction=0), *(each[None] for each in torn)])
 
 
-def _part_means(scores: list[Score]) -> Metrics:
+def _part_means(samples: list[Sample]) -> Metrics:
     """Of a weighted sum: the mean of each function's own number, over the samples that all functions scored."""
-    whole = [score.parts for score in scores if score.parts]
+    whole = [sample.score.parts for sample in samples if sample.score.parts]
     names = whole[0].keys() if whole else ()
     return {f"reward/part/{name}": sum(parts[name] for parts in whole) / len(whole) for name in names}
 
 
-def rollout_metrics(rollouts: list[Rollout]) -> Metrics:
+def rollout_metrics(samples: list[Sample]) -> Metrics:
+    rollouts = [sample.rollout for sample in samples]
     lengths = torch.tensor([r.num_sampled for r in rollouts], dtype=torch.float64)
     return {
         "response/length_mean": float(lengths.mean()),
@@ -56,12 +57,12 @@ def rollout_metrics(rollouts: list[Rollout]) -> Metrics:
     }
 
 
-def episode_metrics(episodes: list[Episode], drawn: list[Episode]) -> Metrics:
-    """Of the step's episodes; failures of all that were drawn for it, those of dropped groups among them."""
+def episode_metrics(samples: list[Sample], drawn: list[Sample]) -> Metrics:
+    """Statistics of the episodes that the step trains on, and the failures of all that were drawn for it."""
     return {
-        "rollout/turns_mean": sum(episode.model_turns for episode in episodes) / len(episodes),
-        "rollout/tool_calls_mean": sum(episode.tool_calls for episode in episodes) / len(episodes),
-        "environment/errors": sum(episode.error is not None for episode in drawn),
+        "rollout/turns_mean": sum(sample.episode.model_turns for sample in samples) / len(samples),
+        "rollout/tool_calls_mean": sum(sample.episode.tool_calls for sample in samples) / len(samples),
+        "environment/errors": sum(sample.episode.error is not None for sample in drawn),
     }
 
 

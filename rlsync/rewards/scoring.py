@@ -18,7 +18,7 @@ from typing import Protocol
 from rlsync.data.problem import Problem
 from rlsync.errors import RewardError
 from rlsync.rewards.pool import Pool
-from rlsync.rewards.weighted import Sample
+from rlsync.rewards.weighted import ScoringRequest
 from rlsync.samples import Episode, Score
 
 
@@ -30,7 +30,7 @@ class ScoringPart(Protocol):
     threads: int
     batch_size: int
 
-    def score(self, samples: list[Sample]) -> list[Score]: ...
+    def score(self, samples: list[ScoringRequest]) -> list[Score]: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class _Scored:
 
 @dataclass(slots=True, kw_only=True)
 class _Batch:
-    samples: list[Sample]
+    samples: list[ScoringRequest]
     future: Future[_Scored]
 
 
@@ -58,7 +58,7 @@ class Scoring:
         self, parts: Sequence[ScoringPart], problems: list[Problem], *, sums: bool, timeout_s: float = math.inf
     ) -> None:
         self._parts, self._problems, self._sums = parts, problems, sums
-        self._samples: dict[int, Sample] = {}
+        self._samples: dict[int, ScoringRequest] = {}
         self._errors: dict[int, str] = {}
         self._pools: list[Pool[_Scored]] = [Pool(part.threads) for part in parts]
         self._futures: list[list[_Batch]] = [[] for _ in parts]
@@ -75,7 +75,7 @@ class Scoring:
 
     def add(self, index: int, completion: str) -> None:
         """Sample `index` is finished."""
-        self._samples[index] = Sample(index=index, problem=self._problems[index], completion=completion)
+        self._samples[index] = ScoringRequest(index=index, problem=self._problems[index], completion=completion)
         self._start_batches(index)
 
     def take(self, index: int, episode: Episode) -> None:
@@ -141,7 +141,7 @@ class Scoring:
         return Score(reward=total, parts=parts if self._sums else {})
 
 
-def _timed(part: ScoringPart, samples: list[Sample]) -> _Scored:
+def _timed(part: ScoringPart, samples: list[ScoringRequest]) -> _Scored:
     started = time.perf_counter()
     scores = part.score(samples)
     return _Scored(scores=scores, seconds=time.perf_counter() - started)

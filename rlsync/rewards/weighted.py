@@ -22,7 +22,7 @@ _IN_THREAD = "signal only works in main thread"
 
 
 @dataclass(slots=True, kw_only=True)
-class Sample:
+class ScoringRequest:
     index: int
     """In the order of the requests."""
     problem: Problem
@@ -50,7 +50,7 @@ class Part:
         """
         self._check(problems, say)
 
-    def score(self, samples: list[Sample]) -> list[Score]:
+    def score(self, samples: list[ScoringRequest]) -> list[Score]:
         """One score per sample, without a reward where the function failed.
 
         Raises:
@@ -66,13 +66,13 @@ class Part:
             return [self._failed(sample, error) for sample in samples]
         return [self._checked(value, sample) for value, sample in zip(values, samples, strict=True)]
 
-    def _checked(self, value: Any, sample: Sample) -> Score:
+    def _checked(self, value: Any, sample: ScoringRequest) -> Score:
         try:
             return Score(reward=number(value))
         except Exception as error:  # what the user's function returned may raise anything
             return self._failed(sample, error)
 
-    def _failed(self, sample: Sample, error: BaseException) -> Score:
+    def _failed(self, sample: ScoringRequest, error: BaseException) -> Score:
         message = (
             f"{_described(error)} (sample: problem {sample.problem.id}, prompt "
             f"{shown(sample.problem.prompt)}, completion {shown(sample.completion)})"

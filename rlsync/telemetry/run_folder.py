@@ -9,9 +9,8 @@ from typing import IO, Any
 
 import torch
 
-from rlsync.data.problem import Problem
 from rlsync.redact import without_secrets
-from rlsync.samples import Episode, Score, TrainSample
+from rlsync.samples import Sample
 from rlsync.telemetry.json_text import to_json
 from rlsync.telemetry.metrics import Metrics
 
@@ -47,22 +46,15 @@ class RunFolder:
     def write_metrics(self, metrics: Metrics) -> None:
         _append(self._metrics, metrics)
 
-    def write_rollouts(
-        self,
-        step: int,
-        problems: list[Problem],
-        samples: list[TrainSample],
-        episodes: list[Episode],
-        scores: list[Score],
-    ) -> None:
+    def write_rollouts(self, step: int, samples: list[Sample]) -> None:
         """One line a sample.
 
         `response_tokens` are all tokens after the prompt; `logprob_bits` holds the fp32 log-prob of each as 8 hex
         digits, null where the environment wrote it. `turns` are the texts, the model's and the environment's in turn.
         `advantage` is one number, or with a critic one for each of the model's own tokens.
         """
-        for index, (problem, sample, episode) in enumerate(zip(problems, samples, episodes, strict=True)):
-            rollout, advantage = sample.rollout, sample.advantage
+        for index, sample in enumerate(samples):
+            problem, episode, rollout = sample.problem, sample.episode, sample.rollout
             sampled, begin = rollout.sampled, rollout.prompt_length
             bits = zip(hex_bits(rollout.logprobs[begin:]), sampled[begin:].tolist(), strict=True)
             _append(
@@ -77,9 +69,9 @@ class RunFolder:
                     "response": episode.scored,
                     "turns": episode.turns,
                     "answer": problem.answer,
-                    "reward": scores[index].reward,
-                    "reward_error": without_secrets(scores[index].error),
-                    "advantage": advantage[sampled].tolist() if isinstance(advantage, torch.Tensor) else advantage,
+                    "reward": sample.score.reward,
+                    "reward_error": without_secrets(sample.score.error),
+                    "advantage": _advantage(sample),
                     "finish_reason": rollout.finish_reason.value,
                     "prompt_tokens": rollout.tokens[:begin].tolist(),
                     "response_tokens": rollout.tokens[begin:].tolist(),
@@ -118,6 +110,14 @@ def last_step(path: Path) -> int:
 def hex_bits(values: torch.Tensor) -> list[str]:
     """fp32 [T] -> its bit patterns, 8 hex digits each."""
     return [f"{bits & 0xFFFFFFFF:08x}" for bits in values.view(torch.int32).tolist()]
+
+
+def _advantage(sample: Sample) -> float | list[float] | None:
+    """One number where all tokens of the response share it, or with a critic one for each sampled token."""
+    if sample.advantage is None:
+        return None
+    advantages = sample.advantage[sample.rollout.sampled].tolist()
+    return advantages if sample.value is not None else advantages[0]
 
 
 def _open_after(path: Path, done: int) -> IO[str]:

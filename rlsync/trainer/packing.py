@@ -120,7 +120,5 @@ def _items(sample: TrainSample, *, real: bool) -> torch.Tensor:
 
 
 def _advantages(sample: TrainSample, at: torch.Tensor) -> torch.Tensor:
-    """[N] float32."""
-    if isinstance(sample.advantage, torch.Tensor):
-        return sample.advantage[at]
-    return torch.full((at.numel(),), sample.advantage, dtype=torch.float32)
+    """[N] float32; 0 for a sample without advantages."""
+    return torch.zeros(at.numel()) if sample.advantage is None else sample.advantage[at].float()

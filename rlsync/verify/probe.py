@@ -113,7 +113,7 @@ def _judge(cell: Cell, settings: EngineSettings, answer: Answer) -> Outcome:
     parts = []
     with torch.no_grad():
         for index, ids in enumerate(_mixed_order(len(rollouts))):
-            samples = [TrainSample(rollout=rollouts[i], advantage=0.0) for i in ids]
+            samples = [TrainSample(rollout=rollouts[i]) for i in ids]
             pack = pack_samples(samples, ids, share_prefixes=index > 0).to(policy.device)
             parts.append(compare(pack, policy.policy(pack, redraw=True), version=0))
     outcome = Outcome(cell, merge(parts), answer)

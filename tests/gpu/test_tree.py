@@ -111,7 +111,7 @@ def _samples():
             tokens=tokens % 1999, sampled=sampled, logprobs=torch.zeros(n), seed=seed, finish_reason=FinishReason.stop,
             weight_version=torch.where(sampled, 0, -1).int(),
         )  # fmt: skip
-        samples.append(TrainSample(rollout=rollout, advantage=1.0))
+        samples.append(TrainSample(rollout=rollout, advantage=torch.ones(rollout.tokens.numel())))
     return samples
 
 

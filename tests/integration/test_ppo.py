@@ -59,7 +59,7 @@ def _value_mean(folder, rows):
             tokens=tokens, sampled=torch.arange(n) >= len(row["prompt_tokens"]), logprobs=torch.zeros(n),
             weight_version=torch.zeros(n, dtype=torch.int32), seed=0, finish_reason=FinishReason.stop,
         )  # fmt: skip
-        pack = pack_samples([TrainSample(rollout=rollout, advantage=0.0)], [0])
+        pack = pack_samples([TrainSample(rollout=rollout)], [0])
         with torch.no_grad():
             values.append(critic(pack)[pack.mask].double())
     return float(torch.cat(values).mean())

@@ -52,7 +52,7 @@ def _pack(**rows: torch.Tensor):
             weight_version=torch.zeros(1 + length, dtype=torch.int32), seed=0, finish_reason=FinishReason.stop,
         )  # fmt: skip
         value = ValueTarget(old=torch.zeros(1 + length), returns=torch.zeros(1 + length))
-        samples.append(TrainSample(rollout=rollout, advantage=0.0, value=value))
+        samples.append(TrainSample(rollout=rollout, value=value))
     pack = pack_samples(samples, list(range(len(samples))))
     return replace(pack, **{name: _rows(pack, column) for name, column in rows.items()})
 

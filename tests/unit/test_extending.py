@@ -115,7 +115,7 @@ def test_a_loss():
         tokens=torch.tensor([1, 2, 3, 4]), sampled=sampled, logprobs=torch.zeros(4),
         weight_version=torch.zeros(4, dtype=torch.int32), seed=0, finish_reason=FinishReason.stop,
     )  # fmt: skip
-    pack = pack_samples([TrainSample(rollout=rollout, advantage=2.0)], [0])
+    pack = pack_samples([TrainSample(rollout=rollout, advantage=torch.full((4,), 2.0))], [0])
     pack.mask[2] = False
     logprobs = torch.tensor([-0.5, -0.25, -9.0], requires_grad=True)
     loss = members["reinforce"](logprobs, torch.zeros(3), pack, AlgorithmConfig())

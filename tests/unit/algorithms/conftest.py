@@ -20,7 +20,7 @@ def make_pack():
             sampled = torch.arange(prompt + response) >= prompt
             samples.append(
                 TrainSample(
-                    advantage=float(torch.randn((), generator=g)),
+                    advantage=torch.randn((), generator=g).expand(prompt + response),
                     rollout=Rollout(
                         tokens=torch.arange(prompt + response), sampled=sampled, seed=0,
                         logprobs=torch.where(sampled, -torch.rand(prompt + response, generator=g) * 3, 0.0),

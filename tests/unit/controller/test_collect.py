@@ -8,7 +8,7 @@ from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig
 from rlsync.controller.collect import Batch, Group
 from rlsync.controller.metrics import reward_metrics
 from rlsync.data.problem import Problem
-from rlsync.samples import Episode, FinishReason, Rollout, Score
+from rlsync.samples import Episode, FinishReason, Rollout, Sample, Score
 
 NONE = Score(reward=None, error="x")
 
@@ -21,9 +21,14 @@ def _batch(*groups: tuple[float | None, ...]) -> Batch:
     episode = Episode(rollout=rollout, turns=["x"], scored="x")
     made = [
         Group(
-            problem=Problem(id=str(index), prompt="p", answer="a"),
-            episodes=[episode] * len(rewards),
-            scores=[NONE if reward is None else Score(reward=reward) for reward in rewards],
+            samples=[
+                Sample(
+                    problem=Problem(id=str(index), prompt="p", answer="a"),
+                    episode=episode,
+                    score=NONE if reward is None else Score(reward=reward),
+                )
+                for reward in rewards
+            ]
         )
         for index, rewards in enumerate(groups)
     ]
@@ -61,7 +66,7 @@ def test_a_group_without_any_reward_teaches_nothing_and_stands_nowhere():
 
 def test_metrics_are_of_the_samples_that_have_a_reward():
     batch = _batch((None, 1.0), (0.5, 0.0))
-    row = reward_metrics(batch.scores, batch.rewards, 1)
+    row = reward_metrics(batch.samples, batch.rewards, 1)
     assert (row["reward/mean"], row["reward/min"], row["reward/max"], row["reward/errors"]) == (0.5, 0.0, 1.0, 1)
     assert row["reward/group_std_mean"] == 0.125  # of a group of one reward, and of one of two
     assert float(batch.rewards.nan_to_num().mean()) != row["reward/mean"]  # the control: failures as zeros

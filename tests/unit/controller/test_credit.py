@@ -1,12 +1,16 @@
 """From token rewards to samples: groups, and GAE over the sampled tokens alone."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 from rlsync.algorithms.gae import gae
 from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig
 from rlsync.controller.credit import assign_credit
-from rlsync.samples import FinishReason, Rollout
+from rlsync.data.problem import Problem
+from rlsync.samples import Episode, FinishReason, Rollout, Sample, Score
+from rlsync.telemetry.metrics import Metrics
 
 INTERLEAVED = "..SS.S...SS."
 """Prompt, and the environment's words between the model's."""
@@ -26,11 +30,24 @@ def _spread(rollout, values, dtype):
     return out
 
 
+@dataclass
+class Credit:
+    samples: list[Sample]
+    metrics: Metrics
+
+
+def _sample(rollout, reward) -> Sample:
+    reward = _spread(rollout, reward, torch.float64)
+    score = Score(reward=None if reward.isnan().any() else float(reward.sum()))
+    episode = Episode(rollout=rollout, turns=["x"], scored="x")
+    return Sample(problem=Problem(id="0", prompt="p", answer="a"), episode=episode, score=score, reward=reward)
+
+
 def _credit(rollouts, rewards, values, **settings):
     settings = {"advantage": AdvantageKind.gae, "group_size": 1, "whiten": False, **settings}
-    rewards = [_spread(r, reward, torch.float64) for r, reward in zip(rollouts, rewards, strict=True)]
+    samples = [_sample(rollout, reward) for rollout, reward in zip(rollouts, rewards, strict=True)]
     old = [_spread(r, value, torch.float32) for r, value in zip(rollouts, values, strict=True)]
-    return assign_credit(rollouts, rewards, AlgorithmConfig(**settings), lambda _: old)
+    return Credit(samples, assign_credit(samples, AlgorithmConfig(**settings), lambda _: old))
 
 
 def test_gae_by_hand():
@@ -80,12 +97,11 @@ def test_a_group_gets_one_number_from_its_summed_rewards():
         raise AssertionError("there is no critic")
 
     rollouts = [_rollout(".SS"), _rollout("S.S")]
-    rewards = [_spread(r, [0.25, s], torch.float64) for r, s in zip(rollouts, (0.75, -0.25), strict=True)]
+    samples = [_sample(rollout, [0.25, last]) for rollout, last in zip(rollouts, (0.75, -0.25), strict=True)]
     config = AlgorithmConfig(group_size=2, normalize_std=False)
-    credit = assign_credit(rollouts, rewards, config, no_values)
-    assert [s.advantage for s in credit.samples] == [0.5, -0.5]
-    assert [s.value for s in credit.samples] == [None, None]
-    assert credit.metrics == {}
+    assert assign_credit(samples, config, no_values) == {}
+    assert [s.advantage.tolist() for s in samples] == [[0, 0.5, 0.5], [-0.5, 0, -0.5]]
+    assert [s.value for s in samples] == [None, None]
 
 
 @pytest.mark.parametrize("kind", [AdvantageKind.gae, AdvantageKind.grpo])
@@ -98,10 +114,8 @@ def test_a_rollout_without_a_reward_is_not_trained_on_and_changes_no_other(kind)
     assert [sample.trained for sample in with_it.samples] == [True, True, False]
     assert with_it.metrics == without.metrics
     for one, other in zip(with_it.samples, without.samples, strict=False):
-        assert torch.equal(torch.as_tensor(one.advantage), torch.as_tensor(other.advantage))
+        assert torch.equal(one.advantage, other.advantage)
         if kind is AdvantageKind.gae:
             assert torch.equal(one.value.returns, other.value.returns)
     invented = _credit(rollouts, [*rewards[:2], [0.0, 0.75]], values, group_size=3, **settings)  # the control
-    assert not torch.equal(
-        torch.as_tensor(invented.samples[0].advantage), torch.as_tensor(with_it.samples[0].advantage)
-    )
+    assert not torch.equal(invented.samples[0].advantage, with_it.samples[0].advantage)

@@ -22,7 +22,7 @@ from rlsync.errors import DataError, DivergenceError
 from rlsync.parity.counts import ParityCounts
 from rlsync.rewards.scorer import Scorer
 from rlsync.rewards.scoring import Scoring
-from rlsync.samples import FinishReason, Rollout, Score
+from rlsync.samples import FinishReason, Rollout, Sample, Score
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import RunFolder, hex_bits
 from rlsync.telemetry.wandb_sink import WandbSink
@@ -31,6 +31,11 @@ from rlsync.weight_sync.digest import TensorDigest
 from rlsync.weight_sync.sync import Transferred, WeightSync
 
 PROBLEMS = [Problem(id=str(i), prompt=f"{i}+1=", answer=str(i + 1)) for i in range(9)]
+
+
+def _advantage(sample: Sample) -> float | torch.Tensor:
+    """One number where all tokens share it."""
+    return sample.advantage if sample.value else float(sample.advantage[sample.rollout.sampled][0])
 
 
 def _digest(name: str, value: int) -> TensorDigest:
@@ -75,7 +80,7 @@ class FakeTrainer:
 
     def train(self, samples, version):
         assert version == samples[0].rollout.weight_version.max()
-        self.log.append(("train", [s.advantage for s in samples]))
+        self.log.append(("train", [_advantage(s) for s in samples]))
         stats = StepStats(tokens=10, loss_tokens=4, updates=1, parity=replace(self.counts))
         return [replace(stats, first_ratio_max=self.ratio)]
 

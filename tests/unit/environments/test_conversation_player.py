@@ -27,8 +27,8 @@ from rlsync.environments.conversation import Start
 from rlsync.environments.conversation_player import ConversationPlayer
 from rlsync.errors import ConfigError, EnvironmentFailedError
 from rlsync.rewards.scoring import Scoring
-from rlsync.rewards.weighted import Sample
-from rlsync.samples import Episode, FinishReason, Rollout, RolloutRequest, Score, TrainSample
+from rlsync.rewards.weighted import ScoringRequest
+from rlsync.samples import Episode, FinishReason, Rollout, RolloutRequest, Sample, Score
 from rlsync.telemetry.run_folder import RunFolder, hex_bits
 
 VOCABULARY = {token: i for i, token in enumerate(["<pad>", "<eos>", "<unk>", *"0123456789ab?!", "12", "ab"])}
@@ -157,9 +157,15 @@ def test_conversations_advance_together(play: Any) -> None:
     assert [[r.seed for r in requests] for requests in engine.rounds] == [[1, 2, 3], [2, 3], [3]]
     assert [e.model_turns for e in episodes] == [1, 2, 3]
     assert [e.tool_calls for e in episodes] == [0, 1, 2]
-    assert episode_metrics(episodes, episodes) == {
+    samples = _samples(episodes)
+    assert episode_metrics(samples, samples) == {
         "rollout/turns_mean": 2.0, "rollout/tool_calls_mean": 1.0, "environment/errors": 0,
     }  # fmt: skip
+
+
+def _samples(episodes: list[Episode], scores: list[Score] | None = None) -> list[Sample]:
+    scores = scores or [Score(reward=1.0)] * len(episodes)
+    return [Sample(problem=PROBLEM, episode=e, score=s) for e, s in zip(episodes, scores, strict=True)]
 
 
 TALK = [[*ids("a?"), EOS]] * 9
@@ -206,12 +212,12 @@ def test_a_tool_that_raises_costs_its_conversation(play: Any, caplog: pytest.Log
     assert "SystemExit: no more" in caplog.text
     assert whole.error is None
     assert whole.rollout.finish_reason is FinishReason.stop
-    assert episode_metrics(episodes, episodes)["environment/errors"] == 1
+    assert episode_metrics(_samples(episodes), _samples(episodes))["environment/errors"] == 1
 
     class OnlyTheWhole:
         name, weight, threads, batch_size = "fake", 1.0, 1, 2
 
-        def score(self, samples: list[Sample]) -> list[Score]:
+        def score(self, samples: list[ScoringRequest]) -> list[Score]:
             assert [sample.completion for sample in samples] == ["12!"]
             return [Score(reward=1.0)]
 
@@ -229,12 +235,12 @@ def test_a_failure_of_the_environment_is_no_wrong_answer(play: Any) -> None:
     episodes, _ = play(scripts, environment=Raises)
     error = Score(reward=None, error="x")
     for rewards in ((1.0, 0.0, 0.5), (0.1, 0.1, 0.1), (1.0, 1.0, 1.0)):
-        group = Group(problem=PROBLEM, episodes=episodes, scores=[error, *(Score(reward=r) for r in rewards)])
+        group = Group(samples=_samples(episodes, [error, *(Score(reward=r) for r in rewards)]))
         row = Batch(groups=[group], drawn=[group]).rewards[0]
         assert row.isnan().tolist() == [True, False, False, False]
         assert row[1:].tolist() == list(rewards)
         assert group.has_signal == (len(set(rewards)) > 1)
-    wrong = Group(problem=PROBLEM, episodes=episodes, scores=[Score(reward=0.0), *(Score(reward=1.0),) * 3])
+    wrong = Group(samples=_samples(episodes, [Score(reward=0.0), *(Score(reward=1.0),) * 3]))
     assert wrong.has_signal  # the control: a wrong answer is a signal
 
 
@@ -338,8 +344,7 @@ def test_what_is_scored_and_written(play: Any, tmp_path: Path) -> None:
     (episode,), _ = play({5: [MODEL_1, MODEL_2]}, "environment.scored=conversation")
     assert episode.scored == "ab12?b1212!"
     folder = RunFolder(tmp_path, "")
-    sample = TrainSample(rollout=episode.rollout, advantage=0.5)
-    folder.write_rollouts(1, [PROBLEM], [sample], [episode], [Score(reward=1.0)])
+    folder.write_rollouts(1, _samples([episode]))
     row = json.loads((tmp_path / "rollouts.jsonl").read_text())
     assert row["turns"] == ["ab12?", "b12", "12!"]
     assert row["prompt_tokens"] + row["response_tokens"] == episode.rollout.tokens.tolist()

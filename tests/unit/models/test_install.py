@@ -29,7 +29,7 @@ def _pack():
             tokens=tokens, sampled=torch.arange(length) > 1, logprobs=torch.zeros(length),
             weight_version=torch.zeros(length, dtype=torch.int32), seed=1, finish_reason=FinishReason.stop,
         )  # fmt: skip
-        samples.append(TrainSample(rollout=rollout, advantage=1.0))
+        samples.append(TrainSample(rollout=rollout, advantage=torch.ones(rollout.tokens.numel())))
     return pack_samples(samples, [0, 1])
 
 

@@ -58,7 +58,7 @@ def _pack():
             logprobs=torch.zeros(length), weight_version=torch.zeros(length, dtype=torch.int32),
             finish_reason=FinishReason.stop,
         )  # fmt: skip
-        samples.append(TrainSample(rollout=rollout, advantage=1.0))
+        samples.append(TrainSample(rollout=rollout, advantage=torch.ones(rollout.tokens.numel())))
     return pack_samples(samples, range(len(LENGTHS)))
 
 

@@ -42,7 +42,7 @@ def _sample(tokens, seed):
         tokens=tokens, sampled=sampled, logprobs=torch.zeros(n), seed=seed, finish_reason=FinishReason.stop,
         weight_version=torch.where(sampled, 0, -1).int(),
     )  # fmt: skip
-    return TrainSample(rollout=rollout, advantage=1.0)
+    return TrainSample(rollout=rollout, advantage=torch.ones(rollout.tokens.numel()))
 
 
 @functools.cache

@@ -24,7 +24,7 @@ def rollout(prompt: int, response: int, version: int = 3, seed: int = 1) -> Roll
 
 def _pack() -> Pack:
     """Items 0-2 and 3-5 are of two sequences."""
-    return pack_samples([TrainSample(rollout=rollout(2, 3), advantage=1.0) for _ in range(2)], [0, 1])
+    return pack_samples([TrainSample(rollout=rollout(2, 3)) for _ in range(2)], [0, 1])
 
 
 def _output(pack: Pack) -> PolicyOutput:

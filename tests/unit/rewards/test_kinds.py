@@ -16,7 +16,7 @@ from rlsync.data.source import open_source
 from rlsync.errors import ConfigError, RewardError
 from rlsync.rewards import judge
 from rlsync.rewards.scorer import Scorer
-from rlsync.samples import Score
+from rlsync.samples import Episode, FinishReason, Rollout, Sample, Score
 
 
 def _problems(*answers):
@@ -120,7 +120,16 @@ def test_wrong_values_are_named(values, message):
 
 def test_parts_are_reported():
     scores = [Score(reward=1.25, parts={"right": 1.0, "form": 1.0}), Score(reward=None, error="x")]
-    rows = reward_metrics(scores, torch.tensor([[1.25, 1.25]]), 0)
+    episode = Episode(
+        rollout=Rollout(
+            tokens=torch.tensor([1]), sampled=torch.tensor([True]), logprobs=torch.zeros(1), seed=0,
+            weight_version=torch.zeros(1), finish_reason=FinishReason.stop,
+        ),
+        turns=["x"], scored="x",
+    )  # fmt: skip
+    problem = Problem(id="0", prompt="p", answer="a")
+    samples = [Sample(problem=problem, episode=episode, score=score) for score in scores]
+    rows = reward_metrics(samples, torch.tensor([[1.25, torch.nan]]), 0)
     assert (rows["reward/part/right"], rows["reward/part/form"], rows["reward/errors"]) == (1.0, 1.0, 1)
 
 

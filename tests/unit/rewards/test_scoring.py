@@ -24,7 +24,7 @@ from rlsync.environments.conversation_player import ConversationPlayer
 from rlsync.errors import ConfigError, RewardError, WorkerDiedError
 from rlsync.rewards.scorer import Scorer
 from rlsync.rewards.scoring import Scoring
-from rlsync.rewards.weighted import Sample
+from rlsync.rewards.weighted import ScoringRequest
 from rlsync.samples import FinishReason, Rollout, Score
 
 PROBLEMS = [Problem(id=f"id{i}", prompt="1+1=", answer=str(i)) for i in range(6)]
@@ -194,7 +194,7 @@ def test_a_dead_process_ends_the_run() -> None:
     class Dead:
         name, weight, threads, batch_size = "dead", 1.0, 1, 1
 
-        def score(self, samples: list[Sample]) -> list[Score]:
+        def score(self, samples: list[ScoringRequest]) -> list[Score]:
             raise WorkerDiedError("gone")
 
     with Scoring([Dead()], PROBLEMS[:1], sums=False) as scoring:

@@ -5,7 +5,7 @@ import json
 import torch
 
 from rlsync.data.problem import Problem
-from rlsync.samples import Episode, FinishReason, Rollout, Score, TrainSample
+from rlsync.samples import Episode, FinishReason, Rollout, Sample, Score
 from rlsync.telemetry.run_folder import RunFolder, ended, results
 
 
@@ -28,11 +28,10 @@ def test_an_error_is_written_without_the_secret_in_its_url(tmp_path):
         weight_version=torch.zeros(2, dtype=torch.int32), finish_reason=FinishReason.stop,
     )  # fmt: skip
     errors = ("ConnectError: https://host/score?token=hunter2", None)
-    samples = [TrainSample(rollout=rollout, advantage=0.0)] * 2
-    episodes = [Episode(rollout=rollout, turns=["a"], scored="a")] * 2
+    problem, episode = Problem(id="0", prompt="p", answer="a"), Episode(rollout=rollout, turns=["a"], scored="a")
     scores = [Score(reward=None if error else 1.0, error=error) for error in errors]
     folder = RunFolder(tmp_path, "")
-    folder.write_rollouts(1, [Problem(id="0", prompt="p", answer="a")] * 2, samples, episodes, scores)
+    folder.write_rollouts(1, [Sample(problem=problem, episode=episode, score=score) for score in scores])
     folder.close()
     rows = [json.loads(line) for line in (tmp_path / "rollouts.jsonl").read_text().splitlines()]
     assert [row["reward_error"] for row in rows] == ["ConnectError: https://host/score?token=***", None]

@@ -54,7 +54,7 @@ def _samples(count=9, returns=None) -> list[TrainSample]:
             weight_version=torch.where(sampled, 4, -1).to(torch.int32),
         )  # fmt: skip
         value = ValueTarget(old=torch.where(sampled, old, 0.0), returns=torch.where(sampled, target, 0.0))
-        samples.append(TrainSample(rollout=rollout, advantage=0.0, value=value))
+        samples.append(TrainSample(rollout=rollout, value=value))
     return samples
 
 

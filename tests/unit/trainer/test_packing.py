@@ -16,7 +16,7 @@ from rlsync.trainer.schedule import learning_rate
 def _sample(length: int, prompt: int = 1, advantage: float = 1.0) -> TrainSample:
     sampled = torch.arange(length) >= prompt
     return TrainSample(
-        advantage=advantage,
+        advantage=torch.full((length,), advantage),
         rollout=Rollout(
             tokens=torch.arange(length) + 10,
             sampled=sampled,

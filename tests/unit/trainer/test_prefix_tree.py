@@ -27,7 +27,7 @@ def _sample(tokens, prompt=1):
         tokens=torch.tensor(tokens), sampled=sampled, logprobs=-1.0 * torch.arange(n) * sampled, seed=n,
         weight_version=torch.where(sampled, 0, -1).int(), finish_reason=FinishReason.stop,
     )  # fmt: skip
-    return TrainSample(rollout=rollout, advantage=1.0)
+    return TrainSample(rollout=rollout, advantage=torch.ones(rollout.tokens.numel()))
 
 
 def _paths(layout):

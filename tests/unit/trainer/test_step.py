@@ -63,7 +63,7 @@ def _samples(count: int = 9, shift: float = 0.0) -> list[TrainSample]:
             logprobs=torch.where(sampled, logprobs + (shift if index % 3 == 0 else 0.0), 0.0),
             weight_version=torch.where(sampled, 4, -1).to(torch.int32),
         )  # fmt: skip
-        samples.append(TrainSample(rollout=rollout, advantage=float(torch.randn((), generator=g))))
+        samples.append(TrainSample(rollout=rollout, advantage=torch.randn((), generator=g).expand(length)))
     return samples
 
 
@@ -142,7 +142,7 @@ def test_a_tree_gives_the_update_of_samples_apart(aggregation, loss, budget, ran
     for index in (2, 3, 6):
         tokens, other = samples[index].rollout.tokens, samples[index - 1].rollout.tokens
         tokens[: other.numel()] = other
-    samples.append(replace(samples[8], advantage=-0.7))
+    samples.append(replace(samples[8], advantage=torch.full((samples[8].rollout.tokens.numel(),), -0.7)))
     apart, (first, *rest) = _run(
         _config(*settings, "trainer.prefix_tree=false"), samples, ranks=ranks, reference=FakeSharded(seed=1)
     )
@@ -151,7 +151,7 @@ def test_a_tree_gives_the_update_of_samples_apart(aggregation, loss, budget, ran
     assert sum(s.tokens_saved for s in stats) > 15
     assert sum(s.loss_tokens for s in stats) == sum(s.rollout.num_sampled for s in samples)
     torch.testing.assert_close(tree, apart, rtol=1e-5, atol=1e-6)
-    samples[-1].advantage = 0.7
+    samples[-1].advantage = -samples[-1].advantage
     wrong, _ = _run(_config(*settings), samples, ranks=ranks, reference=FakeSharded(seed=1))
     assert not torch.allclose(wrong, tree, rtol=1e-5, atol=1e-6)  # the control: one sample of two on the same rows
 
@@ -232,16 +232,16 @@ def test_the_policy_waits_for_the_critic():
     assert stats.learning_rate == 0.5
 
 
-def test_advantages_of_tokens_equal_to_the_samples_are_the_samples():
+def test_each_token_has_its_own_advantage():
     samples = _samples()
-    spread = [replace(s, advantage=torch.full((s.rollout.tokens.numel(),), s.advantage)) for s in samples]
-    assert torch.equal(_run(_config(), spread)[0], _run(_config(), samples)[0])
-    spread[4].advantage[-1] += 1.0
-    assert not torch.equal(_run(_config(), spread)[0], _run(_config(), samples)[0])  # the control: one token's
+    wide = [replace(s, advantage=s.advantage.double().clone()) for s in samples]  # group methods give float64
+    assert torch.equal(_run(_config(), wide)[0], _run(_config(), samples)[0])
+    wide[4].advantage[-1] += 1.0
+    assert not torch.equal(_run(_config(), wide)[0], _run(_config(), samples)[0])  # the control: one token's
 
 
 def test_the_entropy_bonus_raises_entropy():
-    samples = [replace(s, advantage=0.0) for s in _samples()]
+    samples = [replace(s, advantage=None) for s in _samples()]
     entropies = [_run(_config("trainer.epochs=5", f"algorithm.entropy_coef={c}"), samples)[1][0].entropy_sum for c in
                  (0, 0.5)]  # fmt: skip
     assert entropies[1] > entropies[0]
