@@ -79,7 +79,11 @@ class Sampler:
     def __init__(
         self, config: TrainConfig, rollouts: Generator, scorer: Scorer, codec: TextCodec, prompts: PromptStream
     ) -> None:
-        self._config, self._player, self._scorer = config, ConversationPlayer(config, rollouts), scorer
+        self._config, self._player, self._scorer = (
+            config,
+            ConversationPlayer(config.environment, config.rollout, rollouts),
+            scorer,
+        )
         self._codec, self._prompts = codec, prompts
 
     def batch(self, step: int, times: StepTimes) -> Batch:

@@ -89,7 +89,11 @@ class Evaluator:
     """Evaluates whatever weights the rollout engines hold."""
 
     def __init__(self, config: TrainConfig, rollouts: Generator, sets: list[EvalSet]) -> None:
-        self._config, self._player, self._sets = config, ConversationPlayer(config, rollouts), sets
+        self._config, self._player, self._sets = (
+            config,
+            ConversationPlayer(config.environment, config.rollout, rollouts),
+            sets,
+        )
 
     def run(self) -> list[SetResult]:
         return [self._evaluate(each) for each in self._sets]

@@ -6,8 +6,6 @@ import logging
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 
-import torch
-
 from rlsync.config.environment import Scored
 from rlsync.data.problem import Problem
 from rlsync.data.text import TextCodec
@@ -39,9 +37,9 @@ class Conversation:
     environment: Environment | None = None
     """None before it is made, and where that failed."""
     ids: list[int] = field(default_factory=list)
-    """What the next turn continues."""
-    rollout: Rollout | None = None
-    """All turns so far, up to the last token that was sampled."""
+    """All tokens so far, which the next turn continues."""
+    answers: list[Rollout] = field(default_factory=list)
+    """What the engine sampled in each turn; the prompt of each is everything before it."""
     turns: list[str] = field(default_factory=list)
     """The model's and the environment's in turn."""
     tool_calls: int = 0
@@ -51,11 +49,12 @@ class Conversation:
 
     @property
     def num_sampled(self) -> int:
-        return 0 if self.rollout is None else self.rollout.num_sampled
+        return sum(answer.num_sampled for answer in self.answers)
 
     def add_turn(self, turn: Rollout, codec: TextCodec) -> None:
         """The model's answer to `ids`."""
-        self.rollout = turn if self.rollout is None else _joined(self.rollout, turn)
+        self.answers.append(turn)
+        self.ids = self.ids + turn.response
         self.turns.append(codec.decode(turn.response, self.start.problem))
         if self.error is not None:
             self.finish_reason = FinishReason.error
@@ -88,9 +87,8 @@ class Conversation:
 
     def episode(self, codec: TextCodec, scored: Scored) -> Episode:
         """What is left of it when it has ended."""
-        assert self.rollout is not None
         assert self.finish_reason is not None
-        rollout = replace(self.rollout, finish_reason=self.finish_reason)
+        rollout = replace(_joined(self.answers), finish_reason=self.finish_reason)
         after_prompt, last = rollout.tokens[rollout.prompt_length :].tolist(), scored is Scored.last_turn
         return Episode(
             rollout=rollout,
@@ -106,12 +104,11 @@ def check_text(text: str) -> None:
     text.encode()
 
 
-def _joined(earlier: Rollout, turn: Rollout) -> Rollout:
-    """`turn`, whose prompt begins with `earlier`'s tokens, with what is known of those."""
-    length = earlier.tokens.numel()
-    return replace(
-        turn,
-        sampled=torch.cat((earlier.sampled, turn.sampled[length:])),
-        logprobs=torch.cat((earlier.logprobs, turn.logprobs[length:])),
-        weight_version=torch.cat((earlier.weight_version, turn.weight_version[length:])),
-    )
+def _joined(answers: list[Rollout]) -> Rollout:
+    """The last answer, whose tokens are those of the whole conversation, with what is known of the earlier ones'."""
+    last = answers[-1]
+    sampled, logprobs, versions = last.sampled.clone(), last.logprobs.clone(), last.weight_version.clone()
+    for answer in answers[:-1]:
+        own = slice(answer.prompt_length, answer.tokens.numel())
+        sampled[own], logprobs[own], versions[own] = True, answer.logprobs[own], answer.weight_version[own]
+    return replace(last, sampled=sampled, logprobs=logprobs, weight_version=versions)

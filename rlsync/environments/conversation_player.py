@@ -13,7 +13,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from rlsync.config.run import TrainConfig
+from rlsync.config.environment import EnvironmentConfig
+from rlsync.config.rollout import RolloutConfig
 from rlsync.data.problem import Problem
 from rlsync.data.text import TextCodec
 from rlsync.environments.base import Environment, Observation
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 
 OnFinished = Callable[[int, Episode], None]
-"""Is told of each episode, with its start's index, while others go on."""
+"""A callback that gets the index of a start and its finished episode, while others are still played."""
 
 
 class Generator(Protocol):
@@ -35,8 +36,8 @@ class Generator(Protocol):
         """Each request's index and rollout, as they are finished."""
 
 
-def _nobody(index: int, episode: Episode) -> None:
-    """Whom nothing interests before all are finished."""
+def _ignore(index: int, episode: Episode) -> None:
+    """Default callback: do nothing."""
 
 
 class ConversationPlayer:
@@ -46,12 +47,12 @@ class ConversationPlayer:
         ConfigError: the environment cannot be loaded.
     """
 
-    def __init__(self, config: TrainConfig, generator: Generator) -> None:
-        self._environment, self._limits = config.environment, config.rollout
+    def __init__(self, environment: EnvironmentConfig, limits: RolloutConfig, generator: Generator) -> None:
+        self._environment, self._limits = environment, limits
         self._generator = generator
-        self._make = environment_maker(config.environment)
+        self._make = environment_maker(environment)
 
-    def play(self, starts: list[Start], codec: TextCodec, on_finished: OnFinished = _nobody) -> list[Episode]:
+    def play(self, starts: list[Start], codec: TextCodec, on_finished: OnFinished = _ignore) -> list[Episode]:
         """One episode per start, in order.
 
         Args:
@@ -123,7 +124,6 @@ class ConversationPlayer:
 
     def _take(self, talk: Conversation, answer: Observation | BaseException | None, codec: TextCodec) -> None:
         """Put the environment's answer into the conversation, or end it."""
-        assert talk.rollout is not None
         if isinstance(answer, BaseException):
             talk.fail("step", answer)
             talk.finish_reason = FinishReason.error
@@ -132,7 +132,7 @@ class ConversationPlayer:
             talk.finish_reason = FinishReason.stop
             return
         talk.tool_calls += answer.tool_calls
-        talk.ids = talk.rollout.tokens.tolist() + codec.encode_message(answer.text, talk.start.problem)
+        talk.ids = talk.ids + codec.encode_message(answer.text, talk.start.problem)
         # A message that no turn follows is left out: nobody would read it.
         if (len(talk.turns) + 1) // 2 == self._environment.max_turns:
             talk.finish_reason = FinishReason.turns

@@ -84,7 +84,7 @@ def test_an_environment(tmp_path):
 
     problem = Problem(id="0", prompt="Guess a number from 0 to 127.", answer="42")
     starts = [Start(problem=problem, seed=seed) for seed in (0, 1)]
-    found, failed = ConversationPlayer(config, Halves()).play(starts, codec)
+    found, failed = ConversationPlayer(config.environment, config.rollout, Halves()).play(starts, codec)
     assert found.turns == ["64", "lower", "32", "higher", "48", "lower", "40", "higher", "44", "lower", "42"]
     assert (found.scored, found.rollout.finish_reason) == ("42", FinishReason.stop)
     opening = codec.decode(found.rollout.tokens[: found.rollout.prompt_length].tolist())

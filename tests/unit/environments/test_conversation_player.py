@@ -95,7 +95,7 @@ def play(tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) ->
         )  # fmt: skip
         codec = TextCodec(tokenizer, config.data, environment=config.environment)
         engine = FakeEngine(scripts)
-        return ConversationPlayer(config, engine).play(
+        return ConversationPlayer(config.environment, config.rollout, engine).play(
             [Start(problem=PROBLEM, seed=seed) for seed in scripts], codec
         ), engine
 

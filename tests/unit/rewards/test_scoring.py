@@ -79,7 +79,7 @@ def test_a_rollout_is_scored_while_the_next_is_generated(tmp_path: Any, scorer_o
 
     starts = [Start(problem=problem, seed=0) for problem in PROBLEMS]
     with scorer_of(score).start(PROBLEMS) as scoring:
-        episodes = ConversationPlayer(config, Engine()).play(starts, codec, scoring.take)
+        episodes = ConversationPlayer(config.environment, config.rollout, Engine()).play(starts, codec, scoring.take)
         assert events == [f"{what} {i}" for i in (4, 0, 5, 2, 1, 3) for what in ("scored", "after")]
         scores = scoring.finish()
     assert [score.reward for score in scores] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]  # in the order of the problems
