@@ -15,7 +15,7 @@ train: $(VENV)/.installed
 	$(BIN)/rlsync train recipe=$(RECIPE) $(ARGS)
 
 test: lint unit
-	$(BIN)/python -m pytest tests/integration tests/gpu tests/peers $(ARGS)
+	$(BIN)/python -m pytest tests/integration tests/gpu tests/peers --numprocesses 2 --dist loadfile $(ARGS)
 
 unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/unit tests/compile --numprocesses 2 --dist worksteal $(ARGS)

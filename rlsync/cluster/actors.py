@@ -12,7 +12,8 @@ import psutil
 import ray
 
 from rlsync.cluster.children import Children, remove
-from rlsync.cluster.gpus import Place, take_gpus, visible_gpus
+from rlsync.cluster.env import take_gpus
+from rlsync.cluster.gpus import Place, visible_gpus
 from rlsync.config.parity import Fault
 from rlsync.config.reward import RewardFunctionConfig
 from rlsync.errors import WorkerDiedError

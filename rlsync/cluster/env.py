@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from rlsync.cluster.session_folder import needs_short_tmpdir
@@ -12,6 +13,7 @@ from rlsync.rollout.settings import EngineSettings
 from rlsync.trainer.settings import TrainerSettings
 
 ROLLOUT_PLUGIN_VARIABLE = "RLSYNC_ROLLOUT"
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def driver_variables(*, local: bool) -> dict[str, str]:
@@ -97,6 +99,12 @@ def apply_to_engine_host(settings: EngineSettings, folder: Path | None = None) -
         folder: of the session, as for `session_variables`.
     """
     os.environ.update(rollout_variables(settings, local=True) | (session_variables(folder) if folder else {}))
+
+
+def take_gpus(gpus: Sequence[str]) -> None:
+    """Let this process see only these GPUs; call it before CUDA is initialized. If empty, it keeps what Ray gave it."""
+    if gpus:
+        os.environ[VISIBLE_GPUS] = ",".join(gpus)
 
 
 def fork_workers() -> None:

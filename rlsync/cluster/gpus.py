@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlsync.cluster.env import VISIBLE_GPUS
 from rlsync.cluster.run_plan import RunPlan
 from rlsync.config.cluster import Device
 from rlsync.errors import ConfigError
 
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _TRAINER_SHARE = 0.6
 """Of a GPU, for Ray: two ranks never share one, and a small reward model still fits beside a rank."""
 _TOLERANCE = 1e-6
@@ -27,13 +27,7 @@ class Place:
 
 def visible_gpus() -> tuple[str, ...]:
     """Of this process."""
-    return tuple(filter(None, os.environ.get(_VISIBLE, "").split(",")))
-
-
-def take_gpus(gpus: Sequence[str]) -> None:
-    """Let this process see these GPUs alone; before it touches CUDA. Nothing given: it keeps what Ray gave it."""
-    if gpus:
-        os.environ[_VISIBLE] = ",".join(gpus)
+    return tuple(filter(None, os.environ.get(VISIBLE_GPUS, "").split(",")))
 
 
 def share_of_a_rank(device: Device) -> float:

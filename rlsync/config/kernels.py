@@ -23,12 +23,21 @@ class RowParallel(StrEnum):
     """Ranks own output columns and gather the input: any K, any TP that the heads allow, 1.5x the traffic."""
 
 
+class AllReduce(StrEnum):
+    auto = "auto"
+    """Through memory that the GPUs of a host share, where they have access to each other; NCCL elsewhere."""
+    gather = "gather"
+    """NCCL gathers the roots: for hosts whose GPUs claim an access to each other that does not work. The same bits."""
+
+
 @dataclass(kw_only=True, slots=True)
 class KernelsConfig:
     mode: KernelMode = KernelMode.invariant
     tree_leaves: str = "8"
     """A power of two, the largest TP that shares these bits; `auto` takes rollout.tp."""
     row_parallel: RowParallel = RowParallel.tree
+    all_reduce: AllReduce = AllReduce.auto
+    """How TP workers on GPUs exchange the roots of their subtrees."""
 
     def __post_init__(self) -> None:
         if self.tree_leaves != "auto" and not self.tree_leaves.isdecimal():

@@ -177,10 +177,12 @@ READ: dict[type, dict[str, list[Rule]]] = {
     RolloutConfig: {
         "gpu_memory_utilization": [_GPU, where("kv_cache_mib", 0)],
         "cuda_graphs": [_GPU],
+        "weight_path": [_EXACT, _GPU, where("sleep", False)],
     },
     KernelsConfig: {
         "tree_leaves": [_EXACT, where("row_parallel", RowParallel.tree)],
         "row_parallel": [_EXACT],
+        "all_reduce": [_EXACT, _GPU, where("row_parallel", RowParallel.tree)],
     },
     ParityConfig: {"fault_step": [unless("fault", Fault.none)]},
     EvalConfig: {

@@ -13,6 +13,15 @@ class ModelImpl(StrEnum):
     transformers = "transformers"
 
 
+class WeightPath(StrEnum):
+    auto = "auto"
+    """Trainer ranks write straight into the workers' parameters where both are on GPUs of one host; messages
+    elsewhere."""
+    messages = "messages"
+    """Buckets of tensors are gathered and sent: for hosts whose GPUs claim an access to each other that does not
+    work."""
+
+
 @dataclass(kw_only=True, slots=True)
 class RolloutConfig:
     tp: int = 1
@@ -38,6 +47,8 @@ class RolloutConfig:
     """Colocated engines free their weights and KV cache while the trainer works; the next sync brings new weights."""
     cuda_graphs: bool = True
     """Decode steps run as whole CUDA graphs, mixed steps as pieces between the attention calls (GPUs only)."""
+    weight_path: WeightPath = WeightPath.auto
+    """How new weights reach the workers."""
     model_impl: ModelImpl = ModelImpl.vllm
     """`transformers` serves an architecture whose vLLM class fuses ops in its own way."""
 

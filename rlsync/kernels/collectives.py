@@ -22,11 +22,20 @@ def tree_all_reduce(root: torch.Tensor, group: dist.ProcessGroup) -> torch.Tenso
 
 
 def finish_across(
-    root: torch.Tensor, group: dist.ProcessGroup, bias: torch.Tensor | None, dtype: torch.dtype
+    root: torch.Tensor,
+    group: dist.ProcessGroup,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+    *,
+    share_memory: bool = True,
 ) -> torch.Tensor:
-    """round(tree of the ranks' roots + bias): root [..., N] fp32 on each rank -> [..., N] on all."""
+    """round(tree of the ranks' roots + bias): root [..., N] fp32 on each rank -> [..., N] on all.
+
+    Args:
+        share_memory: GPUs of one host may read each other's memory. Without it NCCL gathers the roots; the same bits.
+    """
     if root.is_cuda:
-        return ops.backend(root).finish_across(root, group, bias, dtype)
+        return ops.backend(root).finish_across(root, group, bias, dtype, share_memory)
     return order.finish(tree_all_reduce(root, group), bias, dtype)
 
 

@@ -15,6 +15,7 @@ from vllm.usage.usage_lib import UsageContext
 
 from rlsync.config.cluster import Device
 from rlsync.config.parity import Fault
+from rlsync.config.rollout import WeightPath
 from rlsync.errors import ConfigError, RlsyncError
 from rlsync.rollout.engine_args import engine_args
 from rlsync.rollout.settings import EngineSettings
@@ -112,7 +113,9 @@ class RolloutEngine:
     def connect(self, plan: SyncPlan, seats: list[Seat]) -> None:
         """Join the weight channels; one seat for each TP worker."""
         on_gpu = self._settings.device is Device.cuda
-        fixed = on_gpu and not self._native and not self._settings.rollout.sleep  # vLLM repacks weights, or moves them
+        rollout = self._settings.rollout
+        # In native mode vLLM repacks the weights, and a sleeping engine moves them.
+        fixed = on_gpu and not self._native and not rollout.sleep and rollout.weight_path is WeightPath.auto
         self._engine.collective_rpc("rlsync_connect", args=(plan, seats, fixed))
 
     def sleep(self) -> None:

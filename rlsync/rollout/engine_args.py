@@ -56,7 +56,10 @@ def engine_args(settings: EngineSettings, *, kv_blocks: int | None = None, in_pr
     if settings.native:
         return EngineArgs(**common, logprobs_mode="processed_logprobs")
     plugin = PluginSettings(
-        leaves=settings.leaves, row_parallel=settings.kernels.row_parallel.value, temperature=rollout.temperature
+        leaves=settings.leaves,
+        row_parallel=settings.kernels.row_parallel.value,
+        all_reduce=settings.kernels.all_reduce.value,
+        temperature=rollout.temperature,
     )
     return EngineArgs(
         **common,

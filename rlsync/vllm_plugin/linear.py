@@ -81,6 +81,7 @@ class InvariantRowParallelLinear(RowParallelLinear):
         super().__init__(*args, **kwargs)
         settings = current_settings()
         self.gathers = settings.row_parallel == "gather"
+        self.shares_memory = settings.all_reduce == "auto"
         if self.skip_bias_add or not self.input_is_parallel or not self.reduce_results:
             raise ConfigError(f"{self.prefix}: this use of a row-parallel layer is not supported by kernels=invariant")
         if self.gathers:
@@ -116,7 +117,8 @@ class InvariantRowParallelLinear(RowParallelLinear):
         if self.tp_size == 1:
             return ops.row_parallel_linear(x, self.weight, self.bias, leaves=self.local_leaves)
         root = ops.row_parallel_root(x, self.weight, self.local_leaves)
-        return finish_across(root, get_tp_group().device_group, self.bias, x.dtype)
+        group = get_tp_group().device_group
+        return finish_across(root, group, self.bias, x.dtype, share_memory=self.shares_memory)
 
     def _gather_form(self, x: torch.Tensor) -> torch.Tensor:
         if self.tp_size == 1:

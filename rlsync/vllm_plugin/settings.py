@@ -13,6 +13,7 @@ _KEY = "rlsync"
 class PluginSettings:
     leaves: int
     row_parallel: str
+    all_reduce: str
     temperature: float
 
     def as_additional_config(self) -> dict[str, object]:

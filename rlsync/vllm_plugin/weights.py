@@ -13,7 +13,7 @@ from rlsync.config.parity import Fault
 from rlsync.kernels.fingerprint import fingerprint
 from rlsync.vllm_plugin.settings import settings_of
 from rlsync.weight_sync.digest import Digester, Part, TensorDigest, whole_rows
-from rlsync.weight_sync.direct import Offer, allowed, check_layout, make_offer, offer
+from rlsync.weight_sync.direct import Offer, check_layout, make_offer, offer
 from rlsync.weight_sync.plan import SyncPlan, torch_dtype
 from rlsync.weight_sync.transport import Channel, Seat
 
@@ -55,8 +55,8 @@ class WeightReceiver:
         """Join the channel of the trainer rank that feeds this worker; seats are in the order of TP ranks.
 
         Args:
-            fixed: the parameters are on a GPU and keep their place and layout. Their values are lost, up to the first
-                sync.
+            fixed: the parameters are on a GPU and keep their place and layout, so that trainer ranks may write into
+                them. Their values are lost until the first sync.
 
         Raises:
             DivergenceError: vLLM lays out the model in another way than layout.py says.
@@ -70,8 +70,6 @@ class WeightReceiver:
             self.rlsync_channel.prepare(plan.largest_bytes)
 
     def _offer(self) -> Offer | None:
-        if not allowed():
-            return None
         specs = [spec for bucket in self.rlsync_plan.buckets for spec in bucket]
         parts = self._parts()
         check_layout(specs, parts, self.model_runner.get_model().load_weights)

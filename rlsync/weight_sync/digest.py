@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 
-from rlsync.errors import DivergenceError
 from rlsync.kernels.keyed_sum import Rectangle, keyed_sums
 
 
@@ -80,26 +79,25 @@ def _rectangle(part: Part, dtype: torch.dtype | None) -> Rectangle:
     return Rectangle(t, t.dtype if dtype is None else dtype, part.row, part.column, part.columns)
 
 
-def combine(parts: Iterable[TensorDigest]) -> dict[str, int]:
-    """Whole-tensor digests from parts. A part reported twice (a replica) counts once.
+def combine(parts: Iterable[TensorDigest]) -> dict[str, int | None]:
+    """Digests of whole tensors, by name. A part that two workers report (a replica) counts once.
 
-    Raises:
-        DivergenceError: two replicas of one part differ.
+    The digest is None where two workers report different values of a part.
     """
     unique: dict[tuple[str, tuple[int, int], tuple[int, int]], int] = {}
+    torn = set()
     for part in parts:
-        key = (part.name, part.rows, part.columns)
-        if unique.setdefault(key, part.value) != part.value:
-            raise DivergenceError(
-                f"weight sync: two workers hold different values of {part.name}, rows {part.rows}, "
-                f"columns {part.columns}"
-            )
-    totals: dict[str, int] = {}
+        if unique.setdefault((part.name, part.rows, part.columns), part.value) != part.value:
+            torn.add(part.name)
+    totals: dict[str, int | None] = dict.fromkeys(torn)
     for (name, _, _), value in unique.items():
-        totals[name] = (totals.get(name, 0) + value) % _MODULUS
+        if name not in torn:
+            totals[name] = ((totals.get(name) or 0) + value) % _MODULUS
     return totals
 
 
-def differing(trainer: dict[str, int], rollout: dict[str, int]) -> list[str]:
-    """Names whose digests differ, or that only one side has."""
-    return sorted(n for n in trainer.keys() | rollout.keys() if trainer.get(n) != rollout.get(n))
+def differing(trainer: dict[str, int | None], rollout: dict[str, int | None]) -> list[str]:
+    """Names whose digests differ or are None, or that only one side has."""
+    return sorted(
+        n for n in trainer.keys() | rollout.keys() if trainer.get(n) is None or trainer.get(n) != rollout.get(n)
+    )

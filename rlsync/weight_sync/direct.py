@@ -7,7 +7,6 @@ vllm_plugin/layout.py says, which `check_layout` proves with the worker's own lo
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +21,6 @@ from rlsync.weight_sync.ipc import Handle, handle_of, open_handle
 from rlsync.weight_sync.plan import ParamSpec, torch_dtype
 from rlsync.weight_sync.transport import Channel
 
-SWITCH = "RLSYNC_WEIGHT_SYNC"
 _log = logging.getLogger(__name__)
 
 
@@ -43,11 +41,6 @@ class Offer:
 
     host: str
     parts: list[SharedPart]
-
-
-def allowed() -> bool:
-    """Unless RLSYNC_WEIGHT_SYNC=messages, for hosts whose GPUs claim an access to each other that does not work."""
-    return os.environ.get(SWITCH) != "messages"
 
 
 def offer(parts: Sequence[Part]) -> Offer | None:

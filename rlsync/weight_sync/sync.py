@@ -41,16 +41,17 @@ class WeightSync:
         self._transfer = transfer
         self.version = _NEVER
         """The version that the engines hold; -1 before the first transfer."""
+        self._different: list[str] = []
 
     def run(self, version: int, fault: Fault = Fault.none) -> list[str]:
-        """Bring the engines to `version`, which the trainer holds; nothing is sent where they have it.
+        """Bring the engines to `version`, which the trainer holds; nothing is sent if they have it.
 
         Returns:
-            The names of the tensors whose digests differ between the trainer and an engine.
+            The names of the tensors whose digests differ between the trainer and an engine, or among its workers.
         """
-        if version == self.version:
-            return []
-        digests = self._transfer.transfer_weights(version, fault)
-        self.version = version
-        trainer = combine(digests.trainer)
-        return sorted({name for engine in digests.engines for name in differing(trainer, combine(engine))})
+        if version != self.version:
+            digests = self._transfer.transfer_weights(version, fault)
+            self.version = version
+            trainer, engines = combine(digests.trainer), [combine(engine) for engine in digests.engines]
+            self._different = sorted({name for engine in engines for name in differing(trainer, engine)})
+        return self._different

@@ -157,11 +157,18 @@ def every_form_holds_for_long(reducer, group):
     assert int(wrong) > 0
 
 
-def the_switch_takes_nccl(reducer, group):
-    from rlsync.kernels.triton.symmetric import SWITCH, open_reducer
+def without_shared_memory_nccl_gives_the_same_bits(reducer, group):
+    from rlsync.kernels.triton import symmetric
 
-    os.environ[SWITCH] = "gather"
-    assert open_reducer(group, torch.device("cuda", group.rank())) is None
+    root = torch.randn(3, 64, device=torch.device("cuda", group.rank()))
+    shared = finish_across(root, group, None, torch.bfloat16)
+    reducers, symmetric._reducers = symmetric._reducers, {}
+    try:
+        gathered = finish_across(root, group, None, torch.bfloat16, share_memory=False)
+        assert not symmetric._reducers  # none was opened
+    finally:
+        symmetric._reducers = reducers
+    assert torch.equal(gathered, shared)
 
 
 CHECKS = [
@@ -170,7 +177,7 @@ CHECKS = [
     calls_follow_each_other_without_a_wait,
     graphs_replay_among_other_calls,
     every_form_holds_for_long,
-    the_switch_takes_nccl,
+    without_shared_memory_nccl_gives_the_same_bits,
 ]
 
 

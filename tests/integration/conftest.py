@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import time
+from pathlib import Path
 
 import pytest
 from support import Launcher, Run, Watch
 
 
 @pytest.fixture(scope="session")
-def launcher(tmp_path_factory: pytest.TempPathFactory) -> Launcher:
-    return Launcher(tmp_path_factory.mktemp("runs"))
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all of pytest's processes share: the parent of each one's own folder."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if base.name.startswith("popen-") else base
 
 
 @pytest.fixture(scope="session")
-def reference(launcher: Launcher) -> Run:
-    """Three steps at TP=2, weights saved after each."""
-    run = launcher.run("trainer.save_every=1")
-    assert run.code == 0, run.out + run.err
-    return run
+def launcher(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Launcher:
+    return Launcher(tmp_path_factory.mktemp("runs"), shared / "cache")
+
+
+@pytest.fixture(scope="session")
+def reference(launcher: Launcher, shared: Path) -> Run:
+    """Three steps at TP=2, weights saved after each. The first process that asks runs it, and others wait for it."""
+    record = shared / "reference.json"
+    with (shared / "reference.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not record.exists():
+            run = launcher.run("trainer.save_every=1")
+            record.write_text(json.dumps([str(run.folder), run.code, run.out, run.err]))
+    folder, code, out, err = json.loads(record.read_text())
+    assert code == 0, out + err
+    return Run(Path(folder), code, out, err)
 
 
 @pytest.fixture

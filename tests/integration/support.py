@@ -55,9 +55,9 @@ class Run:
 class Launcher:
     """Starts `rlsync train` or another command on a small version of the default recipe."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, cache: Path | None = None) -> None:
         self.root = root
-        self.cache = root / "cache"
+        self.cache = cache or root / "cache"
         self.mark = secrets.token_hex(8)
         self.environment = os.environ | {_MARK: self.mark}
         self._count = 0

@@ -1,13 +1,12 @@
 """Memory of each other that the ranks of one host write to, and the tree all-reduce through it.
 
 A group gets its buffer at its first call outside a CUDA graph, or none, where ranks lie on several hosts or have no
-access to each other, or where RLSYNC_ALL_REDUCE=gather says so: then NCCL gathers the roots. Same bits either way.
+access to each other; then NCCL gathers the roots, as it does with kernels.all_reduce=gather. The bits are the same.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import zlib
 
@@ -21,7 +20,6 @@ from rlsync.kernels.triton.all_reduce import FLAG_BYTES, in_words, one_shot, two
 from rlsync.kernels.triton.matmul import fold
 from rlsync.kernels.triton.tiles import ONE_SHOT_BYTES, WORDS_BYTES, element_tile, multiprocessors, word_tile
 
-SWITCH = "RLSYNC_ALL_REDUCE"
 SLOT_BYTES = 8 << 20
 """The roots of all ranks in a `one_shot`, at most."""
 PART_BYTES = 32 << 20
@@ -117,17 +115,17 @@ _reducers: dict[tuple[dist.ProcessGroup, torch.device], TreeAllReduce | None] = 
 
 
 def finish_across(
-    root: torch.Tensor, group: dist.ProcessGroup, bias: torch.Tensor | None, dtype: torch.dtype
+    root: torch.Tensor, group: dist.ProcessGroup, bias: torch.Tensor | None, dtype: torch.dtype, share_memory: bool
 ) -> torch.Tensor:
-    """round(tree of the ranks' roots + bias): root [..., N] fp32 on each rank -> [..., N] on all."""
+    """As kernels.collectives.finish_across."""
     if root.dtype != torch.float32:
         raise TypeError(f"finish_across: root is {root.dtype}, the nodes of the tree are float32")
     if not is_power_of_two(group.size()):
         raise ValueError(f"finish_across: {group.size()} ranks, want a power of two")
     key = (group, root.device)
-    if key not in _reducers and not torch.cuda.is_current_stream_capturing():
+    if share_memory and key not in _reducers and not torch.cuda.is_current_stream_capturing():
         _reducers[key] = open_reducer(group, root.device)
-    reducer = _reducers.get(key)
+    reducer = _reducers.get(key) if share_memory else None
     rows = root.reshape(-1, root.shape[-1]).contiguous()
     out = gather_and_finish(rows, group, bias, dtype) if reducer is None else reducer(rows, bias, dtype)
     return out.view(root.shape)
@@ -139,7 +137,7 @@ def _blocks(device: torch.device) -> int:
 
 def open_reducer(group: dist.ProcessGroup, device: torch.device) -> TreeAllReduce | None:
     """None on all ranks, unless it works on all."""
-    wanted = os.environ.get(SWITCH) != "gather" and group.size() in ONE_SHOT_BYTES
+    wanted = group.size() in ONE_SHOT_BYTES
     host = zlib.crc32(f"{socket.gethostname()} {_blocks(device)}".encode())
     if not _all_say(host if wanted else -1, group, device) or not wanted:
         return None
