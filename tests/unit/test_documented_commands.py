@@ -14,7 +14,13 @@ from rlsync.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/*/README.md")]
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "rlsync/kernels/README.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("recipes/*/README.md"),
+    ]
 )
 CONFIGS = sorted([*ROOT.glob("configs/*/*.yaml"), *ROOT.glob("configs/*.yaml"), *ROOT.glob("recipes/*/recipe.yaml")])
 PLACEHOLDERS = {
