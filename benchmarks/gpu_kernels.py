@@ -18,6 +18,7 @@ import triton
 from vllm.vllm_flash_attn import flash_attn_varlen_func
 
 from rlsync.kernels import ops
+from rlsync.kernels.attention_spec import AttentionSpec
 from rlsync.kernels.triton import matmul
 
 SHAPES = (
@@ -88,7 +89,7 @@ def prefill_row(heads: int, kv_heads: int, dim: int, length: int, sequences: int
     flash3 = seconds([lambda: flash_attn_varlen_func(
         q, k, v, max_seqlen_q=length, cu_seqlens_q=starts, max_seqlen_k=length, cu_seqlens_k=starts, causal=True,
         fa_version=3)])  # fmt: skip
-    ours = seconds([lambda: ops.packed_attention(q, k, v, starts, dim**-0.5)])
+    ours = seconds([lambda: ops.attention(q, k, v, AttentionSpec(starts=starts, scale=dim**-0.5))])
     flop = 2 * sequences * length * length * heads * dim
     return {"heads": heads, "kv_heads": kv_heads, "dim": dim, "length": length, "sequences": sequences,
             "tflops": flop / ours * 1e-12, "to_flash2": stock / ours, "to_flash3": flash3 / ours}  # fmt: skip

@@ -35,7 +35,7 @@ def finish_across(
         share_memory: GPUs of one host may read each other's memory. Without it NCCL gathers the roots; the same bits.
     """
     if root.is_cuda:
-        return ops.backend(root).finish_across(root, group, bias, dtype, share_memory)
+        return ops.gpu_backend(root).finish_across(root, group, bias, dtype, share_memory)
     return order.finish(tree_all_reduce(root, group), bias, dtype)
 
 

@@ -22,7 +22,7 @@ class Copies:
         """Kept, as the launches know addresses alone."""
         on_gpu = bool(pairs) and pairs[0][0].is_cuda
         self._launches = (
-            ops.backend(pairs[0][0]).copy_launches(pairs)
+            ops.gpu_backend(pairs[0][0]).copy_launches(pairs)
             if on_gpu
             else [partial(into.copy_, values) for into, values in pairs]
         )

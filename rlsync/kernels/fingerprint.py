@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from rlsync.kernels import ops, order
+from rlsync.kernels.attention_spec import AttentionSpec
 
-_SHARED = ("order.py", "ops.py", "rope.py", "collectives.py", "scores.py")
+_SHARED = ("order.py", "ops", "rope.py", "collectives.py", "scores.py", "tp_sampling.py", "row_ops.py", "key_paths.py")
 _OWN = {"cpu": ("cpu", ("torch", "numba", "llvmlite")), "cuda": ("triton", ("torch", "triton"))}
 """Device -> folder of its kernels, and the libraries that compile them."""
 
@@ -44,7 +45,10 @@ def _probe(device: str) -> bytes:
         y = x.to(dtype)
         out += [ops.row_parallel_linear(y, y, leaves=8), ops.linear(y, y), ops.rms_norm(y, y[0], 1e-6)]
         heads = y.view(24, 4, 16)
-        out += [ops.silu_and_mul(y, y), ops.packed_attention(heads, heads, heads, starts, 0.25, 7)]
+        out += [
+            ops.silu_and_mul(y, y),
+            ops.attention(heads, heads, heads, AttentionSpec(starts=starts, scale=0.25, window=7)),
+        ]
         cache = torch.cat([y.view(24, 4, 16)[:16]] * 2, dim=-1).transpose(0, 1)[None].contiguous()
         table, lengths = torch.zeros(1, 1, dtype=torch.int32, device=device), torch.tensor([16], device=device)
         out.append(ops.decode_attention(heads[:1], cache, table, lengths, 0.25))

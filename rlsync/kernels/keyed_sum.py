@@ -33,7 +33,7 @@ class Rectangle:
 def keyed_sums(rectangles: Sequence[Rectangle]) -> torch.Tensor:
     """Sum of each one's bits, each times the key of its place, modulo 2^64: [n] int64 on their common device."""
     if rectangles[0].values.is_cuda:
-        return ops.backend(rectangles[0].values).keyed_sums(rectangles)
+        return ops.gpu_backend(rectangles[0].values).keyed_sums(rectangles)
     return torch.stack([_keyed_sum(rectangle) for rectangle in rectangles])
 
 

@@ -16,6 +16,7 @@ from transformers.models.qwen3 import modeling_qwen3
 
 from rlsync.errors import ConfigError
 from rlsync.kernels import ops
+from rlsync.kernels.attention_spec import AttentionSpec
 from rlsync.kernels.key_paths import KeyPaths
 from rlsync.kernels.order import check_leaves_divide
 from rlsync.kernels.rope import rope_table, spec_from_config
@@ -117,11 +118,8 @@ def packed_attention_forward(
     if dropout:
         raise ConfigError(f"attention_dropout={dropout}: dropout in training cannot match the rollout; set it to 0")
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))
-    window = sliding_window or 0
-    if paths is None:
-        return ops.packed_attention(q, k, v, starts, scaling, window, longest=longest)[None], None
-    assert longest is not None
-    return ops.tree_attention(q, k, v, starts, paths, scaling, window, longest=longest)[None], None
+    spec = AttentionSpec(starts=starts, scale=scaling, window=sliding_window or 0, paths=paths, longest=longest)
+    return ops.attention(q, k, v, spec)[None], None
 
 
 def check_supported(config: PreTrainedConfig, supported: tuple[str, ...] = SUPPORTED) -> None:

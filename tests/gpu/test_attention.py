@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rlsync.kernels import ops
+from rlsync.kernels.attention_spec import AttentionSpec
 from rlsync.kernels.triton import attention_launch
 from rlsync.kernels.triton.tiles import is_hopper
 
@@ -43,7 +44,7 @@ def test_one_function(heads, kv_heads, dim, window, page, longest):
     q, k, v = (_random(sum(lengths), h, dim, s) for s, h in enumerate((heads, kv_heads, kv_heads)))
     starts = torch.tensor([0, *lengths], device="cuda").cumsum(0)
     scale = 1 / math.sqrt(dim)
-    packed = ops.packed_attention(q, k, v, starts, scale, window)
+    packed = ops.attention(q, k, v, AttentionSpec(starts=starts, scale=scale, window=window))
     cache, table = _cache(k, v, lengths, page)
     counts = torch.tensor(lengths, device="cuda")
 
@@ -76,7 +77,7 @@ def test_values_and_gradients(window, dtype):
     tensors = [_random(sum(lengths), h, dim, s).to(dtype).requires_grad_() for s, h in shapes]
     starts = torch.tensor([0, *lengths], device="cuda").cumsum(0)
     grad = _random(sum(lengths), heads, dim, 9).to(dtype)
-    out = ops.packed_attention(*tensors, starts, 1 / math.sqrt(dim), window)
+    out = ops.attention(*tensors, AttentionSpec(starts=starts, scale=1 / math.sqrt(dim), window=window))
     grads = torch.autograd.grad(out, tensors, grad, retain_graph=True)
     assert all(torch.equal(a, b) for a, b in zip(grads, torch.autograd.grad(out, tensors, grad), strict=True))
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from rlsync.config.kernels import KernelMode
 from rlsync.kernels import ops
+from rlsync.kernels.attention_spec import AttentionSpec
 from rlsync.kernels.row_ops import sum_rows
 from rlsync.models.policy import Policy
 from rlsync.samples import FinishReason, Rollout, TrainSample
@@ -44,14 +45,16 @@ def _tree(sequences, heads, kv_heads, dim):
 )  # fmt: skip
 def test_rows_are_those_of_sequences_apart(heads, kv_heads, dim, window, prompt):
     layout, qkv, rest = _tree(_sequences(prompt, [64, 1, 200, 33, 64]), heads, kv_heads, dim)
-    tree = ops.tree_attention(*qkv, window=window, **rest)
+    tree = ops.attention(*qkv, AttentionSpec(window=window, **rest))
     for rows in layout.rows:
         at = rows.cuda()
         starts = torch.tensor([0, len(rows)], device="cuda")
-        alone = ops.packed_attention(*(t[at] for t in qkv), starts, rest["scale"], window)
+        spec = AttentionSpec(starts=starts, scale=rest["scale"], window=window)
+        alone = ops.attention(*(t[at] for t in qkv), spec)
         assert torch.equal(tree[at], alone)
     off = replace(rest["paths"], table=(rest["paths"].table - 1).clamp_min(0))
-    assert not torch.equal(ops.tree_attention(*qkv, window=window, **(rest | {"paths": off})), tree)  # the control
+    wrong = ops.attention(*qkv, AttentionSpec(window=window, **(rest | {"paths": off})))
+    assert not torch.equal(wrong, tree)  # the control
 
 
 @pytest.mark.parametrize("window", [0, 100])
@@ -62,7 +65,7 @@ def test_values_and_gradients(window, chunk, monkeypatch):
     layout, qkv, rest = _tree(_sequences(300, [64, 1, 200]), heads, kv_heads, dim)
     tensors = [t.requires_grad_() for t in qkv]
     grad = _random(layout.tokens.numel(), heads, dim, 9)
-    out = ops.tree_attention(*tensors, window=window, **rest)
+    out = ops.attention(*tensors, AttentionSpec(window=window, **rest))
     grads = torch.autograd.grad(out, tensors, grad, retain_graph=True)
     assert all(torch.equal(a, b) for a, b in zip(grads, torch.autograd.grad(out, tensors, grad), strict=True))
 

@@ -9,6 +9,7 @@ import torch
 
 from rlsync.kernels import cpu, ops
 from rlsync.kernels import triton as gpu
+from rlsync.kernels.attention_spec import AttentionSpec
 from rlsync.kernels.keyed_sum import Rectangle, keyed_sums
 from rlsync.kernels.order import tree_sum
 from rlsync.kernels.triton import attention_backward, attention_launch
@@ -97,7 +98,7 @@ def test_attention(window):
     starts = torch.tensor([0, *LENGTHS]).cumsum(0)
     q, k, v = (_random(sum(LENGTHS), h, dim, seed=s) for s, h in enumerate((heads, kv_heads, kv_heads)))
     out, lse = gpu.packed_attention(q, k, v, starts, 1 / math.sqrt(dim), window)
-    expected = ops.packed_attention(q, k, v, starts, 1 / math.sqrt(dim), window)
+    expected = ops.attention(q, k, v, AttentionSpec(starts=starts, scale=1 / math.sqrt(dim), window=window))
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
     assert torch.isfinite(lse).all()
 

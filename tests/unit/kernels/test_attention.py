@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rlsync.kernels import ops
+from rlsync.kernels.attention_spec import AttentionSpec
 
 D, KV = 16, 2
 LENGTHS = [1, 20, 33]
@@ -15,6 +16,10 @@ def _qkv(dtype, heads=4, seed=0):
     q = torch.randn(total, heads, D, generator=g).to(dtype)
     k, v = (torch.randn(total, KV, D, generator=g).to(dtype) for _ in range(2))
     return q, k, v, torch.tensor([0, *LENGTHS]).cumsum(0)
+
+
+def _attention(q, k, v, starts, window=0):
+    return ops.attention(q, k, v, AttentionSpec(starts=starts, scale=0.25, window=window))
 
 
 def _cache(k, v, starts, block, seed):
@@ -38,7 +43,7 @@ def _cache(k, v, starts, block, seed):
 @pytest.mark.parametrize("block", [16, 32])
 def test_paged_equals_packed(dtype, window, block):
     q, k, v, starts = _qkv(dtype)
-    packed = ops.packed_attention(q, k, v, starts, 0.25, window)
+    packed = _attention(q, k, v, starts, window)
     cache, table = _cache(k, v, starts, block, seed=block)
     # The last 1, 5 and 33 tokens of each sequence are new: decode, a chunk, a whole prompt.
     new = [1, 5, 33]
@@ -51,19 +56,19 @@ def test_paged_equals_packed(dtype, window, block):
 
 def test_control_another_key_changes_bits():
     q, k, v, starts = _qkv(torch.float32)
-    before = ops.packed_attention(q, k, v, starts, 0.25)
+    before = _attention(q, k, v, starts)
     k[25] += 1e-3
-    after = ops.packed_attention(q, k, v, starts, 0.25)
+    after = _attention(q, k, v, starts)
     assert torch.equal(before[:25], after[:25])
     assert not torch.equal(before[25:], after[25:])
 
 
 def test_a_sequence_does_not_know_its_pack():
     q, k, v, starts = _qkv(torch.bfloat16)
-    whole = ops.packed_attention(q, k, v, starts, 0.25, 9)
+    whole = _attention(q, k, v, starts, 9)
     for s in range(len(LENGTHS)):
         part = slice(int(starts[s]), int(starts[s + 1]))
-        alone = ops.packed_attention(q[part], k[part], v[part], torch.tensor([0, LENGTHS[s]]), 0.25, 9)
+        alone = _attention(q[part], k[part], v[part], torch.tensor([0, LENGTHS[s]]), 9)
         assert torch.equal(alone, whole[part])
 
 
@@ -74,7 +79,7 @@ def test_freed_pages_left_of_the_window_are_not_read():
     rows = slice(int(starts[3]) - 1, int(starts[3]))
     args = (torch.tensor([0, 1]), torch.tensor([33]), 0.25, 7)
     out = ops.paged_attention(q[rows], cache, table[2:], *args)
-    assert torch.equal(out, ops.packed_attention(q, k, v, starts, 0.25, 7)[rows])
+    assert torch.equal(out, _attention(q, k, v, starts, 7)[rows])
 
 
 @pytest.mark.parametrize("window", [0, 5])
@@ -83,7 +88,7 @@ def test_values_and_gradients(window):
     mine = [t.clone().requires_grad_() for t in (q, k, v)]
     reference = [t.double().requires_grad_() for t in (q, k, v)]
     grad = torch.randn(q.shape)
-    out = ops.packed_attention(*mine, starts, 0.25, window)
+    out = _attention(*mine, starts, window)
     want = _naive(*reference, starts, 0.25, window)
     torch.testing.assert_close(out.double(), want, rtol=1e-5, atol=1e-5)
     got = torch.autograd.grad(out, mine, grad)

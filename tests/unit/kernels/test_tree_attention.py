@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlsync.kernels import ops
+from rlsync.kernels.attention_spec import AttentionSpec
 from rlsync.kernels.row_ops import take_rows
 from rlsync.trainer.prefix_tree import lay_as_tree
 
@@ -33,7 +34,8 @@ def _qkv(rows, dtype):
 
 def _attend(qkv, layout, window, paths=None):
     longest = int(layout.starts.diff().max())
-    return ops.tree_attention(*qkv, layout.starts, paths or layout.paths, SCALE, window, longest=longest)
+    spec = AttentionSpec(starts=layout.starts, scale=SCALE, window=window, paths=paths or layout.paths, longest=longest)
+    return ops.attention(*qkv, spec)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -44,7 +46,8 @@ def test_rows_are_those_of_sequences_apart(dtype, forest, window):
     qkv = _qkv(layout.tokens.numel(), dtype)
     tree = _attend(qkv, layout, window)
     for rows in layout.rows:
-        alone = ops.packed_attention(*(t[rows] for t in qkv), torch.tensor([0, rows.numel()]), SCALE, window)
+        spec = AttentionSpec(starts=torch.tensor([0, rows.numel()]), scale=SCALE, window=window)
+        alone = ops.attention(*(t[rows] for t in qkv), spec)
         assert torch.equal(tree[rows], alone)
 
 

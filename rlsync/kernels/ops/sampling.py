@@ -1,0 +1,47 @@
+"""Log-probs, and the tokens that are drawn from them.
+
+Shapes: T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from rlsync.kernels.ops.backends import backend
+
+
+class _Logprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, temperature):  # type: ignore[no-untyped-def]
+        out = backend(logits).logprobs(logits, temperature)
+        ctx.save_for_backward(out)
+        ctx.temperature = temperature
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        (out,) = ctx.saved_tensors
+        return (grad - out.exp() * grad.sum(-1, keepdim=True)) / ctx.temperature, None
+
+
+def logprobs(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """log_softmax(logits / temperature), fp32 in and out. [T, V] -> [T, V]."""
+    return _Logprobs.apply(logits, temperature)
+
+
+def draw(rows: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Tokens [T] int64: a pure function of log-probs [T, V], seeds [T] and positions [T]."""
+    return backend(rows).draw(rows, seeds, positions)
+
+
+def draw_scored(
+    logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`draw` of the log-probs of contiguous fp32 logits [T, V], and the log-probs of what was drawn: [T] int64, [T]
+    fp32."""
+    return backend(logits).draw_scored(logits, temperature, seeds, positions)
+
+
+def greedy(rows: torch.Tensor) -> torch.Tensor:
+    """Most probable token of each row [T, V] -> [T]; a tie goes to the lower id."""
+    return (rows == rows.amax(-1, keepdim=True)).to(torch.int8).argmax(-1)
