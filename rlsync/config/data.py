@@ -78,13 +78,13 @@ class DataConfig:
     """Of a part: its share of the mixture's prompts, relative to the other parts' weights."""
 
     @property
-    def leaves(self) -> dict[str, DataConfig]:
-        """The parts of a mixture by name; any other data is its own only part, without a name."""
+    def sources(self) -> dict[str, DataConfig]:
+        """The parts of a mixture by name; data without parts is its own only source, under the name ""."""
         return self.parts or {"": self}
 
     @property
     def weights(self) -> dict[str, float]:
-        return {name: part.weight for name, part in self.leaves.items()}
+        return {name: part.weight for name, part in self.sources.items()}
 
     def check(self, name: str = "data", *, trains: bool = True) -> None:
         """Raises ConfigError for what cannot be.

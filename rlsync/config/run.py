@@ -124,11 +124,11 @@ class TrainConfig:
             )
 
     def _check_prompts(self, name: str, data: DataConfig) -> None:
-        for part, leaf in data.leaves.items():
-            if leaf.max_prompt_tokens + self.rollout.max_tokens > self.rollout.max_model_len:
+        for part, source in data.sources.items():
+            if source.max_prompt_tokens + self.rollout.max_tokens > self.rollout.max_model_len:
                 field_name = f"{name}.parts.{part}" if part else name
                 raise ConfigError(
-                    f"{field_name}.max_prompt_tokens={leaf.max_prompt_tokens} + "
+                    f"{field_name}.max_prompt_tokens={source.max_prompt_tokens} + "
                     f"rollout.max_tokens={self.rollout.max_tokens} exceed rollout.max_model_len="
                     f"{self.rollout.max_model_len}: raise the last or lower one of the others"
                 )

@@ -14,8 +14,9 @@ from rlsync.config.run import TrainConfig
 from rlsync.controller.evaluator import EvalSet
 from rlsync.controller.problems import draw_set, select, training_problems, wanted
 from rlsync.controller.tiny_model import tiny_model
+from rlsync.data.open_source import open_source
 from rlsync.data.problem import Problem, Split
-from rlsync.data.source import ProblemSource, open_source
+from rlsync.data.source import ProblemSource
 from rlsync.data.stops import generation_stop_ids
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.build import environment_maker

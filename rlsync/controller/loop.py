@@ -125,7 +125,7 @@ class TrainingLoop:
             wrong = judge(counts, step) or self._judge_ratio(ranks, step)
             if wrong is None or self._config.parity.on_divergence is OnDivergence.warn:
                 saved = self._after_update(step, times, row)
-        row |= m.time_metrics(times, batch.tokens_drawn, row["train/tokens"])
+        row |= m.time_metrics(times, batch.tokens_drawn, row["train/rows"])
         row["memory/trainer_gib"] = self._trainer.peak_memory_gib()
         row["memory/rollout_gib"] = self._rollouts.peak_memory_gib()
         self._log(step, row)

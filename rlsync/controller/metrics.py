@@ -83,7 +83,8 @@ def train_metrics(ranks: list[StepStats]) -> Metrics:
         "train/updates": ranks[0].updates,
         "train/updates_skipped": ranks[0].updates_skipped,
         "train/micro_batches": ranks[0].micro_batches,
-        "train/tokens": rows,
+        "train/rows": rows,
+        "train/tokens": rows,  # the name of train/rows in earlier releases
         "train/rows_saved": saved / max(1, rows + saved),
         "memory/trainer_gpu_gib": max(rank.peak_gpu_gib for rank in ranks),
     }
@@ -99,7 +100,8 @@ def critic_metrics(ranks: list[StepStats]) -> Metrics:
         "critic/loss": sum(critic.loss for critic in critics) / (first.updates + first.updates_skipped),
         "critic/clip_fraction": sum(critic.clipped for critic in critics) / sum(critic.tokens for critic in critics),
         "critic/grad_norm": first.grad_norm,
-        "critic/lr": first.learning_rate,
+        "critic/learning_rate": first.learning_rate,
+        "critic/lr": first.learning_rate,  # the name of critic/learning_rate in earlier releases
         "critic/updates_skipped": first.updates_skipped,
     }
 

@@ -11,8 +11,9 @@ from rlsync.config.evaluation import HELD_OUT
 from rlsync.config.run import TrainConfig
 from rlsync.controller.evaluator import EvalSet
 from rlsync.data.mixture import part_at
+from rlsync.data.open_source import open_source
 from rlsync.data.problem import Problem, Split
-from rlsync.data.source import ProblemSource, open_source
+from rlsync.data.source import ProblemSource
 from rlsync.data.text import TextCodec
 from rlsync.errors import DataError, told_of
 

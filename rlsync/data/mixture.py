@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rlsync.config.data import DataConfig
 from rlsync.data.hashing import digest
 from rlsync.data.problem import Problem, Split
+from rlsync.data.source import ProblemSource
 from rlsync.errors import told_of
-
-if TYPE_CHECKING:  # source.py opens mixtures, and a mixture holds sources
-    from rlsync.data.source import ProblemSource
 
 _GOLDEN = 0x9E3779B97F4A7C15
 """2^64 / golden ratio: multiples of it spread so evenly that any stretch of indices has the right shares."""

@@ -1,18 +1,11 @@
-"""What a source of problems is, and which one the config names."""
+"""What a source of problems is."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
-from rlsync.config.data import DataConfig, DataSource
-from rlsync.data.file_source import read_file
-from rlsync.data.gym_source import GymSource
-from rlsync.data.hub_source import read_hub
-from rlsync.data.mixture import MixtureSource
+from rlsync.config.data import DataConfig
 from rlsync.data.problem import Problem, Split
-from rlsync.data.row_source import RowSource
-from rlsync.errors import told_of
 
 
 class ProblemSource(Protocol):
@@ -39,28 +32,3 @@ class ProblemSource(Protocol):
         """The parts, by name, whose scorer may run the model's text as code or for ever; a lone source has the name
         "". Such a scorer is to be called in a confined process only."""
         ...
-
-
-def open_source(config: DataConfig) -> ProblemSource:
-    """Open the source that `data.source` names.
-
-    Raises:
-        ConfigError: a value of the config is wrong.
-        DataError: the data is missing or malformed.
-    """
-    if config.source is DataSource.mixture:
-        return MixtureSource({name: _open_part(name, part, config) for name, part in config.parts.items()}, config)
-    if config.source is DataSource.reasoning_gym:
-        return GymSource(config)
-    held_out = read_file(config.eval_path, "data.eval_path") if config.eval_path else None
-    if config.source is DataSource.file:
-        return RowSource(config, read_file(config.path, "data.path"), held_out)
-    if config.eval_split:
-        held_out = read_hub(config, config.eval_split, "data.eval_split")
-    return RowSource(config, read_hub(config, config.hub_split, "data.hub_split"), held_out)
-
-
-def _open_part(name: str, part: DataConfig, mixture: DataConfig) -> ProblemSource:
-    shares = {"held_out_percent": mixture.held_out_percent, "warm_start_percent": mixture.warm_start_percent}
-    with told_of(f"data.parts.{name}"):
-        return open_source(replace(part, **shares))  # type: ignore[arg-type]

@@ -61,7 +61,7 @@ class TextCodec:
         environment: EnvironmentConfig | None = None,
         vocab_size: int = 0,
     ) -> None:
-        for name, part in config.leaves.items():
+        for name, part in config.sources.items():
             _check_chat(part, f"data.parts.{name}" if name else "data", tokenizer)
         eos = tokenizer.eos_token_id
         ids = dict.fromkeys([*([] if eos is None else [int(eos)]), *extra_stop_ids])
@@ -72,7 +72,7 @@ class TextCodec:
                 f"the tokenizer has no eos token and the generation config no eos_token_id{beyond}, so no response "
                 "could end. Set eos_token in the model's tokenizer_config.json"
             )
-        self._tokenizer, self._configs = tokenizer, config.leaves
+        self._tokenizer, self._configs = tokenizer, config.sources
         self._lengths: dict[tuple[str, str], int] = {}
         """Of prompts that were measured, by part and text."""
         self._checks = PromptChecks(tokenizer, vocab_size)

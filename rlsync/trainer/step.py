@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -23,7 +23,24 @@ from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.stats import StepStats
 
 _NO_VERSION = -2
-"""That of weights which sampled nothing: those after the step's first update."""
+"""Sentinel version of weights that have not sampled anything: those after the step's first update."""
+
+
+@dataclass(slots=True, kw_only=True, frozen=True)
+class _PlannedPass:
+    """One pass over a minibatch."""
+
+    minibatch: int
+    first: bool
+    """The step's first pass, whose importance ratios must be exactly 1."""
+    at_sampler: bool
+    """The policy holds the weights that sampled the rollouts."""
+    compare: bool
+    """Its log-probs are compared with the rollout's."""
+    redraw: bool
+    """Every token is drawn again."""
+    updates: bool
+    """It ends with an update of the policy."""
 
 
 class StepRunner:
@@ -36,12 +53,12 @@ class StepRunner:
         self._total = (settings.trainer.steps - settings.critic.warmup_steps) * self._updates_per_step
 
     def run(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize], version: int) -> StepStats:
-        """Train on this rank's packs; in the critic's warm-up only look at them.
+        """Train on this rank's packs; during the critic's warm-up run only the forward passes.
 
         Args:
             minibatches: [minibatch][micro-batch].
-            sizes: of each minibatch over all ranks.
-            version: of the weights that the policy holds now.
+            sizes: size of each minibatch over all ranks.
+            version: version of the weights that the policy holds now.
         Raises:
             NonFiniteError: a gradient is not finite and the policy is to stop.
         """
@@ -49,30 +66,47 @@ class StepRunner:
         minibatches = [[pack.to(self._policy.device) for pack in packs] for packs in minibatches]
         stats = StepStats()
         compares: list[ParityCounts] = []
-        look_first = self._looks_first
-        if look_first:
+        if self._looks_first:
             minibatches, compares = self._look_first(minibatches, version)
-        learns = version >= self._settings.critic.warmup_steps
-        for epoch in range(self._settings.trainer.epochs if learns else 1):
-            for index, (packs, size) in enumerate(zip(minibatches, sizes, strict=True)):
-                first = epoch == 0 and index == 0
-                # After the first update the policy is no longer the one that sampled.
-                is_sampler = first or not learns
-                for pack in packs:
-                    redraw = self._settings.parity.redraw and is_sampler and not look_first
-                    output = self._pass(pack, size, stats, redraw=redraw, learns=learns)
-                    if epoch == 0 and not look_first:
-                        compares.append(compare(pack, output, version if is_sampler else _NO_VERSION))
-                if first:
-                    stats.first_ratio_min, stats.first_ratio_max = stats.ratio_min, stats.ratio_max
-                stats.minibatches += 1
-                if learns:
-                    self._update(stats)
+        for planned in self._plan(len(minibatches), learns=version >= self._settings.critic.warmup_steps):
+            size = sizes[planned.minibatch]
+            for pack in minibatches[planned.minibatch]:
+                output = self._pass(pack, size, stats, redraw=planned.redraw, learns=planned.updates)
+                if planned.compare:
+                    compares.append(compare(pack, output, version if planned.at_sampler else _NO_VERSION))
+            if planned.first:
+                stats.first_ratio_min, stats.first_ratio_max = stats.ratio_min, stats.ratio_max
+            stats.minibatches += 1
+            if planned.updates:
+                self._update(stats)
         stats.parity = merge(compares)
         stats.seconds = time.perf_counter() - started
         if self._policy.device.type == "cuda":
             stats.peak_gpu_gib = torch.cuda.max_memory_allocated() / 2**30
         return stats
+
+    def _plan(self, minibatches: int, *, learns: bool) -> list[_PlannedPass]:
+        """The passes over the step's minibatches, in order.
+
+        Args:
+            learns: the policy is updated; during the critic's warm-up each minibatch is only looked at, once.
+        """
+        compared, planned = self._looks_first, []
+        for epoch in range(self._settings.trainer.epochs if learns else 1):
+            for index in range(minibatches):
+                first = epoch == 0 and index == 0
+                at_sampler = first or not learns  # after its first update the policy is no longer the one that sampled
+                planned.append(
+                    _PlannedPass(
+                        minibatch=index,
+                        first=first,
+                        at_sampler=at_sampler,
+                        compare=epoch == 0 and not compared,
+                        redraw=self._settings.parity.redraw and at_sampler and not compared,
+                        updates=learns,
+                    )
+                )
+        return planned
 
     def reference_kl(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
         """KL estimates, each sequence's [T] float64 by its id; 0 where not sampled."""

@@ -35,7 +35,7 @@ def test_every_step_is_exact_and_trains_both(ppo):
             assert row[f"parity/{key}"] == 0
         assert row["critic/loss"] > 0
         assert row["critic/grad_norm"] > 0
-        assert (row["critic/lr"], row["critic/updates_skipped"]) == (1e-3, 0)
+        assert (row["critic/learning_rate"], row["critic/lr"], row["critic/updates_skipped"]) == (1e-3, 1e-3, 0)
         assert 0 <= row["critic/clip_fraction"] < 1
     warm_up, *others = ppo.metrics
     assert (warm_up["train/updates"], warm_up["train/grad_norm"], warm_up["train/kl_reference"]) == (0, 0, 0)

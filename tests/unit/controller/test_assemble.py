@@ -14,8 +14,8 @@ from rlsync.controller import assemble as module
 from rlsync.controller.assemble import Prepared, model_use, prepare
 from rlsync.controller.assemble import model_folder as make_or_find
 from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.open_source import open_source
 from rlsync.data.prompts import PromptStream
-from rlsync.data.source import open_source
 from rlsync.errors import ConfigError, DataError
 from rlsync.models.checks import check_head_dim
 

@@ -9,8 +9,9 @@ import pytest
 
 from rlsync.config.data import DataConfig, DataSource
 from rlsync.data.mixture import part_at
+from rlsync.data.open_source import open_source
 from rlsync.data.problem import Split
-from rlsync.data.source import ProblemSource, open_source
+from rlsync.data.source import ProblemSource
 from rlsync.errors import DataError
 
 ALL = 10**4

@@ -11,8 +11,9 @@ from rlsync.config.compose import compose_train
 from rlsync.config.data import AnswerParser, DataConfig, DataSource
 from rlsync.data.answers import PARSERS, after_hashes, boxed
 from rlsync.data.columns import value_at
+from rlsync.data.open_source import open_source
 from rlsync.data.problem import Problem, Split
-from rlsync.data.source import ProblemSource, open_source
+from rlsync.data.source import ProblemSource
 from rlsync.errors import DataError
 
 GSM8K = [

@@ -10,8 +10,9 @@ import pyarrow.parquet
 import pytest
 
 from rlsync.config.data import DataConfig, DataSource
+from rlsync.data.open_source import open_source
 from rlsync.data.problem import Split
-from rlsync.data.source import ProblemSource, open_source
+from rlsync.data.source import ProblemSource
 from rlsync.errors import DataError
 
 ROWS: list[dict[str, Any]] = [{"prompt": f"What is {i}?", "answer": i, "level": i % 3} for i in range(200)]

@@ -6,9 +6,9 @@ import pytest
 
 from rlsync.config.data import DataConfig
 from rlsync.config.reward import RewardConfig, RewardKind
+from rlsync.data.open_source import open_source
 from rlsync.data.problem import Problem, Split
 from rlsync.data.row_source import RowSource, Table
-from rlsync.data.source import open_source
 from rlsync.errors import DataError
 from rlsync.rewards.code_blocks import extract_program
 from rlsync.rewards.code_reward import CodeReward

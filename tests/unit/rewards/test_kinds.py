@@ -11,8 +11,8 @@ import torch
 from rlsync.config.data import DataConfig
 from rlsync.config.reward import RewardConfig, RewardKind, WeightedReward
 from rlsync.controller.metrics import reward_metrics
+from rlsync.data.open_source import open_source
 from rlsync.data.problem import Problem
-from rlsync.data.source import open_source
 from rlsync.errors import ConfigError, RewardError
 from rlsync.rewards import judge
 from rlsync.rewards.scorer import Scorer

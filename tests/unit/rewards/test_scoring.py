@@ -16,8 +16,8 @@ from rlsync.config.compose import compose_train
 from rlsync.config.data import DataConfig
 from rlsync.config.reward import RewardConfig, RewardKind
 from rlsync.data.char_tokenizer import build_char_tokenizer
+from rlsync.data.open_source import open_source
 from rlsync.data.problem import Problem
-from rlsync.data.source import open_source
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.conversation import Start
 from rlsync.environments.conversation_player import ConversationPlayer

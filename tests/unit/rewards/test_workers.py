@@ -15,8 +15,8 @@ import pytest
 from rlsync.config.compose import compose_train
 from rlsync.config.data import DataConfig
 from rlsync.config.reward import Isolation, RewardConfig, RewardKind
+from rlsync.data.open_source import open_source
 from rlsync.data.problem import Problem, Split
-from rlsync.data.source import open_source
 from rlsync.errors import ConfigError
 from rlsync.rewards.cores import usable_cores
 from rlsync.rewards.regex_reward import RegexReward
