@@ -8,6 +8,7 @@ that the run began with.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -58,7 +59,7 @@ def saved_shapes(folder: Path) -> dict[str, torch.Size]:
         ConfigError: there is no state, or it cannot be read.
     """
     try:
-        known = FileSystemReader(folder / FOLDER).read_metadata().state_dict_metadata
+        known: dict[str, Any] = FileSystemReader(folder / FOLDER).read_metadata().state_dict_metadata
         return {key: tensor.size for key, tensor in known.items()}
     except Exception as error:  # a broken pickle raises anything
         raise _unreadable(folder, error) from error

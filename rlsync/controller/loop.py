@@ -98,7 +98,8 @@ class TrainingLoop:
         return self.summary
 
     def _step(self, step: int) -> None:
-        times, row, saved = StepTimes(), {"step": step}, False
+        times, saved = StepTimes(), False
+        row: Metrics = {"step": step}
         with times.measure("step"):
             with times.measure("sync"):
                 different = self._sync(step, step - 1, row)

@@ -64,7 +64,7 @@ def _make_tiny(
         tokenizer = load_tokenizer(scratch)
         eos, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
         examples = _examples(TextCodec(tokenizer, config.data, environment=config.environment), problems, config, eos)
-        model = build_tiny(tiny, len(tokenizer), eos, pad).to(device)
+        model = build_tiny(tiny, len(tokenizer), eos, pad).to(device)  # type: ignore[arg-type]
         steps = tiny.warm_start_steps
         warm_start(model, examples, tiny, lambda step, loss: say(f"  warm start {step}/{steps}  loss {loss:.3f}"))
         state = {name: param.detach().cpu() for name, param in model.named_parameters()}

@@ -36,8 +36,8 @@ class GymSource:
 
     def __init__(self, config: DataConfig) -> None:
         # Over a second to import, which runs on other sources need not pay.
-        from reasoning_gym.dataset import ProceduralDataset  # type: ignore[import-untyped]
-        from reasoning_gym.factory import DATASETS, create_dataset  # type: ignore[import-untyped]
+        from reasoning_gym.dataset import ProceduralDataset
+        from reasoning_gym.factory import DATASETS, create_dataset
 
         if config.task not in DATASETS:
             near = get_close_matches(config.task, DATASETS, n=5, cutoff=0.3) or ["chain_sum", "countdown"]

@@ -17,8 +17,8 @@ def read_hub(config: DataConfig, split: str, option: str) -> Table:
         DataError: no such data set, subset or split, no access, or no network.
     """
     # Over a second to import, which runs on other sources need not pay.
-    import datasets  # type: ignore[import-untyped]
-    from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
+    import datasets
+    from datasets.exceptions import DatasetsError
 
     try:
         dataset = datasets.load_dataset(config.path, config.subset, split=split)

@@ -36,7 +36,7 @@ def dense_backward(
         for begin in range(first, last, _ROWS):
             rows = slice(begin, min(begin + _ROWS, last))
             seen = slice(first_key, last_key - (last - rows.stop))  # by the last of these rows
-            parts = segment_backward(*(t[rows] for t in (q, out, grad, lse)), k[seen], v[seen], scale, window)
+            parts = segment_backward(*(t[rows] for t in (q, out, grad, lse)), k[seen], v[seen], scale, window)  # type: ignore[call-arg]
             grad_q[rows] = parts[0]
             grad_k[seen] += parts[1]
             grad_v[seen] += parts[2]

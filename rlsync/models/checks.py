@@ -19,7 +19,7 @@ from transformers import (
 from rlsync.config.cluster import Device
 from rlsync.config.kernels import KernelMode, KernelsConfig, RowParallel
 from rlsync.config.model import ModelConfig
-from rlsync.config.reward import RewardConfig, RewardKind
+from rlsync.config.reward import RewardConfig, RewardFunctionConfig, RewardKind
 from rlsync.config.rollout import RolloutConfig
 from rlsync.data.text import load_tokenizer
 from rlsync.errors import ConfigError
@@ -137,7 +137,7 @@ def _check_companion(
 
 def check_reward_models(reward: RewardConfig) -> None:
     """Raises ConfigError if a reward model's weights are not all there."""
-    parts = {f"reward.parts.{name}": part for name, part in reward.parts.items()}
+    parts: dict[str, RewardFunctionConfig] = {f"reward.parts.{name}": part for name, part in reward.parts.items()}
     for name, part in (parts or {"reward": reward}).items():
         if part.kind is RewardKind.model:
             field, path = f"{name}.model_path", resolved(part.model_path)

@@ -30,7 +30,7 @@ class Critic(nn.Module):
 
     def forward(self, pack: Pack) -> torch.Tensor:
         """[N] fp32: the value of what is before each item."""
-        hidden, weight = hidden_states(self.model, pack, self.mode), self.model.score.weight
+        hidden, weight = hidden_states(self.model, pack, self.mode), self.model.get_parameter("score.weight")
         if self.mode is KernelMode.invariant:
             return ops.lm_head(hidden, weight)[:, 0]
         return nn.functional.linear(hidden.float(), weight.float())[:, 0]

@@ -160,13 +160,13 @@ def install(model: PreTrainedModel, *, leaves: int, dtype: torch.dtype) -> None:
             if name in rows:
                 check_leaves_divide(name, module.in_features, leaves)
                 module.__class__ = InvariantRowParallelLinear
-                module.leaves = leaves
+                module.leaves = leaves  # type: ignore[assignment]
             else:
                 module.__class__ = InvariantLinear
         elif isinstance(module, _NORMS):
-            module.__class__ = InvariantRMSNorm
+            module.__class__ = InvariantRMSNorm  # type: ignore[assignment]
         elif isinstance(module, _MLPS):
-            module.__class__ = InvariantMLP
+            module.__class__ = InvariantMLP  # type: ignore[assignment]
         elif isinstance(module, nn.Embedding):
             module.__class__ = InvariantEmbedding
         elif isinstance(module, _ROTARIES):
@@ -184,7 +184,7 @@ def row_parallel_names(model: PreTrainedModel) -> set[str]:
     plan: dict[str, str] = {}
     for module in (model, model.base_model):
         prefix = "" if module is model.base_model else f"{model.base_model_prefix}."
-        plan.update({prefix + key: value for key, value in (model.base_model.config.base_model_tp_plan or {}).items()})
+        plan.update({prefix + key: value for key, value in (model.base_model.config.base_model_tp_plan or {}).items()})  # type: ignore[operator, union-attr]
     patterns = {key for key, value in plan.items() if value.startswith("rowwise")}
     return {
         name

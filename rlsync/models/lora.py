@@ -59,10 +59,10 @@ def add_lora(model: nn.Module, config: LoraConfig, seed: int) -> None:
         if isinstance(module, nn.Linear) and name.rpartition(".")[2] in config.targets:
             bound = 1.0 / math.sqrt(module.in_features)
             a = generator.uniform(-bound, bound, (config.rank, module.in_features))
-            module.__class__ = _with_lora(type(module))
+            module.__class__ = _with_lora(type(module))  # type: ignore[arg-type]
             module.lora_a = nn.Parameter(torch.from_numpy(a).to(module.weight))
             module.lora_b = nn.Parameter(torch.zeros(module.out_features, config.rank).to(module.weight))
-            module.lora_scale = config.scale
+            module.lora_scale = config.scale  # type: ignore[assignment]
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:

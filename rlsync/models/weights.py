@@ -293,7 +293,7 @@ def _check_tied(path: str, model: PreTrainedModel, stored: dict[str, Stored], fi
 
 def _equal(folder: Path, first: str, second: str) -> bool:
     """Whether two tensors of the checkpoint have the same values, read a few rows at a time."""
-    where = {}
+    where: dict[str, Path] = {}
     for file in weight_files(folder, "model.path"):
         if file.suffix != ".safetensors":
             return True  # torch.save keeps tied tensors as one

@@ -38,11 +38,10 @@ def extract_program(completion: str) -> str:
     A block that is not closed ends with the completion. Fences may also stand at the end of a line of text.
     """
     blocks = _blocks(completion)
-    for wanted in (_Block.is_python.fget, lambda block: not block.info):
-        for block in reversed(blocks):
-            if wanted(block):
-                return "\n".join(block.lines)
-    return completion
+    python = [block for block in blocks if block.is_python]
+    plain = [block for block in blocks if not block.info]
+    chosen = (python or plain)[-1:]
+    return "\n".join(chosen[0].lines) if chosen else completion
 
 
 def _blocks(text: str) -> list[_Block]:

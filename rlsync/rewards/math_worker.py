@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from math_verify import parse, verify  # type: ignore[import-untyped]
+from math_verify import parse, verify
 from sympy import Expr, N
 
 from rlsync.rewards.math_answers import NO_GOLD, final_boxes, gold_as_latex, plain_words, readable, says
@@ -44,5 +44,5 @@ def _tiny_and_different(expected: object, answer: object) -> bool:
     if not all(isinstance(each, Expr) and each.is_number for each in (expected, answer)):
         return False
     ratio = N(answer / expected) if expected != 0 else None  # type: ignore[operator]
-    small = abs(N(expected)) < _TINY  # type: ignore[arg-type]
+    small = abs(N(expected)) < _TINY
     return bool(small and (ratio is None or not abs(ratio - 1) < _TINY) and answer != expected)

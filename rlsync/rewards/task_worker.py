@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from reasoning_gym.factory import create_dataset  # type: ignore[import-untyped]
+from reasoning_gym.factory import create_dataset
 
 from rlsync.rewards.guarded_eval import install_guard
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from vllm import LLMEngine, RequestOutput, SamplingParams
@@ -106,7 +107,8 @@ class RolloutEngine:
             self._chunked += len(request.prompt) > self._settings.rollout.max_num_batched_tokens
             self._engine.add_request(request_id, {"prompt_token_ids": request.prompt}, self._params(request))
         while self._engine.has_unfinished_requests():
-            finished = [(order[out.request_id], out) for out in self._engine.step() if out.finished]
+            outputs = [out for out in self._engine.step() if isinstance(out, RequestOutput) and out.finished]
+            finished = [(order[out.request_id], out) for out in outputs]
             if finished:
                 yield [(index, self._rollout(requests[index], output)) for index, output in finished]
 
@@ -146,7 +148,7 @@ class RolloutEngine:
 
     def counters(self) -> EngineCounters:
         """Of an engine that was made with `counts`."""
-        metrics = {m.name: m for m in self._engine.get_metrics()}
+        metrics: dict[str, Any] = {m.name: m for m in self._engine.get_metrics()}
         return EngineCounters(
             preemptions=int(metrics["vllm:num_preemptions"].value),
             prefix_cache_hit_tokens=int(metrics["vllm:prefix_cache_hits"].value),
@@ -157,7 +159,7 @@ class RolloutEngine:
         self._engine.engine_core.shutdown()
 
     def _params(self, request: RolloutRequest) -> SamplingParams:
-        shared = {
+        shared: dict[str, Any] = {
             "max_tokens": request.max_tokens,
             "stop_token_ids": request.stop_ids,
             "logprobs": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from vllm import EngineArgs
 
@@ -31,7 +32,7 @@ def engine_args(settings: EngineSettings, *, kv_blocks: int | None = None, in_pr
     cuda_graphs = _cuda_graphs(rollout) if cuda and rollout.cuda_graphs else None
     # vLLM wants the share free at its start even where the cache's size is given.
     share = _LITTLE if cuda and rollout.kv_cache_mib else rollout.gpu_memory_utilization
-    common = {
+    common: dict[str, Any] = {
         "model": settings.model_path,
         "revision": settings.model.revision,
         "skip_tokenizer_init": True,
@@ -64,9 +65,9 @@ def engine_args(settings: EngineSettings, *, kv_blocks: int | None = None, in_pr
     return EngineArgs(
         **common,
         quantization="rlsync",
-        kernel_config={"ir_op_priority": {"rms_norm": ["rlsync"], "fused_add_rms_norm": ["rlsync"]}},
-        compilation_config={"mode": 0, "custom_ops": ["none"]} | (cuda_graphs or {}),
-        attention_backend="CUSTOM" if cuda else None,
+        kernel_config={"ir_op_priority": {"rms_norm": ["rlsync"], "fused_add_rms_norm": ["rlsync"]}},  # type: ignore[arg-type]
+        compilation_config={"mode": 0, "custom_ops": ["none"]} | (cuda_graphs or {}),  # type: ignore[arg-type]
+        attention_backend="CUSTOM" if cuda else None,  # type: ignore[arg-type]
         logprobs_mode="raw_logits",
         logits_processors=[_GPU_SAMPLER if cuda else _CPU_SAMPLER],
         additional_config=plugin.as_additional_config(),

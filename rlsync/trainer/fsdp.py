@@ -31,7 +31,7 @@ def shard(root: Policy | Critic, mesh: DeviceMesh, dtype: torch.dtype) -> None:
     """Shard every layer, and the root with all else."""
     # Casting inputs would turn fp32 old log-probs and advantages into bf16.
     precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for layer in root.model.base_model.layers:
+    for layer in root.model.base_model.layers:  # type: ignore[union-attr]
         fully_shard(layer, mesh=mesh, mp_policy=precision)
     fully_shard(root, mesh=mesh, mp_policy=precision)
 
@@ -76,4 +76,6 @@ def take_update(
 def full_state(root: nn.Module) -> dict[str, torch.Tensor]:
     """All master weights by Hugging Face name, on rank 0's CPU; empty on the others. Collective."""
     state = get_model_state_dict(root, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    return {name.removeprefix(MODEL_PREFIX): tensor for name, tensor in state.items()}
+    return {
+        name.removeprefix(MODEL_PREFIX): tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)
+    }

@@ -53,12 +53,13 @@ class Sharded:
     def merge_adapters(self) -> None:
         """Make the weights of all adapted layers anew, after an update (collective; nothing without adapters)."""
         for name, layer in lora_layers(self.policy.model):
-            a = layer.lora_a.full_tensor()
+            a = _full(layer.lora_a)
             _local(layer.weight).copy_(merged_rows(self._bases[name], a, _local(layer.lora_b), layer.lora_scale))
 
     def _weights(self) -> Iterator[tuple[str, DTensor]]:
         """Canonical tensors by Hugging Face name, in order; a tied tensor appears once."""
-        self.policy.reshard()  # FSDP keeps the outermost parameters gathered for a backward pass, which may never come
+        # FSDP keeps the outermost parameters gathered for a backward pass, which may never come.
+        self.policy.reshard()  # type: ignore[operator]
         for name, param in self.policy.named_parameters():
             assert isinstance(param, DTensor)
             if not is_adapter(name):
@@ -91,10 +92,17 @@ class Sharded:
     def adapter_image(self) -> dict[str, torch.Tensor]:
         """A and B of every adapter, fp32, by peft's names (collective; empty without adapters)."""
         return {
-            f"base_model.model.{name}.lora_{kind}.weight": param.detach().full_tensor().cpu()
+            f"base_model.model.{name}.lora_{kind}.weight": _full(param).cpu()
             for name, layer in lora_layers(self.policy.model)
             for kind, param in (("A", layer.lora_a), ("B", layer.lora_b))
         }
+
+
+def _full(param: torch.Tensor) -> torch.Tensor:
+    """A sharded parameter as a whole. Collective."""
+    assert isinstance(param, DTensor)
+    whole: torch.Tensor = param.detach().full_tensor()  # type: ignore[attr-defined]
+    return whole
 
 
 def _local(param: torch.Tensor) -> torch.Tensor:

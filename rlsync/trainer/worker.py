@@ -160,6 +160,6 @@ def _make_deterministic() -> None:
     """Equal runs give equal gradients: no atomic adds, and one workspace for cuBLAS (cluster/env.py)."""
     torch.cuda.set_device(0)  # an actor sees its own GPU alone
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False

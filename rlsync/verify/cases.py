@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,7 +108,7 @@ def build_model(cell: Cell, root: Path) -> Path:
 def _model_config(family: Family, gathers: bool) -> PreTrainedConfig:
     # The gather form's model: 6 heads for TP=3, and a K of 201 that no tree of 8 leaves could serve.
     heads, kv_heads, intermediate, vocab = (6, 3, 201, 192) if gathers else (4, 2, 256, _VOCAB)
-    shape = {
+    shape: dict[str, Any] = {
         "vocab_size": vocab,
         "hidden_size": 102 if gathers else 64,
         "num_hidden_layers": 2,

@@ -63,7 +63,7 @@ class PagedMetadataBuilder(AttentionMetadataBuilder[PagedMetadata]):
         )
 
 
-class PagedAttentionImpl(AttentionImpl[PagedMetadata]):
+class PagedAttentionImpl(AttentionImpl[PagedMetadata]):  # type: ignore[type-var]
     def __init__(
         self,
         num_heads: int,
@@ -95,7 +95,7 @@ class PagedAttentionImpl(AttentionImpl[PagedMetadata]):
 
     def forward(
         self,
-        layer: torch.nn.Module,
+        layer: torch.nn.Module,  # type: ignore[override]
         query: torch.Tensor,  # [T, Hq, D]
         key: torch.Tensor,  # [T, Hkv, D]
         value: torch.Tensor,

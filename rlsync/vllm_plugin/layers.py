@@ -47,7 +47,7 @@ class _SharedTable:
             raise ConfigError("a rotary embedding of queries alone is not supported by kernels=invariant")
         positions = positions.flatten()
         heads = [x.view(positions.shape[0], -1, self.head_size) for x in (query, key)]
-        q, k = ops.rope(*heads, self.cos_sin_cache, positions)
+        q, k = ops.rope(*heads, self.cos_sin_cache, positions)  # type: ignore[call-arg]
         return q.view(query.shape), k.view(key.shape)
 
 

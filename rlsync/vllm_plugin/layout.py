@@ -19,7 +19,7 @@ from rlsync.weight_sync.digest import Part, whole_rows
 
 def local_parts(model: torch.nn.Module) -> Iterator[Part]:
     """Every parameter of a vLLM model (or its TP shard): views, as parts of canonical tensors."""
-    packed: dict[str, list[str]] = model.packed_modules_mapping
+    packed: dict[str, list[str]] = model.packed_modules_mapping  # type: ignore[assignment]
     for name, param in model.named_parameters():  # a tied tensor appears once, as in the canonical list
         owner_name, _, kind = name.rpartition(".")
         owner = model.get_submodule(owner_name)

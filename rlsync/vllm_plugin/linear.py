@@ -29,7 +29,7 @@ class InvariantLinearMethod(UnquantizedLinearMethod):
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
         pass
 
-    def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    def apply(self, layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         return ops.linear(x, layer.weight, bias)
 
 
@@ -37,20 +37,20 @@ class InvariantEmbeddingMethod(UnquantizedEmbeddingMethod):
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
         pass
 
-    def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    def apply(self, layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """fp32 logits of a head."""
         if bias is not None:
             raise ConfigError("a head with a bias is not supported by kernels=invariant")
         return ops.lm_head(x, layer.weight)
 
-    def embedding(self, layer: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    def embedding(self, layer: Any, ids: torch.Tensor) -> torch.Tensor:
         return ops.embedding(ids, layer.weight)
 
 
 class InvariantQuantizationConfig(QuantizationConfig):
     """Quantises nothing: the name by which vLLM hands its linears over."""
 
-    def get_name(self) -> str:
+    def get_name(self) -> str:  # type: ignore[override]
         return "rlsync"
 
     def get_supported_act_dtypes(self) -> list[torch.dtype]:
@@ -76,6 +76,8 @@ class InvariantQuantizationConfig(QuantizationConfig):
 
 class InvariantRowParallelLinear(RowParallelLinear):
     """o_proj and down_proj: the tree across ranks, or the gather form."""
+
+    weight: Parameter
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

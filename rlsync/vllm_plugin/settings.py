@@ -21,7 +21,9 @@ class PluginSettings:
 
 
 def settings_of(config: VllmConfig) -> PluginSettings:
-    return PluginSettings(**config.additional_config[_KEY])
+    additional = config.additional_config
+    assert isinstance(additional, dict)
+    return PluginSettings(**additional[_KEY])
 
 
 def current_settings() -> PluginSettings:
