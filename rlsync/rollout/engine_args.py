@@ -30,29 +30,9 @@ def engine_args(settings: EngineSettings, *, kv_blocks: int | None = None, in_pr
     rollout = settings.rollout
     cuda = settings.device is Device.cuda
     cuda_graphs = _cuda_graphs(rollout) if cuda and rollout.cuda_graphs else None
-    # vLLM wants the share free at its start even where the cache's size is given.
-    share = _LITTLE if cuda and rollout.kv_cache_mib else rollout.gpu_memory_utilization
-    common: dict[str, Any] = {
-        "model": settings.model_path,
-        "revision": settings.model.revision,
-        "skip_tokenizer_init": True,
-        "dtype": settings.model.dtype.value,
-        "seed": 0,
-        "tensor_parallel_size": rollout.tp,
-        "distributed_executor_backend": "uni" if in_process and rollout.tp == 1 else "mp",
-        "max_model_len": rollout.max_model_len,
-        "max_num_seqs": rollout.max_num_seqs,
-        "max_num_batched_tokens": rollout.max_num_batched_tokens,
-        "enable_chunked_prefill": True,
-        "enable_prefix_caching": rollout.prefix_caching,
-        "block_size": rollout.block_size,
-        "kv_cache_memory_bytes": rollout.kv_cache_mib << 20 or None,
-        "gpu_memory_utilization": share,
-        "model_impl": rollout.model_impl.value,
+    common = _common(settings, in_process) | {
         "enforce_eager": cuda_graphs is None,
-        "worker_extension_cls": _EXTENSION,
         "num_gpu_blocks_override": kv_blocks,
-        "enable_sleep_mode": rollout.sleep,
     }
     if settings.native:
         return EngineArgs(**common, logprobs_mode="processed_logprobs")
@@ -72,6 +52,33 @@ def engine_args(settings: EngineSettings, *, kv_blocks: int | None = None, in_pr
         logits_processors=[_GPU_SAMPLER if cuda else _CPU_SAMPLER],
         additional_config=plugin.as_additional_config(),
     )
+
+
+def _common(settings: EngineSettings, in_process: bool) -> dict[str, Any]:
+    """The arguments that exact and native engines share."""
+    rollout = settings.rollout
+    # vLLM wants the share free at its start even where the cache's size is given.
+    share = _LITTLE if settings.device is Device.cuda and rollout.kv_cache_mib else rollout.gpu_memory_utilization
+    return {
+        "model": settings.model_path,
+        "revision": settings.model.revision,
+        "skip_tokenizer_init": True,
+        "dtype": settings.model.dtype.value,
+        "seed": 0,
+        "tensor_parallel_size": rollout.tp,
+        "distributed_executor_backend": "uni" if in_process and rollout.tp == 1 else "mp",
+        "max_model_len": rollout.max_model_len,
+        "max_num_seqs": rollout.max_num_seqs,
+        "max_num_batched_tokens": rollout.max_num_batched_tokens,
+        "enable_chunked_prefill": True,
+        "enable_prefix_caching": rollout.prefix_caching,
+        "block_size": rollout.block_size,
+        "kv_cache_memory_bytes": rollout.kv_cache_mib << 20 or None,
+        "gpu_memory_utilization": share,
+        "model_impl": rollout.model_impl.value,
+        "worker_extension_cls": _EXTENSION,
+        "enable_sleep_mode": rollout.sleep,
+    }
 
 
 def _cuda_graphs(rollout: RolloutConfig) -> dict[str, object]:

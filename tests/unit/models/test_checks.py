@@ -19,7 +19,7 @@ from rlsync.controller.assemble import _check_companions, model_use
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.text import load_tokenizer
 from rlsync.errors import ConfigError
-from rlsync.models import weights as weights_module
+from rlsync.models import weight_files, weights
 from rlsync.models.checks import check_model, check_reward_models
 from rlsync.models.load import load_critic, load_model
 from rlsync.verify.cases import Cell, Family, build_model
@@ -178,9 +178,9 @@ def test_the_hub_s_headers_are_enough(make, monkeypatch):
     state = load_file(folder / "model.safetensors")
     config = compose_train([f"model.path={folder}"])
     model = load_model(str(folder), config.kernels.mode).config
-    monkeypatch.setattr(weights_module, "snapshot_download", nothing_cached)
-    check = weights_module.check_weights
-    monkeypatch.setattr(weights_module, "get_safetensors_metadata", lambda *_, **__: Metadata(state))
+    monkeypatch.setattr(weight_files, "snapshot_download", nothing_cached)
+    check = weights.check_weights
+    monkeypatch.setattr(weight_files, "get_safetensors_metadata", lambda *_, **__: Metadata(state))
     check("owner/name", model, AutoModelForCausalLM, field="model.path", served=True)
     state.pop(DOWN)
     with pytest.raises(ConfigError, match=rf"model\.path=owner/name: .*missing \({DOWN}\)"):
