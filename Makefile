@@ -4,12 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= grpo_arithmetic_tiny_cpu
 ARGS ?=
-TORCH := torch==2.13.0
-comma := ,
 # Where pip's own indexes hold only CUDA builds of torch, name the one with the CPU builds: make train TORCH_INDEX=URL
 TORCH_INDEX ?=
 
-.PHONY: train test unit lint parity bench install install-gpu clean
+.PHONY: train test unit lint parity bench install install-gpu lock clean
 
 train: $(VENV)/.installed
 	$(BIN)/rlsync train recipe=$(RECIPE) $(ARGS)
@@ -17,10 +15,10 @@ train: $(VENV)/.installed
 test: lint unit
 	$(BIN)/python -m pytest tests/integration tests/gpu tests/peers --numprocesses 2 --dist loadfile $(ARGS)
 
-unit: $(VENV)/.installed-test
+unit: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/unit tests/compile --numprocesses 2 --dist worksteal $(ARGS)
 
-lint: $(VENV)/.installed-test
+lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -35,26 +33,26 @@ bench: $(VENV)/.installed
 install: $(VENV)/.installed
 
 install-gpu: | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --editable '.[gpu]'
+	$(BIN)/pip install --quiet --no-deps --requirement requirements/gpu.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# vLLM's CPU wheel pulls torchvision, torchaudio and torchcodec, whose PyPI builds are for CUDA and break
-# `import transformers` beside a CPU torch; text models need none of them.
-define setup
-$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
-$(BIN)/pip install --quiet --editable '.[$(1)]'
-$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
-endef
-
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(call setup,cpu)
+# The locks hold every package that is needed, so pip must not add what packages ask for: see CPU_EXCLUDES in lock.py.
+$(VENV)/.installed: pyproject.toml requirements/cpu-test.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		--requirement requirements/cpu-test.txt
+	@$(BIN)/python -c "import torch" || { $(BIN)/pip uninstall --quiet --yes torch; \
+		echo "pip found no CPU build of torch; name an index that has one: make TORCH_INDEX=URL"; exit 1; }
+	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
-	$(call setup,cpu$(comma)test)
-	touch $(VENV)/.installed $@
+# Pins that satisfy pyproject.toml stay; `make lock ARGS=--upgrade` takes the newest releases.
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet uv packaging
+	build/lock/bin/python requirements/lock.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(ARGS)
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) build runs
