@@ -7,7 +7,7 @@ ARGS ?=
 # Where pip's own indexes hold only CUDA builds of torch, name the one with the CPU builds: make train TORCH_INDEX=URL
 TORCH_INDEX ?=
 
-.PHONY: train test unit lint parity bench install install-gpu lock clean
+.PHONY: train test unit lint parity bench tables install install-gpu lock clean
 
 train: $(VENV)/.installed
 	$(BIN)/rlsync train recipe=$(RECIPE) $(ARGS)
@@ -28,7 +28,11 @@ parity: $(VENV)/.installed
 	$(BIN)/rlsync parity --full
 
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/recipe.py --json benchmarks/results/recipe_tiny_cpu.json
+	$(BIN)/python benchmarks/recipe.py --record
+
+# The tables of docs/benchmarks.md, from the rows in benchmarks/results/.
+tables: $(VENV)/.installed
+	$(BIN)/python benchmarks/render.py
 
 install: $(VENV)/.installed
 

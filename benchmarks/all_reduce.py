@@ -1,6 +1,6 @@
 """The tree all-reduce on the GPUs of one host, against NCCL's sum and vLLM's custom all-reduce, in one run.
 
-    python benchmarks/all_reduce.py [--ranks N] [--out FILE.json]
+    python benchmarks/all_reduce.py [--ranks N] [--record]
 
 Times are medians of CUDA-graph replays with several calls in a graph. Stock would reduce the bf16 tensor.
 """
@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
+import results
 import torch
 import torch.distributed as dist
 import triton
@@ -28,6 +27,7 @@ from rlsync.kernels.triton.symmetric import PART_BYTES, SLOT_BYTES, WORD_SLOT_BY
 COLUMNS = 4096
 ROWS = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 8192)
 """8 KiB to 64 MiB of output in bf16."""
+FORMS = ("chosen", "words", "one_shot", "two_shot", "gather", "nccl_bf16", "nccl_fp32", "vllm_bf16")
 CUSTOM_BYTES = 8 << 20
 """vLLM's custom all-reduce takes less."""
 
@@ -94,16 +94,16 @@ def measure(rows: int, group: dist.ProcessGroup, reducer: Any, custom: Any) -> d
 
 def show(result: dict[str, Any]) -> None:
     print(result["device"], "x", result["ranks"], "torch", result["torch"], "triton", result["triton"])
-    names = ("chosen", "words", "one_shot", "two_shot", "gather", "nccl_bf16", "nccl_fp32", "vllm_bf16")
-    print("KiB bf16  KiB fp32 " + "".join(f"{name:>10}" for name in names) + "  us; nccl_bf16 and vllm_bf16 / chosen")
+    print("KiB bf16  KiB fp32 " + "".join(f"{name:>10}" for name in FORMS) + "  us; nccl_bf16 and vllm_bf16 / chosen")
     for row in result["rows"]:
         us, ratios = row["us"], row["ratios"]
         line = f"{row['bf16_bytes'] >> 10:8}  {row['fp32_bytes'] >> 10:8} "
-        line += "".join(f"{us[name]:10.1f}" if name in us else f"{'-':>10}" for name in names)
+        line += "".join(f"{us[name]:10.1f}" if name in us else f"{'-':>10}" for name in FORMS)
         print(line, f" {ratios['nccl_bf16/chosen']:6.2f} {ratios.get('vllm_bf16/chosen', float('nan')):6.2f}")
 
 
-def run(rank: int, ranks: int, port: int, out: Path | None) -> None:
+def run(rank: int, args: argparse.Namespace) -> None:
+    ranks, port = args.ranks, args.port
     torch.cuda.set_device(rank)
     dist.init_process_group("nccl", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
     group = dist.new_group(list(range(ranks)))
@@ -120,8 +120,15 @@ def run(rank: int, ranks: int, port: int, out: Path | None) -> None:
     }
     if rank == 0:
         show(result)
-        if out:
-            out.write_text(json.dumps(result, indent=1) + "\n")
+        rows = [
+            {
+                "ranks": ranks,
+                "bf16_kib": row["bf16_bytes"] >> 10,
+                **{f"{form}_us": row["us"].get(form) for form in FORMS},
+            }
+            for row in result["rows"]
+        ]
+        results.append("all_reduce", rows, args, result["device"])
     torch.cuda.synchronize()
     dist.destroy_process_group()
 
@@ -129,12 +136,12 @@ def run(rank: int, ranks: int, port: int, out: Path | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ranks", type=int, default=torch.cuda.device_count())
-    parser.add_argument("--out", type=Path)
+    results.add_options(parser)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.rank is not None:
-        return run(args.rank, args.ranks, args.port, args.out)
+        return run(args.rank, args)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

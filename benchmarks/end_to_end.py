@@ -1,7 +1,7 @@
 """Rollouts of real model shapes: bits against the trainer's packed forward, and tokens/s against stock vLLM.
 
-    python benchmarks/end_to_end.py --shapes qwen3_0_6b --json benchmarks/results/NAME.json
-    python benchmarks/end_to_end.py --shapes qwen3_1_7b --tp 1 2 --ranks 2 --json benchmarks/results/NAME.json
+    python benchmarks/end_to_end.py --shapes qwen3_0_6b --record
+    python benchmarks/end_to_end.py --shapes qwen3_1_7b --tp 1 2 --ranks 2 --record
     python benchmarks/end_to_end.py --requests 1024 --seats 256 --spread --speed-only   # a queue refills the seats
 
 Weights are random, groups of 8 requests share a prompt (prefix caching is on), prompts are prefilled in chunks. Exact
@@ -25,10 +25,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import results
+from engine_rows import GROUP, MODES, Load, Outcome, bit_rows, rollout_rows, startup_rows
 from gpus import seeing
 from shapes import build
 
@@ -43,28 +45,9 @@ from rlsync.config.run import TrainConfig
 from rlsync.models.paths import ModelPaths
 from rlsync.samples import Rollout, RolloutRequest
 
-MODES = ("exact", "stock", "stock_batch_invariant")
-GROUP = 8
 PROMPT = 384
 CONTEXT = 1024
 _START_LIMIT_S = 400
-
-
-@dataclass
-class Outcome:
-    tokens_per_s: dict[str, float] = field(default_factory=dict)
-    """By number of requests."""
-    waiting: dict[str, float] = field(default_factory=dict)
-    """Share of that time in which the engine's process waits for the GPU; with TP=1, whose worker lives in it."""
-    compared: int = 0
-    different: int = 0
-    draws_different: int = 0
-    max_abs_diff: float = 0.0
-    order_differs: int = -1
-    """Requests whose tokens or bits depended on the order of arrival; -1: not tried."""
-    start_s: float = 0.0
-    digest: str = ""
-    """Of all tokens and log-probs."""
 
 
 def plan_for(args: argparse.Namespace, requests: int) -> RunPlan:
@@ -97,6 +80,11 @@ def requests_for(count: int, lengths: tuple[int, int], vocab: int, seed: int) ->
     return made
 
 
+def timed_requests(count: int, args: argparse.Namespace, vocab: int) -> list[RolloutRequest]:
+    shortest = args.tokens // 8 if args.spread else args.tokens
+    return requests_for(count, (shortest, args.tokens), vocab, 2 + count)
+
+
 def run_engine(args: argparse.Namespace) -> None:
     """One engine: times it, and leaves its rollouts in a file."""
     device = Device(args.device)
@@ -109,10 +97,11 @@ def run_engine(args: argparse.Namespace) -> None:
     from rlsync.rollout.engine import RolloutEngine
 
     start_profile = cProfile.Profile()
+    kernels = _compiled_kernels()
     started = time.perf_counter()
     make = partial(RolloutEngine, settings, kv_blocks=None if device is Device.cuda else 512)
     engine = start_profile.runcall(make) if args.profile else make()
-    outcome = Outcome(start_s=time.perf_counter() - started)
+    outcome = Outcome(start_s=time.perf_counter() - started, kernels_compiled=_compiled_kernels() > kernels)
     vocab = json.loads((args.model / "config.json").read_text())["vocab_size"]
     for count in args.requests:
         engine.generate(requests_for(count, (8, 8), vocab, 1))
@@ -121,8 +110,7 @@ def run_engine(args: argparse.Namespace) -> None:
     kept: list[Rollout] = []
     waits = _noted_waits() if device is Device.cuda else []
     for count in args.requests:
-        shortest = args.tokens // 8 if args.spread else args.tokens
-        batch = requests_for(count, (shortest, args.tokens), vocab, 2 + count)
+        batch = timed_requests(count, args, vocab)
         waits.clear()
         started = time.perf_counter()
         rollouts = engine.generate(batch)
@@ -139,6 +127,11 @@ def run_engine(args: argparse.Namespace) -> None:
         print(_profile(lambda: engine.generate(requests_for(args.profile, (64, 64), vocab, 4))))
         print("start-up\n" + _functions(start_profile, "cumtime", 60))
     engine.shutdown()
+
+
+def _compiled_kernels() -> int:
+    folder = Path(os.environ.get("TRITON_CACHE_DIR", "~/.triton/cache")).expanduser()
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
 def _noted_waits() -> list[float]:
@@ -241,8 +234,8 @@ def run_trainer(args: argparse.Namespace) -> None:
     Path(args.save).with_suffix(".json").write_text(json.dumps(asdict(outcome)))
 
 
-def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[str, Outcome]:
-    """By mode and TP."""
+def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[tuple[str, int], Outcome]:
+    """By mode and TP; records the rows of this shape."""
     model = build(shape, (args.models or scratch) / shape, args.device, args.layers)
     turns = scratch / f"{shape}_turns"
     turns.mkdir()
@@ -262,7 +255,7 @@ def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[str, Ou
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
 
     engines = {kind: start(kind, "engine") for kind in kinds} if args.together else {}
-    results = {}
+    outcomes = {}
     for kind in kinds:
         name = f"{kind[0]}_tp{kind[1]}" if args.tp != [1] else kind[0]
         ended = _ended(f"{shape} {name} engine", [engines.get(kind) or start(kind, "engine")], args)
@@ -271,10 +264,16 @@ def measure(shape: str, args: argparse.Namespace, scratch: Path) -> dict[str, Ou
             ended = _ended(f"{shape} {name} trainer", ranks, args)
         save = scratch / f"{shape}_{kind[0]}_{kind[1]}.pt"
         if ended:
-            results[name] = Outcome(**json.loads(save.with_suffix(".json").read_text()))
-            show(shape, name, results[name])
+            outcomes[kind] = Outcome(**json.loads(save.with_suffix(".json").read_text()))
+            show(shape, name, outcomes[kind])
         save.unlink(missing_ok=True)
-    return results
+    config = json.loads((model / "config.json").read_text())
+    loads = {count: Load.of(timed_requests(count, args, config["vocab_size"]), config) for count in args.requests}
+    device = results.device_name(args.device)
+    results.append("rollouts", rollout_rows(shape, args, loads, outcomes), args, device)
+    results.append("startup", startup_rows(shape, args, outcomes), args, device)
+    results.append("bits", bit_rows(shape, args, outcomes), args, device)
+    return outcomes
 
 
 def _ended(title: str, processes: list[subprocess.Popen[str]], args: argparse.Namespace) -> bool:
@@ -335,7 +334,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--trace", type=int, default=3000, help="characters to show of a failure")
     parser.add_argument("--models", type=Path, help="folder to keep the models in")
-    parser.add_argument("--json", type=Path)
+    results.add_options(parser)
     parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--mode", help=argparse.SUPPRESS)
@@ -347,14 +346,9 @@ def main() -> None:
     if args.role:
         (args.tp,) = args.tp
         return run_engine(args) if args.role == "engine" else run_trainer(args)
-    results: dict[str, object] = {
-        "arguments": {k: v for k, v in vars(args).items() if k in ("requests", "tokens", "ranks", "spread", "seats")}
-    }
     with tempfile.TemporaryDirectory(prefix="rlsync-bench-") as scratch:
         for shape in args.shapes:
-            results[shape] = {mode: asdict(o) for mode, o in measure(shape, args, Path(scratch)).items()}
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+            measure(shape, args, Path(scratch))
     return None
 
 

@@ -1,6 +1,6 @@
 """GPU kernels against cuBLAS and flash attention 2 and 3 (the latter as vLLM ships it), as ratios in one run.
 
-    python benchmarks/gpu_kernels.py --out FILE.json
+    python benchmarks/gpu_kernels.py --record
 
 Times are medians of CUDA-graph replays. Few rows read each weight from memory: copies of it take turns.
 """
@@ -8,11 +8,10 @@ Times are medians of CUDA-graph replays. Few rows read each weight from memory: 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
+import results
 import torch
 import triton
 from vllm.vllm_flash_attn import flash_attn_varlen_func
@@ -72,7 +71,6 @@ def gemm_row(m: int, k: int, n: int) -> dict[str, object]:
         "k": k,
         "n": n,
         "cublas_us": stock * 1e6,
-        "cublas_tflops": 2e-12 * m * k * n / stock,
     }
     for leaves in (8, 2, 1):
         ours = seconds([lambda w=w, leaves=leaves: matmul(x, w, None, leaves, torch.bfloat16) for w in weights])
@@ -91,8 +89,8 @@ def prefill_row(heads: int, kv_heads: int, dim: int, length: int, sequences: int
         fa_version=3)])  # fmt: skip
     ours = seconds([lambda: ops.attention(q, k, v, AttentionSpec(starts=starts, scale=dim**-0.5))])
     flop = 2 * sequences * length * length * heads * dim
-    return {"heads": heads, "kv_heads": kv_heads, "dim": dim, "length": length, "sequences": sequences,
-            "tflops": flop / ours * 1e-12, "to_flash2": stock / ours, "to_flash3": flash3 / ours}  # fmt: skip
+    return attention_row("prefill", (heads, kv_heads, dim), (length, length, sequences), ours, flop=flop,
+                         flash2=stock, flash3=flash3)  # fmt: skip
 
 
 def chunk_row(heads: int, kv_heads: int, dim: int, queries: int, length: int, sequences: int) -> dict[str, object]:
@@ -109,8 +107,7 @@ def chunk_row(heads: int, kv_heads: int, dim: int, queries: int, length: int, se
         q, keys, values, max_seqlen_q=queries, cu_seqlens_q=starts, max_seqlen_k=length, seqused_k=lengths, causal=True,
         block_table=table, fa_version=3)])  # fmt: skip
     flop = 4 * sequences * heads * dim * queries * (length - queries / 2)
-    return {"heads": heads, "kv_heads": kv_heads, "dim": dim, "queries": queries, "length": length,
-            "sequences": sequences, "tflops": flop / ours * 1e-12, "to_flash3": flash3 / ours}  # fmt: skip
+    return attention_row("chunk", (heads, kv_heads, dim), (queries, length, sequences), ours, flop=flop, flash3=flash3)
 
 
 def decode_row(heads: int, kv_heads: int, dim: int, length: int, sequences: int) -> dict[str, object]:
@@ -126,41 +123,55 @@ def decode_row(heads: int, kv_heads: int, dim: int, length: int, sequences: int)
         q, keys, values, max_seqlen_q=1, cu_seqlens_q=starts, max_seqlen_k=length, seqused_k=lengths, causal=True,
         block_table=table, fa_version=3)])  # fmt: skip
     size = 4 * sequences * length * kv_heads * dim
-    return {"heads": heads, "kv_heads": kv_heads, "dim": dim, "length": length, "sequences": sequences,
-            "us": ours * 1e6, "gb_per_s": size / ours * 1e-9, "to_flash3": flash3 / ours}  # fmt: skip
+    return attention_row("decode", (heads, kv_heads, dim), (1, length, sequences), ours, size=size, flash3=flash3)
+
+
+def attention_row(
+    phase: str,
+    shape: tuple[int, int, int],
+    load: tuple[int, int, int],
+    ours: float,
+    *,
+    flop: float | None = None,
+    size: float | None = None,
+    flash2: float | None = None,
+    flash3: float,
+) -> dict[str, object]:
+    """Heads, KV heads and channels; new tokens, context and sequences; the others in seconds."""
+    return {
+        "phase": phase, "heads": shape[0], "kv_heads": shape[1], "head_dim": shape[2],
+        "new_tokens": load[0], "context": load[1], "sequences": load[2],
+        "us": ours * 1e6, "tflops": flop and flop / ours * 1e-12, "gb_per_s": size and size / ours * 1e-9,
+        "share_of_flash2": flash2 and flash2 / ours, "share_of_flash3": flash3 / ours,
+    }  # fmt: skip
 
 
 def show(title: str, rows: list[dict[str, object]]) -> None:
     print(title)
-    print("  ".join(f"{key:>13}" for key in rows[0]))
+    print("  ".join(f"{key:>15}" for key in rows[0]))
     for row in rows:
-        print("  ".join(f"{v:13.2f}" if isinstance(v, float) else f"{v:>13}" for v in row.values()))
+        cells = ("" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values())
+        print("  ".join(f"{cell:>15}" for cell in cells))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    out = parser.parse_args().out
-    result = {
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "gemm": [gemm_row(*shape) for shape in SHAPES],
-        "prefill": [prefill_row(*s) for s in (
-            (32, 8, 128, 8192, 2), (32, 8, 128, 1024, 16), (16, 8, 128, 512, 64), (32, 8, 64, 4096, 4))],
-        "chunk": [chunk_row(*s) for s in (
-            (32, 8, 128, 2048, 2048, 1), (32, 8, 128, 2048, 16384, 1), (16, 8, 128, 256, 512, 8),
-            (32, 8, 64, 2048, 4096, 1))],
-        "decode": [decode_row(*s) for s in (
-            (16, 8, 128, 1024, 64), (32, 8, 128, 1024, 256), (32, 8, 128, 8192, 16), (32, 8, 128, 32768, 1))],
-    }  # fmt: skip
-    print(result["device"], "torch", result["torch"], "triton", result["triton"])
-    show("GEMM: share of cuBLAS's speed, by leaves of the tree", result["gemm"])
-    show("attention, prefill", result["prefill"])
-    show("attention, chunked prefill over pages", result["chunk"])
-    show("attention, decode", result["decode"])
-    if out:
-        out.write_text(json.dumps(result, indent=1) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    results.add_options(parser)
+    args = parser.parse_args()
+    device = torch.cuda.get_device_name()
+    print(device, "torch", torch.__version__, "triton", triton.__version__)
+    gemm = [gemm_row(*shape) for shape in SHAPES]
+    show("GEMM: share of cuBLAS's speed, by leaves of the tree", gemm)
+    prefill = [prefill_row(*s) for s in (
+        (32, 8, 128, 8192, 2), (32, 8, 128, 1024, 16), (16, 8, 128, 512, 64), (32, 8, 64, 4096, 4))]  # fmt: skip
+    chunk = [chunk_row(*s) for s in (
+        (32, 8, 128, 2048, 2048, 1), (32, 8, 128, 2048, 16384, 1), (16, 8, 128, 256, 512, 8),
+        (32, 8, 64, 2048, 4096, 1))]  # fmt: skip
+    decode = [decode_row(*s) for s in (
+        (16, 8, 128, 1024, 64), (32, 8, 128, 1024, 256), (32, 8, 128, 8192, 16), (32, 8, 128, 32768, 1))]  # fmt: skip
+    show("attention", [*prefill, *chunk, *decode])
+    results.append("gemm", gemm, args, device)
+    results.append("attention", [*prefill, *chunk, *decode], args, device)
 
 
 if __name__ == "__main__":

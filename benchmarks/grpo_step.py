@@ -1,6 +1,6 @@
 """Whole GRPO steps of real model shapes through the command line, exact beside native, as ratios in one run.
 
-    python benchmarks/grpo_step.py --shape qwen3_0_6b --json benchmarks/results/NAME.json
+    python benchmarks/grpo_step.py --shape qwen3_0_6b --record
     python benchmarks/grpo_step.py --shape qwen3_1_7b --ranks 2 --tp 2 rollout.max_num_seqs=128
     python benchmarks/grpo_step.py --side-by-side --ranks 2 --tp 2 --steps 6
     python benchmarks/grpo_step.py --device cpu --shape tiny --steps 3 --prompts 4 --group 4 --tokens 16
@@ -12,17 +12,17 @@ Figures are medians over the steps between the first, which compiles, and the la
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import signal
 import string
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import results
 import torch
 from gpus import visible_gpus
 from recipe import NATIVE, median, metrics_of, total
@@ -111,6 +111,18 @@ def show(mode: str, result: Result) -> None:
     print(f"{mode:14} {stages}  {result.tokens_a_step:.0f} tokens a step, {different}", flush=True)
 
 
+def row(args: argparse.Namespace, measured: Mapping[str, Result]) -> dict[str, object]:
+    names = ("shape", "ranks", "tp", "prompts", "group", "tokens", "steps")
+    made: dict[str, object] = {name: getattr(args, name) for name in names}
+    for stage in STAGES:
+        made |= {f"{mode}_{stage}_s": measured[mode].stages_s[stage] if mode in measured else None for mode in MODES}
+    for name in ("different", "compared"):
+        made |= {
+            f"{mode}_{name}": getattr(measured[mode], f"tokens_{name}") if mode in measured else None for mode in MODES
+        }
+    return made | {"tokens_per_step": next(iter(measured.values())).tokens_a_step}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="qwen3_0_6b")
@@ -127,7 +139,7 @@ def main() -> None:
     )
     parser.add_argument("--kv-mib", type=int, help="KV cache of a worker; default: 16384, on CPUs 64")
     parser.add_argument("--device", choices=tuple(RECIPES), default="cuda")
-    parser.add_argument("--json", type=Path)
+    results.add_options(parser)
     parser.add_argument("overrides", nargs="*", help="for both modes, key=value")
     args = parser.parse_args()
     if args.steps < 3:
@@ -136,7 +148,7 @@ def main() -> None:
     if args.side_by_side and len(visible_gpus()) < each * len(args.modes):
         parser.error(f"--side-by-side: want {each} GPUs for each mode, as --ranks and --tp say")
     args.kv_mib = args.kv_mib or (16384 if args.device == "cuda" else 64)
-    results: dict[str, Result] = {}
+    measured: dict[str, Result] = {}
     with tempfile.TemporaryDirectory(prefix="rlsync-bench-") as scratch:
         common = overrides(args, make_model(args, Path(scratch, "model")))
         runs: dict[str, subprocess.Popen[bytes]] = {}
@@ -148,23 +160,17 @@ def main() -> None:
             for mode in args.modes:
                 if mode not in runs:
                     runs[mode] = start(mode, common, Path(scratch), None)
-                results[mode] = result_of(mode, runs[mode], Path(scratch))
-                show(mode, results[mode])
+                measured[mode] = result_of(mode, runs[mode], Path(scratch))
+                show(mode, measured[mode])
         finally:
             for run in runs.values():
                 run.send_signal(signal.SIGINT)  # of one that has ended, nothing
                 run.wait()
-    ratios = {}
-    if len(results) == 2:
-        exact, native = results["exact"].stages_s, results["native"].stages_s
+    if len(measured) == 2:
+        exact, native = measured["exact"].stages_s, measured["native"].stages_s
         ratios = {stage: exact[stage] / native[stage] for stage in STAGES}
         print("exact / native " + "  ".join(f"{stage} {ratio:.2f}" for stage, ratio in ratios.items()))
-    if args.json:
-        device = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
-        record = {"arguments": {key: value for key, value in vars(args).items() if key != "json"}}
-        record |= {"device": device, "torch": torch.__version__, "ratios": ratios}
-        record |= {mode: asdict(result) for mode, result in results.items()}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+    results.append("grpo_step", [row(args, measured)], args, results.device_name(args.device))
 
 
 if __name__ == "__main__":

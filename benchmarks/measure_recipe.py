@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+
+from results import cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,17 +45,12 @@ def gain(row: dict[str, object]) -> float:
     return float(str(row["accuracy_after"])) - float(str(row["accuracy_before"]))
 
 
-def device() -> str:
-    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ":")
-    return f"{model.partition(':')[2].strip() or platform.machine()}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--control", type=int, nargs="*", default=[0], help="seeds of runs with shuffled rewards")
-    parser.add_argument("--device", default=device(), help="what the result says of the hardware")
+    parser.add_argument("--device", default=cpu(), help="what the result says of the hardware")
     parser.add_argument("overrides", nargs="*", help="for every run")
     args = parser.parse_args()
     jobs = [(seed, "task") for seed in args.seeds] + [(seed, "shuffled") for seed in args.control]

@@ -1,6 +1,6 @@
 """A group of rollouts as a prefix tree against the same rollouts apart: one forward and backward pass, and its memory.
 
-    python benchmarks/prefix_tree.py --device cpu --json benchmarks/results/prefix_tree_cpu.json
+    python benchmarks/prefix_tree.py --device cpu --record
 
 Both kinds hold the whole group in one pack. They take turns, each time in a process of their own, and medians are
 compared. Memory is what the pass takes beyond model and pack: the growth of resident memory on a CPU, of PyTorch's own
@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import results
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
@@ -115,7 +116,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--checkpointing", action="store_true")
-    parser.add_argument("--json", type=Path)
+    results.add_options(parser)
     parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--save", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -130,13 +131,14 @@ def main() -> None:
             run, logprobs[kind] = torch.load(save)
             runs[kind].append(run)
     rows = {kind: {key: statistics.median(run[key] for run in runs[kind]) for key in runs[kind][0]} for kind in KINDS}
-    shape = {k: v for k, v in vars(args).items() if k not in ("json", "kind", "save")}
     ratios = {key: rows["tree"][key] / rows["apart"][key] for key in rows["tree"]}
     equal = torch.equal(*logprobs.values())
-    results = {"arguments": shape, "torch": torch.__version__, **rows, "ratios": ratios, "logprobs_equal": equal}
-    print(json.dumps(results, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps({**rows, "ratios": ratios, "logprobs_equal": equal}, indent=1))
+    shape = ("rollouts", "prompt", "response", "hidden", "layers", "rounds", "checkpointing")
+    row: dict[str, object] = {name: getattr(args, name) for name in shape}
+    for name, key in (("rows", "rows"), ("s", "seconds"), ("mib", "memory_mib")):
+        row |= {f"{kind}_{name}": rows[kind][key] for kind in KINDS}
+    results.append("prefix_tree", [row | {"logprobs_equal": equal}], args, results.device_name(args.device))
     return None
 
 

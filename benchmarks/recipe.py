@@ -1,6 +1,6 @@
 """The default recipe, exact against stock kernels, in one run: start-up, stages of a step, tokens/s, memory, ratios.
 
-    python benchmarks/recipe.py [--steps 8] [--json benchmarks/results/NAME.json]
+    python benchmarks/recipe.py [--steps 8] [--record]
 
 Stages are medians over the steps after the first. Native runs in bf16 and fp32, with the divergence that stock kernels
 have only warned of; the faster of the two is the yardstick of the last column.
@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+import results
 from rich.console import Console
 from rich.table import Table
 
@@ -79,43 +79,53 @@ def measure(name: str, steps: int, root: Path) -> Result:
     )
 
 
-def table(results: dict[str, Result]) -> Table:
-    exact, natives = results["exact bf16"], [results["native bf16"], results["native fp32"]]
+def table(measured: dict[str, Result]) -> Table:
+    exact, natives = measured["exact bf16"], [measured["native bf16"], measured["native fp32"]]
     fastest = min(natives, key=lambda r: r.stages_s["step"])
     out = Table(title="exact against stock kernels")
-    for column in ("", *results, "exact / native bf16", "exact / faster native"):
+    for column in ("", *measured, "exact / native bf16", "exact / faster native"):
         out.add_column(column, justify="right")
 
     def row(label: str, values: dict[str, float], of: tuple[float, float, float] | None) -> None:
         ratios = ("", "") if of is None else (f"{of[0] / of[1]:.2f}", f"{of[0] / of[2]:.2f}")
         out.add_row(label, *(f"{v:.3g}" for v in values.values()), *ratios)
 
-    row("first step after, s", {n: r.first_step_s for n, r in results.items()}, None)
+    row("first step after, s", {n: r.first_step_s for n, r in measured.items()}, None)
     for stage in STAGES:
-        values = {n: r.stages_s[stage] for n, r in results.items()}
+        values = {n: r.stages_s[stage] for n, r in measured.items()}
         three = (exact.stages_s[stage], natives[0].stages_s[stage], fastest.stages_s[stage])
         row(f"{stage}, s", values, three)
-    row("rollout tokens/s", {n: r.rollout_tokens_per_s for n, r in results.items()}, None)
-    row("train tokens/s", {n: r.train_tokens_per_s for n, r in results.items()}, None)
-    memory = {n: r.memory_gib for n, r in results.items()}
+    row("rollout tokens/s", {n: r.rollout_tokens_per_s for n, r in measured.items()}, None)
+    row("train tokens/s", {n: r.train_tokens_per_s for n, r in measured.items()}, None)
+    memory = {n: r.memory_gib for n, r in measured.items()}
     row("peak memory, GiB", memory, (exact.memory_gib, natives[0].memory_gib, fastest.memory_gib))
-    row("tokens that differ, %", {n: 100 * r.tokens_different / r.tokens_compared for n, r in results.items()}, None)
+    row("tokens that differ, %", {n: 100 * r.tokens_different / r.tokens_compared for n, r in measured.items()}, None)
     return out
+
+
+def row(variant: str, result: Result) -> dict[str, object]:
+    return {
+        "variant": variant,
+        "first_step_s": result.first_step_s,
+        **{f"{stage}_s": result.stages_s[stage] for stage in STAGES},
+        "rollout_tokens_per_s": result.rollout_tokens_per_s,
+        "train_tokens_per_s": result.train_tokens_per_s,
+        "memory_gib": result.memory_gib,
+        "tokens_different": result.tokens_different,
+        "tokens_compared": result.tokens_compared,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--json", type=Path)
+    results.add_options(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
-        results = {name: measure(name, arguments.steps, Path(root)) for name in VARIANTS}
-    Console(width=132).print(table(results))
-    if arguments.json:
-        record = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
-        record |= {"results": {name: asdict(result) for name, result in results.items()}}
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+        measured = {name: measure(name, arguments.steps, Path(root)) for name in VARIANTS}
+    Console(width=132).print(table(measured))
+    rows = [row(name, result) for name, result in measured.items()]
+    results.append("recipe_cpu", rows, arguments, results.cpu())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Candidates for the tile table (rlsync/kernels/triton/tiles.py): speed beside cuBLAS, and proof of equal bits.
 
-    python benchmarks/tiles.py --rows 16 64 128 --columns 4096 --depth 4096 12288 --leaves 8 2 1 --json FILE.json
+    python benchmarks/tiles.py --rows 16 64 128 --columns 4096 --depth 4096 12288 --leaves 8 2 1 --record
 
 Every tile that compiles for a shape is timed as gpu_kernels.py times, and its result compared with that of the table's
 own entry: a tile with other bits is an error. The table is then edited by hand, from the best of each line.
@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
+import results
 import torch
 from gpu_kernels import random, seconds, weights_in_turn
 from triton.runtime.errors import OutOfResources
@@ -34,6 +33,7 @@ class Timed:
     depth: int
     columns: int
     leaves: int
+    cublas_us: float
     tile: str
     share: float
     """Of cuBLAS's speed."""
@@ -70,8 +70,13 @@ def sweep(rows: int, depth: int, columns: int, leaves: int) -> list[Timed]:
         if not torch.equal(result, expected):
             raise AssertionError(f"{tile} gives other bits at {rows} x {depth} x {columns}, {leaves} leaves")
         share = stock / seconds(calls)
-        timed.append(Timed(rows, depth, columns, leaves, str(tile), share))
+        timed.append(Timed(rows, depth, columns, leaves, stock * 1e6, str(tile), share))
     return sorted(timed, key=lambda one: -one.share)
+
+
+def row(one: Timed) -> dict[str, object]:
+    shape = {"m": one.rows, "k": one.depth, "n": one.columns, "leaves": one.leaves}
+    return {**shape, "cublas_us": one.cublas_us, "tile": one.tile, "share_of_cublas": one.share}
 
 
 def main() -> None:
@@ -81,16 +86,15 @@ def main() -> None:
     parser.add_argument("--columns", nargs="+", type=int, default=[4096])
     parser.add_argument("--leaves", nargs="+", type=int, default=[8, 2, 1])
     parser.add_argument("--best", type=int, default=3, help="tiles to show of each shape")
-    parser.add_argument("--json", type=Path)
+    results.add_options(parser)
     args = parser.parse_args()
-    results = []
+    best = []
     for rows, depth, columns, leaves in itertools.product(args.rows, args.depth, args.columns, args.leaves):
-        results += sweep(rows, depth, columns, leaves)[: args.best]
-        for one in results[-args.best :]:
+        found = sweep(rows, depth, columns, leaves)
+        best += found[:1]
+        for one in found[: args.best]:
             print(f"{rows:5} x {depth:6} x {columns:6}, {leaves:2} leaves: {one.share:.2f}  {one.tile}", flush=True)
-    if args.json:
-        found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "best": list(map(asdict, results))}
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    results.append("tiles", [row(one) for one in best], args, results.device_name("cuda"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The first step of one run at many topologies: tokens and log-probs must be the same, bit for bit.
 
-    python benchmarks/topologies.py --json benchmarks/results/topologies_cpu.json
+    python benchmarks/topologies.py --record
 
 A pairwise cover of TP 1, 2, 4, 8, FSDP ranks 1, 2, 4 and engines 1, 2 (TP=8 with one engine), on CPU ranks. Only the
 first step: after an update the weights know the order in which ranks summed gradients. The control has another seed.
@@ -17,6 +17,8 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import results
 
 TOPOLOGIES = (
     (1, 1, 1), (1, 2, 2), (1, 4, 1), (2, 1, 2), (2, 2, 1), (2, 4, 2),
@@ -67,7 +69,7 @@ def run(tp: int, ranks: int, engines: int, seed: int, folder: Path, cache: Path)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
+    results.add_options(parser)
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(prefix="rlsync-topologies-") as scratch:
@@ -78,8 +80,7 @@ def main() -> None:
     *same, control = rows
     equal = len({row.digest for row in same}) == 1 and not any(row.different for row in same)
     print(f"{len(same)} topologies: {'equal' if equal else 'DIFFERENT'}; control {control.digest != same[0].digest}")
-    if args.json:
-        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    results.append("topologies", [asdict(row) for row in rows], args, results.cpu())
     if not equal or control.digest == same[0].digest:
         raise SystemExit(1)
 

@@ -1,6 +1,6 @@
 """A training step on one GPU: rlsync's exact trainer against stock Hugging Face under the same FSDP2, and its memory.
 
-    python benchmarks/trainer.py --shapes qwen3_0_6b --json benchmarks/results/NAME.json
+    python benchmarks/trainer.py --shapes qwen3_0_6b --record
 
 A step is forward, backward and AdamW on `--tokens` tokens in sequences of `--length`, bf16 over fp32 masters. Stock
 runs PyTorch's flash attention (SDPA) on a rectangular batch and makes log-probs over chunks of rows. `forward_s` is
@@ -16,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import results
 import torch
 import torch.distributed as dist
 from shapes import build
@@ -155,6 +157,21 @@ def run_one(args: argparse.Namespace) -> None:
     args.save.write_text(json.dumps(asdict(outcome)))
 
 
+def rows_of(
+    shape: str, args: argparse.Namespace, measured: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, object]]:
+    """One row for each exact kind, beside stock."""
+    rows: list[dict[str, object]] = []
+    for kind in ("exact", "exact_redraw"):
+        if kind in measured:
+            row: dict[str, object] = {"shape": shape, "tokens": args.tokens, "length": args.length}
+            row |= {"layers": args.layers, "checkpointing": args.checkpointing, "redraw": kind == "exact_redraw"}
+            for name in ("step_s", "forward_s", "peak_gib"):
+                row |= {f"exact_{name}": measured[kind][name], f"stock_{name}": measured.get("stock", {}).get(name)}
+            rows.append(row)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["qwen3_0_6b"])
@@ -163,19 +180,19 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--layers", type=int)
     parser.add_argument("--checkpointing", action="store_true")
-    parser.add_argument("--json", type=Path)
+    results.add_options(parser)
     parser.add_argument("--kind", help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--save", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.kind:
         return run_one(args)
-    results: dict[str, object] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
+    rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="rlsync-bench-") as scratch:
         for shape in args.shapes:
             model = build(shape, Path(scratch, shape), "cuda", args.layers)
             torch.cuda.empty_cache()
-            row: dict[str, dict[str, float]] = {}
+            measured: dict[str, dict[str, float]] = {}
             for kind in args.kinds:
                 save = Path(scratch, f"{shape}_{kind}.json")
                 command = [sys.executable, __file__, "--kind", kind, "--model", str(model), "--save", str(save)]
@@ -185,12 +202,11 @@ def main() -> None:
                 if done.returncode:
                     print(f"{shape} {kind} FAILED\n{(done.stdout + done.stderr)[-3000:]}", flush=True)
                     continue
-                row[kind] = json.loads(save.read_text())
-                values = "  ".join(f"{key} {value:.3f}" for key, value in row[kind].items())
+                measured[kind] = json.loads(save.read_text())
+                values = "  ".join(f"{key} {value:.3f}" for key, value in measured[kind].items())
                 print(f"{shape:14} {kind:14} {args.tokens} tokens of {args.length}: {values}", flush=True)
-            results[shape] = row
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+            rows += rows_of(shape, args, measured)
+    results.append("trainer", rows, args, results.device_name("cuda"))
     return None
 
 

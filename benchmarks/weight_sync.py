@@ -1,6 +1,6 @@
 """Time of a weight sync from FSDP ranks to the TP workers of one engine on the same GPUs, without Ray.
 
-    python benchmarks/weight_sync.py --shape qwen3_8b --ranks 2 --json FILE.json
+    python benchmarks/weight_sync.py --shape qwen3_8b --ranks 2 --record
 
 The limit beside it is a copy of the rows that a GPU lacks from another one, over the link between them.
 """
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import pickle
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import results
 import torch
 import torch.distributed as dist
 from gpus import seeing
@@ -117,9 +119,11 @@ def run_engine(args: argparse.Namespace) -> dict[str, object]:
         "shape": args.shape,
         "ranks": args.ranks,
         "gib": size / 2**30,
-        "seconds": seconds,
-        "tensors_that_differ": len(differing(sent, combine(received[-1]))),
-        "all_gather_s": max(found(args.folder / f"link{r}") for r in range(args.ranks)) if args.device == "cuda" else 0,
+        "sync_s": statistics.median(seconds),
+        "all_gather_s": max(found(args.folder / f"link{r}") for r in range(args.ranks))
+        if args.device == "cuda"
+        else None,
+        "tensors_different": len(differing(sent, combine(received[-1]))),
     }
     engine.shutdown()
     return result
@@ -146,7 +150,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="cut the depth")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--models", type=Path, help="folder to keep the model in")
-    parser.add_argument("--json", type=Path)
+    results.add_options(parser)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -171,8 +175,7 @@ def main() -> None:
                 trainer.kill()
                 trainer.wait()
     print(json.dumps(result))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    results.append("weight_sync", [result], args, results.device_name(args.device))
     return None
 
 
