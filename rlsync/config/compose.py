@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,20 @@ def to_yaml(config: TrainConfig) -> str:
     return redacted(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
-def differences(saved: Path, config: TrainConfig) -> list[str]:
-    """`key: old -> new` where a saved configuration (YAML) differs; what a run is called, logs and runs on aside.
+@dataclass(slots=True, frozen=True)
+class Difference:
+    """A key whose value is not the one that an earlier part of the run had."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.old} -> {self.new}"
+
+
+def differences(saved: Path, config: TrainConfig) -> list[Difference]:
+    """Compare a configuration with a saved one (YAML). Keys under run, telemetry and cluster are not compared.
 
     Raises:
         ConfigError: the file is missing, or holds no configuration.
@@ -117,7 +129,7 @@ def differences(saved: Path, config: TrainConfig) -> list[str]:
         why, weights = str(error).splitlines()[0], f"{saved.parent}/checkpoints/step_N"
         raise unreadable(saved, "the run's configuration", why, weights) from error
     keys = (key for key in old | new if key.partition(".")[0] not in ("run", "telemetry", "cluster"))
-    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
+    return [Difference(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

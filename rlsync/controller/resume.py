@@ -7,7 +7,7 @@ from pathlib import Path
 from rlsync.checkpoint.progress import Progress, newest, resumable
 from rlsync.checkpoint.state import saved_shapes
 from rlsync.config.algorithm import AdvantageKind
-from rlsync.config.compose import differences
+from rlsync.config.compose import Difference, differences
 from rlsync.config.run import TrainConfig
 from rlsync.data.prompts import PromptStream
 from rlsync.errors import ConfigError
@@ -69,17 +69,18 @@ def go_on(
         ConfigError: the run's configuration cannot be read, or had the trainer save other tensors.
         DataError: the problems so far would be others now.
     """
-    for line in differences(config.run.folder / CONFIG, config):
-        if _changes_state(line):
+    for difference in differences(config.run.folder / CONFIG, config):
+        if _changes_state(difference):
             raise ConfigError(
-                f"run.resume=true: {line}, so the state in {checkpoint} holds other tensors than this run trains. Set "
-                f"it back, or begin with the weights, in another run.dir: model.path={checkpoint}"
+                f"run.resume=true: {difference}, so the state in {checkpoint} holds other tensors than this run "
+                f"trains. Set it back, or begin with the weights, in another run.dir: model.path={checkpoint}"
             )
-        console.say(f"not as before: {line}")
+        console.say(f"changed since the checkpoint: {difference}")
     prompts.restore(progress.prompts)
 
 
-def _changes_state(line: str) -> bool:
-    """Whether a difference alone shows it: the adapters' rank, or a critic that comes or goes."""
-    key, _, values = line.partition(": ")
-    return key == "model.lora.rank" or (key == "algorithm.advantage" and AdvantageKind.gae in values.split(" -> "))
+def _changes_state(difference: Difference) -> bool:
+    """Whether the trainer's state has other tensors: the adapters' rank changed, or a critic comes or goes."""
+    if difference.key == "algorithm.advantage":
+        return AdvantageKind.gae in (difference.old, difference.new)
+    return difference.key == "model.lora.rank"

@@ -46,7 +46,7 @@ def test_what_a_saved_configuration_has_otherwise(tmp_path) -> None:
     file.write_text(to_yaml(saved))
     assert differences(file, saved) == []
     saved.trainer.lr, saved.run.dir = 0.5, "elsewhere"
-    (only,) = differences(file, saved)
+    (only,) = map(str, differences(file, saved))
     assert only.startswith("trainer.lr: ")
     assert only.endswith(" -> 0.5")
 
