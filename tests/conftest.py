@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Tests run in as many processes as there are cores: a thread that waits for another must not keep a core busy. OpenMP
+# reads this once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 
