@@ -29,6 +29,21 @@ def _keys(text):
     return [span for span in spans if span.partition(".")[0] in COMPONENTS and not span.endswith(files)]
 
 
+def _sources(text):
+    """Paths of Python files in `code`, such as controller/loop.py; names without a folder are not looked for."""
+    return [path for path in re.findall(r"`(?:\.\./)?([\w/]+/\w+\.py)`", text) if "file.py" not in path]
+
+
+def _exists(source):
+    return any((ROOT / root / source).is_file() for root in (".", "rlsync", "rlsync/kernels"))
+
+
+def _walks(text):
+    """The steps of each walk through the code, as the files that each step names."""
+    walks = re.split(r"^## Walk \d+: ", text, flags=re.MULTILINE)[1:]
+    return [[_sources(step) for step in re.split(r"^\d+\. ", walk, flags=re.MULTILINE)[1:]] for walk in walks]
+
+
 def _prose(text):
     """Lines outside tables and code."""
     outside = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
@@ -39,6 +54,16 @@ def _prose(text):
 def test_links_lead_somewhere(path):
     missing = [link for link in _links(path.read_text()) if not (path.parent / link).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_source_files_exist(path):
+    assert [source for source in _sources(path.read_text()) if not _exists(source)] == []
+
+
+def test_each_step_of_the_four_walks_names_files():
+    walks = _walks((ROOT / "docs/architecture.md").read_text())
+    assert [len(walk) >= 5 and all(walk) for walk in walks] == [True] * 4
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -56,4 +81,7 @@ def test_control_what_is_looked_for_is_found():
     assert _links("[a](gone.md#x), [b](https://example.org)") == ["gone.md"]
     assert _keys("`trainer.no_such=1`, `trainer.lr`, `trainer.py`") == ["trainer.no_such", "trainer.lr"]
     assert type_at("trainer.no_such") is None
+    assert _sources("`controller/no_such.py`, `loop.py`") == ["controller/no_such.py"]
+    assert not _exists("controller/no_such.py")
+    assert sum(len(_sources(path.read_text())) for path in PAGES) > 100
     assert sum(len(_keys(path.read_text())) for path in PAGES) > 150
