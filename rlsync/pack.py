@@ -1,6 +1,6 @@
-"""What one forward pass of the trainer reads and gives: sequences without padding, and their scored tokens.
+"""Input and output of one forward pass of the trainer: sequences without padding, and their scored tokens.
 
-Shapes: R rows of a pack, G segments, S sequences, N scored tokens.
+Shapes: R rows of a pack, G segments, S sequences, N items (scored tokens).
 """
 
 from __future__ import annotations
@@ -14,69 +14,70 @@ from rlsync.kernels.key_paths import KeyPaths
 
 @dataclass(slots=True, kw_only=True)
 class Pack:
-    """Sequences without padding, and the tokens of them that are scored.
+    """Sequences without padding, and those of their tokens that are scored.
 
-    The rows are what the model forwards. In a plain pack the sequences lie end to end, and each is one segment. Where
-    sequences share prefixes the rows are a tree: every shared prefix is there once, a segment is a run of rows without
-    a branch, and `paths` says what its rows read. An item is one token that the model sampled: one row predicts it,
-    and a row before a branch predicts several. Items lie sequence after sequence, in the order of their tokens.
-    A pack has at least one item, so that it runs what the others run on all FSDP ranks; one that has nothing to score
-    holds one outside the mask.
+    The model forwards the rows. In a plain pack the sequences lie end to end, and each of them is one segment. In a
+    prefix tree every shared prefix is stored once: a segment is a run of rows without a branch, and `paths` lists the
+    rows that each segment attends to.
+
+    An item is one token that the model sampled. One row predicts it; a row that several sequences share predicts an
+    item of each. Items are ordered by sequence, and within a sequence by position. Every pack has at least one item, so
+    that all FSDP ranks run the same collectives. A pack without tokens to score has one item outside the mask.
     """
 
     tokens: torch.Tensor
-    """[R] int64."""
+    """[R] int64: token ids of the rows."""
     positions: torch.Tensor
-    """[R] int64: position within the sequence, or within all that share the row."""
+    """[R] int64: position of each row in its sequence, which is the same in all sequences that share the row."""
     starts: torch.Tensor
     """[G + 1] int64: offsets of the segments."""
     longest: int
-    """Rows of the longest segment."""
+    """Number of rows of the longest segment."""
     paths: KeyPaths | None
-    """None in a plain pack."""
+    """The rows that each segment of a prefix tree attends to; None in a plain pack."""
     sequence_ids: torch.Tensor
     """[S] int64: index of each sequence in the step; -1 for filler."""
     lengths: torch.Tensor
-    """[S] int64: tokens of each sequence."""
+    """[S] int64: number of tokens of each sequence."""
     rows: torch.Tensor
-    """[N] int64: the row that predicts the item."""
+    """[N] int64: the row that predicts each item."""
     sequences: torch.Tensor
-    """[N] int64: the sequence that the item is of, 0 <= s < S."""
+    """[N] int64: the sequence that each item belongs to, 0 <= s < S."""
     targets: torch.Tensor
-    """[N] int64: the item's token."""
+    """[N] int64: token id of each item."""
     mask: torch.Tensor
-    """[N] bool: the item is compared; False only in filler."""
+    """[N] bool: True for items that the monitor compares; False only in filler."""
     trained: torch.Tensor
-    """[N] bool: the item enters the losses and their statistics; a part of the mask, without samples that have no
-    reward."""
+    """[N] bool: True for items that enter the losses and their statistics. These are the items of the mask whose
+    sample has a reward."""
     rollout_logprobs: torch.Tensor
-    """[N] float32 decode-time log-prob of the target; 0 outside the mask."""
+    """[N] float32: log-prob that each item had at decoding; 0 outside the mask."""
     advantages: torch.Tensor
     """[N] float32."""
     seeds: torch.Tensor
-    """[N] int64: the seed of the sequence's request."""
+    """[N] int64: seed of the request of the item's sequence."""
     versions: torch.Tensor
-    """[N] int32: version of the weights that sampled the target; -1 outside the mask."""
+    """[N] int32: version of the weights that sampled each item; -1 outside the mask."""
     old_logprobs: torch.Tensor | None = None
-    """[N] the trainer's own log-probs at the sampler's weights, where truncated importance sampling asks for them;
-    None: the rollout's stand for them."""
+    """[N]: the trainer's own log-probs at the weights that sampled, which truncated importance sampling needs. If
+    None, the rollout's log-probs are used."""
     old_values: torch.Tensor | None = None
-    """[N] float32 critic's values of the rows before the step; None without a critic, as below."""
+    """[N] float32: the critic's values before the step; None without a critic."""
     returns: torch.Tensor | None = None
-    """[N] float32."""
+    """[N] float32: the targets of the critic's values; None without a critic."""
 
     @property
     def item_positions(self) -> torch.Tensor:
-        """[N] int64: position of the row that predicts each item, one before the item's own."""
+        """[N] int64: position of the row that predicts each item, which is one less than the item's own position."""
         return self.positions.index_select(0, self.rows)
 
     @property
     def rows_saved(self) -> int:
-        """Rows that the sequences would have had apart, beyond those of the pack."""
+        """Number of rows that shared prefixes save: the sequences' tokens minus the pack's rows."""
         return int(self.lengths.sum()) - self.tokens.numel()
 
     def to(self, device: torch.device) -> Pack:
-        """A copy with all tensors on `device`; the pack itself where they are there."""
+        """A copy with all tensors on `device`, or the pack itself if they are there already."""
         if self.tokens.device == device:
             return self
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -86,21 +87,21 @@ class Pack:
 
 @dataclass(slots=True, kw_only=True)
 class MinibatchSize:
-    """What a minibatch holds over all ranks: the losses are normalised by it."""
+    """Size of a minibatch over all ranks, by which the losses are normalised."""
 
     tokens: int
-    """Tokens that are trained on."""
+    """Number of tokens that are trained on."""
     sequences: int
-    """Sequences that hold them."""
+    """Number of sequences with at least one such token."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PolicyOutput:
-    """Per item of a pack, fp32."""
+    """The policy's results for the items of a pack."""
 
     logprobs: torch.Tensor
-    """[N]: log-prob of the target."""
+    """[N] float32: log-prob of each item's target."""
     entropy: torch.Tensor
-    """[N]: entropy of the row's distribution, in nats; carries a gradient where the pass was asked for it."""
+    """[N] float32: entropy of the distribution of each item's row, in nats."""
     draws: torch.Tensor | None = None
-    """[N] int64: the token drawn again from the row, the item's seed and the row's position."""
+    """[N] int64: the tokens of a redraw, from each row, its item's seed and the row's position; None without one."""
