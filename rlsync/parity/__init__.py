@@ -1,1 +1,1 @@
-"""The mismatch monitor: counts differing bits between rollout and trainer."""
+"""The monitor: compares the log-probs of rollout and trainer bit by bit and counts differences."""

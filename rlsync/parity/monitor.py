@@ -1,6 +1,7 @@
-"""Compare and count. Pure: no engine, no mask or clip of the objective enters.
+"""Compares the log-probs of rollout and trainer, and words the results as messages.
 
-Bits are compared, not values within a tolerance; a NaN is counted, never dropped.
+Bits are compared, never values within a tolerance, and a NaN is counted. The comparison depends on the log-probs only:
+no engine, no clip and no weight of the objective influences it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,18 @@ from rlsync.parity.counts import ParityCounts
 
 
 def compare(pack: Pack, output: PolicyOutput, version: int) -> ParityCounts:
-    """Compare a forward pass at weight `version` with what the rollout recorded.
+    """Compare a forward pass at weight `version` with the log-probs that the rollout recorded.
 
-    Every token that the model sampled is counted; those sampled at other weights are left out, by that reason.
+    Every token that the model sampled is counted. Tokens that were sampled at another version are not compared and
+    count as `tokens_left_out_stale`.
+
+    Args:
+        pack: the sequences that were forwarded.
+        output: the trainer's results for them.
+        version: version of the weights of the forward pass.
+
+    Returns:
+        The counts of this pack.
     """
     sampled = pack.mask
     at_version = sampled & (pack.versions == version)
@@ -38,61 +48,66 @@ def compare(pack: Pack, output: PolicyOutput, version: int) -> ParityCounts:
     if counts.tokens_different:
         item = int(at_version.nonzero()[int(different.nonzero()[0])])
         counts.first_sequence = int(pack.sequence_ids[pack.sequences[item]])
-        counts.first_position = int(pack.item_positions[item]) + 1  # the item's own, not its row's
+        counts.first_position = int(pack.item_positions[item]) + 1  # position of the item, not of the row before it
         counts.first_trainer = float(output.logprobs.detach()[item])
         counts.first_rollout = float(pack.rollout_logprobs[item])
     return counts
 
 
 def judge(counts: ParityCounts, step: int) -> str | None:
-    """What is wrong with a step's counts, in a sentence that says what to do; None if nothing is."""
+    """A message that says what is wrong with a step's counts and what to do; None if nothing is wrong."""
     if counts.tokens_compared + counts.tokens_left_out_stale != counts.tokens_sampled:
-        return f"step {step}: the monitor saw {counts.tokens_sampled} sampled tokens but accounted for fewer"
+        return (
+            f"step {step}: the model sampled {counts.tokens_sampled} tokens, but the monitor compared only "
+            f"{counts.tokens_compared} and left out {counts.tokens_left_out_stale} as stale; report this as a bug"
+        )
     if counts.tokens_compared == 0:
-        return f"step {step}: no token was compared, so nothing is known of the mismatch"
+        return f"step {step}: no token was compared, so nothing is known about the mismatch"
     if counts.tokens_different:
         share = counts.tokens_different / counts.tokens_compared
         return (
             f"step {step}: {counts.tokens_different} of {counts.tokens_compared} tokens differ ({share:.1%}) between "
             f"rollout and trainer, by up to {counts.max_abs_diff:.3g} nats ({counts.max_ulp} ulp). First: sample "
             f"{counts.first_sequence}, position {counts.first_position}: rollout {counts.first_rollout!r}, trainer "
-            f"{counts.first_trainer!r}. Use kernels=invariant on both sides, run `rlsync parity` on this model, or go "
-            "on regardless with parity.on_divergence=warn."
+            f"{counts.first_trainer!r}. Use kernels=invariant, run `rlsync parity` to check this machine, or continue "
+            "despite the difference with parity.on_divergence=warn."
         )
     if counts.nonfinite:
-        return f"step {step}: {counts.nonfinite} log-probs are NaN or infinite; lower trainer.lr or look at the weights"
+        return f"step {step}: {counts.nonfinite} log-probs are NaN or infinite; lower trainer.lr or check the weights"
     if counts.draws_different:
         return (
-            f"step {step}: {counts.draws_different} of {counts.draws_compared} tokens are not the ones that their "
-            "log-probs, seed and position draw: the rollout was not sampled from this policy"
+            f"step {step}: {counts.draws_different} of {counts.draws_compared} tokens differ from those that the "
+            "trainer draws with the same seed and position, so the rollout was not sampled from this policy"
         )
     return None
 
 
 def judge_ratio(low: float, high: float, step: int) -> str | None:
-    """What is wrong if the first minibatch's importance ratios are not all exactly 1; None if they are.
+    """A message for importance ratios of the first minibatch that are not all exactly 1; None if they are.
 
     Args:
-        low, high: the least and the greatest of them.
+        low, high: the smallest and the largest ratio.
+        step: the step that the message names.
     """
     if low == high == 1.0:
         return None
     return (
-        f"step {step}: in the first minibatch the importance ratio goes from {low!r} to {high!r}, not exactly 1 "
-        "throughout, although no log-prob differs: the objective compares with something else than what was sampled. "
-        "This is a bug of the algorithm in use; report it, or go on with parity.on_divergence=warn."
+        f"step {step}: the importance ratios of the first minibatch range from {low!r} to {high!r} and must be exactly "
+        "1, since no log-prob differs. The objective uses other old log-probs than those of the rollout. This is a bug "
+        "of the algorithm in use; report it, or continue with parity.on_divergence=warn."
     )
 
 
 def digest_message(names: list[str], step: int) -> str:
+    """The message for a weight sync after which the tensors `names` differ between trainer and rollout workers."""
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return (
         f"step {step}: after the weight sync {len(names)} tensors differ between trainer and rollout workers: {shown}. "
-        "The rollout would sample from stale or damaged weights; restart the run from its last saved weights."
+        "The rollout would sample from stale or damaged weights. Restart the run from its last checkpoint."
     )
 
 
 def _ordered(x: torch.Tensor) -> torch.Tensor:
-    """fp32 -> int64 in the order of the numbers, neighbours one apart, -0.0 beside +0.0."""
+    """Map fp32 to int64 so that order is kept and neighbouring numbers, also -0.0 and +0.0, are one apart."""
     bits = x.view(torch.int32).to(torch.int64)
     return torch.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)

@@ -91,7 +91,7 @@ def test_a_wrong_draw_is_found():
     output.draws[2] += 1
     counts = compare(pack, output, version=3)
     assert counts.draws_different == 1
-    assert "not the ones" in judge(counts, 1)
+    assert "differ from those that the trainer draws" in judge(counts, 1)
 
 
 def test_merge_keeps_the_first_divergence_and_adds_up():
