@@ -1,4 +1,4 @@
-"""Which sequences go together in a pack: few packs of few rows more than the others, a multiple of the ranks."""
+"""Distributes sequences over packs of about equal size; the number of packs is a multiple of the number of ranks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import heapq
 
 
 def balance(lengths: list[int], ranks: int, budget: int) -> list[list[int]]:
-    """Fewest equal multiples of `ranks` bins whose tokens stay in the budget (a longer sample is alone in its bin)."""
+    """Distribute sequences over the fewest bins, in a multiple of `ranks`, that hold at most `budget` tokens each.
+
+    A sequence longer than the budget has a bin of its own.
+
+    Args:
+        lengths: number of tokens of each sequence.
+        ranks: the number of bins is a multiple of it.
+        budget: largest number of tokens of a bin.
+
+    Returns:
+        The indices of the sequences in each bin, in increasing order.
+    """
     count = max(1, -(-sum(lengths) // (budget * ranks)))
     while True:
         bins = _longest_first(lengths, count * ranks)
@@ -16,13 +27,19 @@ def balance(lengths: list[int], ranks: int, budget: int) -> list[list[int]]:
 
 
 def balance_in_order(lengths: list[int], shared: list[int], ranks: int, budget: int) -> list[list[int]]:
-    """As `balance`, of sequences that stay in their order, so that those with a common prefix stay together.
+    """Like `balance`, but keep the order of the sequences, so that those with a common prefix stay together.
 
-    The bins are a multiple of `ranks`, the fewest; of the ways to cut the order into so many, one whose largest bin is
-    smallest. Bins at the end may be empty.
+    The number of bins is the smallest multiple of `ranks` that suffices. Among the ways to cut the sequences into that
+    many bins, one is taken whose largest bin is smallest. Bins at the end may be empty.
 
     Args:
-        shared: tokens that each sequence shares with the one before it, which cost nothing in the same bin.
+        lengths: number of tokens of each sequence.
+        shared: number of tokens that each sequence shares with the one before it; in the same bin they add no rows.
+        ranks: the number of bins is a multiple of it.
+        budget: largest number of rows of a bin.
+
+    Returns:
+        The indices of the sequences in each bin.
     """
     count = -(-len(_cut(lengths, shared, budget)) // ranks) * ranks
     low, high = 1, budget
@@ -34,7 +51,7 @@ def balance_in_order(lengths: list[int], shared: list[int], ranks: int, budget: 
 
 
 def _cut(lengths: list[int], shared: list[int], most: int) -> list[list[int]]:
-    """Consecutive bins, each as long as it can be with at most `most` rows (a longer sequence is alone)."""
+    """Fill one bin after another with at most `most` rows; a longer sequence has a bin of its own."""
     bins: list[list[int]] = []
     load = 0
     for index, (length, common) in enumerate(zip(lengths, shared, strict=True)):
@@ -47,6 +64,7 @@ def _cut(lengths: list[int], shared: list[int], most: int) -> list[list[int]]:
 
 
 def _longest_first(lengths: list[int], bins: int) -> list[list[int]]:
+    """Put each sequence, the longest first, into the bin with the fewest tokens so far."""
     members: list[list[int]] = [[] for _ in range(bins)]
     heap = [(0, b) for b in range(bins)]
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):

@@ -1,4 +1,4 @@
-"""What one rank does with the critic: values before a step, and the step itself."""
+"""The critic's part of a training step on one rank: values before the step, and the update."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ class CriticRunner:
 
     @torch.no_grad()
     def values(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
-        """Each sequence's [T] fp32, by its id: the value of what came before token t (collective)."""
+        """The critic's values of the text before each token (collective).
+
+        Returns:
+            [T] float32 for each sequence, by sequence id; 0 at tokens that were not sampled.
+        """
         found: dict[int, torch.Tensor] = {}
         for pack in packs:
             pack = pack.to(self._critic.device)
@@ -32,13 +36,14 @@ class CriticRunner:
         return found
 
     def run(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize]) -> CriticStats:
-        """Train on this rank's packs (collective).
+        """Train the critic on this rank's packs (collective).
 
         Args:
-            minibatches: [minibatch][micro-batch].
-            sizes: of each minibatch over all ranks.
+            minibatches: the packs as [minibatch][micro-batch].
+            sizes: size of each minibatch over all ranks.
+
         Raises:
-            NonFiniteError: a gradient is not finite and the trainer is to stop.
+            NonFiniteError: a gradient is not finite, and trainer.nonfinite=stop.
         """
         stats = CriticStats()
         for _ in range(self._settings.trainer.epochs):
@@ -51,7 +56,7 @@ class CriticRunner:
     def _forward_backward(self, pack: Pack, size: MinibatchSize, stats: CriticStats) -> None:
         terms = value_loss(self._critic.critic(pack), pack, self._settings.critic.clip)
         loss = terms.total / max(1, size.tokens)
-        # FSDP averages gradients over ranks; the loss is a mean over the minibatch of all ranks.
+        # FSDP averages gradients over ranks, but `loss` is already divided by the tokens of all ranks.
         (loss * self._critic.mesh.size()).backward()
         stats.tokens += int(pack.trained.sum())
         stats.loss += float(loss.detach())

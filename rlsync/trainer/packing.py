@@ -1,4 +1,4 @@
-"""Samples into packs: rows without padding, the tokens to score, the same number of packs on every rank."""
+"""Lays out samples as packs, with the same number of packs on every rank."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from rlsync.trainer.balance import balance, balance_in_order
 from rlsync.trainer.prefix_tree import common_prefix, lay_as_tree, lay_end_to_end, trie_order
 
 _WORTH_A_TREE = 1 / 16
-"""Share of a minibatch's rows that shared prefixes must spare: keys read through a table cost a little."""
+"""Prefix trees are used if they save at least this share of a minibatch's rows. Attention is a little slower in a tree,
+because it reads keys through a table."""
 
 
 def pack_samples(samples: list[TrainSample], ids: list[int], *, share_prefixes: bool = False) -> Pack:
-    """Lay samples in one pack.
+    """Lay out samples as one pack.
 
     Args:
-        ids: [S] name them within the step; -1 makes a sample filler that trains nothing.
-        share_prefixes: rows that several samples have in common are there once.
+        samples: the S samples.
+        ids: [S] index of each sample in the step; -1 makes it filler.
+        share_prefixes: store prefixes that samples share once, as a prefix tree.
     """
     rollouts = [sample.rollout for sample in samples]
     layout = (lay_as_tree if share_prefixes else lay_end_to_end)([rollout.tokens for rollout in rollouts])
     items = [_items(sample, real=i >= 0) for sample, i in zip(samples, ids, strict=True)]
     if not any(at.numel() for at in items):
-        items[0] = torch.tensor([0])  # outside the mask: no row predicts the first token
+        items[0] = torch.tensor([0])  # an item outside the mask, since no row predicts the first token
     counts = torch.tensor([at.numel() for at in items])
     picked = list(zip(samples, items, strict=True))
     values = [(sample.value, at) for sample, at in picked if sample.value is not None]
@@ -54,9 +56,14 @@ def pack_samples(samples: list[TrainSample], ids: list[int], *, share_prefixes: 
 
 
 def unpack_items(pack: Pack, values: torch.Tensor) -> dict[int, torch.Tensor]:
-    """Item-wise [N] of a pack -> each sequence's own [T] on the CPU, by its id; 0 at tokens that are not scored.
+    """Distribute values of a pack's items to its sequences.
 
-    Filler is left out.
+    Args:
+        pack: the pack.
+        values: [N], one value for each item.
+
+    Returns:
+        [T] for each sequence, by sequence id, on the CPU; 0 at tokens that are not scored. Filler is left out.
     """
     values, mask, sequences = (t.cpu() for t in (values, pack.mask, pack.sequences))
     at = (pack.item_positions + 1).cpu()
@@ -71,10 +78,21 @@ def unpack_items(pack: Pack, values: torch.Tensor) -> dict[int, torch.Tensor]:
 def plan_packs(
     samples: list[TrainSample], *, ranks: int, minibatches: int, micro_batch_tokens: int, share_prefixes: bool = False
 ) -> list[list[list[Pack]]]:
-    """Packs as [minibatch][rank][micro-batch]. Every rank gets the same number in a minibatch (FSDP would hang).
+    """Lay out the samples of a step as packs.
 
-    Minibatches take the samples in their order; within one, rows are balanced over all packs. Where shared prefixes
-    spare enough, samples that share one are in one pack as far as `micro_batch_tokens`, which counts rows, allows.
+    Minibatches take the samples in order. Within a minibatch rows are balanced over the packs, and every rank has the
+    same number of packs, since FSDP's collectives would hang otherwise. If prefix trees save enough rows, samples with
+    a common prefix share a pack as far as `micro_batch_tokens` allows.
+
+    Args:
+        samples: the samples of the step.
+        ranks: number of FSDP ranks.
+        minibatches: number of minibatches.
+        micro_batch_tokens: largest number of rows of a pack; a longer sequence has a pack of its own.
+        share_prefixes: allow prefix trees.
+
+    Returns:
+        The packs as [minibatch][rank][micro-batch].
     """
     bounds = [i * len(samples) // minibatches for i in range(minibatches + 1)]
     plans = []
@@ -87,7 +105,7 @@ def plan_packs(
 
 
 def minibatch_size(ranks: list[list[Pack]]) -> MinibatchSize:
-    """Count what is trained on in a minibatch's packs, [rank][micro-batch]: no filler, no samples without a reward."""
+    """Size of a minibatch of packs [rank][micro-batch]; filler and samples without a reward do not count."""
     packs = [pack for rank in ranks for pack in rank]
     return MinibatchSize(
         tokens=sum(int(pack.trained.sum()) for pack in packs),
@@ -108,13 +126,14 @@ def _bins(sequences: list[torch.Tensor], ranks: int, budget: int, share_prefixes
 
 
 def _pack_bin(samples: list[TrainSample], members: list[int], *, filler: int, trees: bool) -> Pack:
+    """Pack the samples `members`; if there are none, the sample `filler` as filler."""
     if members:
         return pack_samples([samples[i] for i in members], members, share_prefixes=trees)
     return pack_samples([samples[filler]], [-1])
 
 
 def _items(sample: TrainSample, *, real: bool) -> torch.Tensor:
-    """[N] int64: positions of the sampled tokens; the first token, which no row predicts, is none of them."""
+    """[N] int64: positions of the sampled tokens, without a sequence's first token, which no row predicts."""
     wanted = sample.rollout.sampled[1:] & real
     return wanted.nonzero()[:, 0] + 1
 

@@ -1,7 +1,7 @@
-"""How sequences lie in a pack: end to end, or as a tree in which every shared prefix is there once.
+"""Lays out sequences as rows of a pack: end to end, or as a tree that stores every shared prefix once.
 
-The idea at decode is DeFT's (arXiv 2404.00242). Here keys are read by logical position, so a row's bits do not know
-which of the two its pack is.
+DeFT (arXiv 2404.00242) uses such trees for decoding. Here attention reads keys in the order of their logical positions,
+so a row has the same bits in both layouts.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from torch.nn.utils.rnn import pad_sequence
 from rlsync.kernels.key_paths import KeyPaths, PathChunk
 
 _CHUNK_KEYS = 32768
-"""Of a chunk of paths, at most (a longer path is its own): their keys and values are copied, and so are gradients."""
+"""Largest number of keys of a chunk of paths; a longer path is a chunk of its own. The backward pass on a GPU copies
+the keys and values of a chunk, and their gradients."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Layout:
-    """Where the tokens of some sequences lie in a pack; R rows, G segments, as in Pack."""
+    """The rows of a pack for some sequences. R rows and G segments; the first four fields are as in `Pack`."""
 
     tokens: torch.Tensor
     """[R] int64."""
@@ -30,29 +31,29 @@ class Layout:
     starts: torch.Tensor
     """[G + 1] int64."""
     paths: KeyPaths | None
-    """None where the sequences lie end to end."""
+    """None if the sequences lie end to end."""
     rows: list[torch.Tensor]
-    """The rows of each sequence's tokens, [T] int64."""
+    """[T] int64 for each sequence: the rows of its tokens."""
 
 
 def trie_order(sequences: Sequence[torch.Tensor]) -> list[int]:
-    """Indices of int64 sequences, in an order in which those with a common prefix are neighbours.
+    """Indices of int64 sequences, in an order in which sequences with a common prefix are neighbours.
 
-    A prefix of another sequence comes before it; equal ones keep their order.
+    A sequence that is a prefix of another comes before it. Equal sequences keep their order.
     """
     keys = [sequence.numpy().tobytes() for sequence in sequences]
     return sorted(range(len(sequences)), key=keys.__getitem__)
 
 
 def common_prefix(a: torch.Tensor, b: torch.Tensor) -> int:
-    """Tokens that two sequences have in common from the start."""
+    """Number of leading tokens that two sequences have in common."""
     n = min(a.numel(), b.numel())
     differ = (a[:n] != b[:n]).nonzero()
     return int(differ[0]) if len(differ) else n
 
 
 def lay_end_to_end(sequences: list[torch.Tensor]) -> Layout:
-    """One segment for each sequence, in their order."""
+    """Lay out sequences end to end, each as one segment."""
     lengths = [sequence.numel() for sequence in sequences]
     starts = torch.tensor([0, *itertools.accumulate(lengths)])
     return Layout(
@@ -65,7 +66,7 @@ def lay_end_to_end(sequences: list[torch.Tensor]) -> Layout:
 
 
 def lay_as_tree(sequences: list[torch.Tensor]) -> Layout:
-    """Every shared prefix once; end to end where nothing is shared."""
+    """Lay out sequences as a tree that stores every shared prefix once; end to end if nothing is shared."""
     rows = _shared_rows(sequences)
     size = 1 + max(int(own[-1]) for own in rows)
     if size == sum(sequence.numel() for sequence in sequences):
@@ -75,7 +76,7 @@ def lay_as_tree(sequences: list[torch.Tensor]) -> Layout:
         tokens[own] = sequence
         positions[own] = torch.arange(own.numel())
         parents[own] = torch.cat((torch.tensor([-1]), own[:-1]))
-        owners[own] = index  # any that goes through the row
+        owners[own] = index  # of several sequences that share the row, the last one stays
     children = torch.bincount(parents[parents >= 0], minlength=size)
     begins = torch.ones(size, dtype=torch.bool)
     begins[1:] = (parents[1:] != torch.arange(size - 1)) | (children[:-1] > 1)
@@ -87,7 +88,7 @@ def lay_as_tree(sequences: list[torch.Tensor]) -> Layout:
 
 
 def _shared_rows(sequences: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Rows of each sequence's tokens, depth first: what it shares with its neighbour in trie order, then new ones."""
+    """[T] rows of each sequence: those that it shares with its predecessor in trie order, then new ones."""
     rows: dict[int, torch.Tensor] = {}
     size, before = 0, -1
     for index in trie_order(sequences):

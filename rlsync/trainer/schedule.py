@@ -1,4 +1,4 @@
-"""Learning rate as a pure function of the update's number."""
+"""The learning rate as a function of the update."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from rlsync.config.trainer import Schedule, TrainerConfig
 
 
 def learning_rate(update: int, total: int, config: TrainerConfig) -> float:
-    """Rate of update `update` (from 0) of `total`: linear warm-up, then the schedule down to min_lr_ratio * lr."""
+    """Learning rate of update `update` (from 0) of `total`: linear warm-up, then `config.schedule`.
+
+    The linear and the cosine schedule end at `min_lr_ratio * lr`.
+    """
     if update < config.warmup_steps:
         return config.lr * (update + 1) / config.warmup_steps
     progress = (update - config.warmup_steps) / max(1, total - config.warmup_steps)

@@ -16,18 +16,19 @@ from rlsync.models.paths import ModelPaths
 
 @dataclass(slots=True, kw_only=True, frozen=True)
 class TrainerSettings:
-    """What a trainer rank is told of its run; the same on all ranks."""
+    """The settings of a trainer rank, which are the same on all ranks."""
 
     models: ModelPaths
+    """Paths of the policy, the critic and the reference."""
     model: ModelConfig
     kernels: KernelsConfig
     leaves: int
     """Number of leaves of the reduction tree; 1 in the gather form."""
     device: Device
     temperature: float
-    """The temperature of rollouts, which the log-probs include."""
+    """Temperature of the policy: the logits are divided by it."""
     max_tokens: int
-    """The longest response, for the aggregation that divides by it."""
+    """Largest number of tokens of a response, by which `aggregation=fixed_length` divides."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
@@ -36,5 +37,5 @@ class TrainerSettings:
 
     @property
     def native(self) -> bool:
-        """The model runs on stock kernels, which promise no parity."""
+        """Whether the model runs on stock kernels, without parity."""
         return self.kernels.mode is KernelMode.native

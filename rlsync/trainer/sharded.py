@@ -1,4 +1,4 @@
-"""The policy under FSDP2, with its optimiser; the reference is another one, without."""
+"""The policy under FSDP2 with its optimizer, and likewise the frozen reference without one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from rlsync.weight_sync.plan import ParamSpec
 
 
 class Sharded:
-    """A Policy sharded over `mesh`: fp32 master weights, forward in the compute dtype.
+    """A Policy sharded over `mesh`, with fp32 master weights and a forward pass in the compute dtype.
 
     Args:
-        trainable: False for a frozen reference, which has no optimiser.
+        settings: the settings of this trainer rank.
+        model_path: folder or hub id of the model.
+        mesh: the FSDP ranks.
+        trainable: False for a frozen reference, which has no optimizer.
     """
 
     def __init__(self, settings: TrainerSettings, model_path: str, mesh: DeviceMesh, *, trainable: bool) -> None:
@@ -51,14 +54,17 @@ class Sharded:
 
     @torch.no_grad()
     def merge_adapters(self) -> None:
-        """Make the weights of all adapted layers anew, after an update (collective; nothing without adapters)."""
+        """Recompute the merged weights of all layers with adapters after an update (collective).
+
+        Without adapters it does nothing.
+        """
         for name, layer in lora_layers(self.policy.model):
             a = _full(layer.lora_a)
             _local(layer.weight).copy_(merged_rows(self._bases[name], a, _local(layer.lora_b), layer.lora_scale))
 
     def _weights(self) -> Iterator[tuple[str, DTensor]]:
-        """Canonical tensors by Hugging Face name, in order; a tied tensor appears once."""
-        # FSDP keeps the outermost parameters gathered for a backward pass, which may never come.
+        """Names and master weights of the canonical tensors, in order; a tied tensor appears once."""
+        # After a forward pass FSDP keeps the root's parameters gathered for a backward pass, which may never come.
         self.policy.reshard()  # type: ignore[operator]
         for name, param in self.policy.named_parameters():
             assert isinstance(param, DTensor)
@@ -66,31 +72,32 @@ class Sharded:
                 yield name.removeprefix(MODEL_PREFIX), param
 
     def specs(self) -> list[ParamSpec]:
-        """Canonical tensors in order."""
+        """Names, shapes and compute dtype of the canonical tensors, in order."""
         dtype = str(self.dtype).removeprefix("torch.")
         return [ParamSpec(name=name, shape=tuple(param.shape), dtype=dtype) for name, param in self._weights()]
 
     def local_parts(self) -> Iterator[Part]:
-        """This rank's rows of the canonical tensors, master weights."""
+        """This rank's rows of the canonical tensors, as fp32 master weights."""
         rank = self.mesh.get_local_rank()
         for name, param in self._weights():
             first, _ = share_of(param.shape[0], self.mesh.size(), rank)
             yield whole_rows(name, _local(param), first)
 
     def full_image(self) -> dict[str, torch.Tensor]:
-        """The whole model in the compute dtype, by Hugging Face name, on rank 0; empty on the others. Collective.
+        """The whole model with merged adapters (collective).
 
-        Adapters are merged into it.
+        Returns:
+            Tensors in the compute dtype by Hugging Face name, on rank 0; an empty dict on other ranks.
         """
         tied = self.hf_config.tie_word_embeddings
         return {
-            name: tensor.to(self.dtype, copy=True)  # compact: the gathered one may be a view
+            name: tensor.to(self.dtype, copy=True)  # a dense copy, because the gathered tensor may be a view
             for name, tensor in full_state(self.policy).items()
             if not (tied and name == "lm_head.weight") and not is_adapter(name)
         }
 
     def adapter_image(self) -> dict[str, torch.Tensor]:
-        """A and B of every adapter, fp32, by peft's names (collective; empty without adapters)."""
+        """The fp32 matrices A and B of every adapter, by their names in PEFT (collective); empty without adapters."""
         return {
             f"base_model.model.{name}.lora_{kind}.weight": _full(param).cpu()
             for name, layer in lora_layers(self.policy.model)
@@ -99,20 +106,20 @@ class Sharded:
 
 
 def _full(param: torch.Tensor) -> torch.Tensor:
-    """A sharded parameter as a whole. Collective."""
+    """The whole tensor of a sharded parameter (collective)."""
     assert isinstance(param, DTensor)
     whole: torch.Tensor = param.detach().full_tensor()  # type: ignore[attr-defined]
     return whole
 
 
 def _local(param: torch.Tensor) -> torch.Tensor:
-    """This rank's rows of a sharded parameter, itself and not a copy."""
+    """This rank's rows of a sharded parameter, as a view of its storage."""
     assert isinstance(param, DTensor)
-    with torch.no_grad():  # which spares DTensor's dispatch
+    with torch.no_grad():  # avoids the cost of DTensor's dispatch
         return param.to_local().detach()
 
 
 def _compact(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A copy in `dtype` where that loses nothing, in t's own otherwise."""
+    """A copy of `t` in `dtype` if no value changes by that, and in its own dtype otherwise."""
     small = t.to(dtype, copy=True)
     return small if torch.equal(small.to(t.dtype), t) else t.clone()

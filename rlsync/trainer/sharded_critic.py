@@ -1,4 +1,4 @@
-"""The critic under FSDP2, with its optimiser."""
+"""The critic under FSDP2 with its optimizer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from rlsync.trainer.settings import TrainerSettings
 
 
 class ShardedCritic:
-    """A Critic sharded over `mesh`: fp32 master weights, forward in the compute dtype. All of it trains, with LoRA too.
+    """A Critic sharded over `mesh`, with fp32 master weights and a forward pass in the compute dtype.
+
+    All of its weights are trained, also if the policy trains LoRA adapters only.
 
     Args:
-        path: what it starts from.
+        settings: the settings of this trainer rank.
+        path: folder or hub id of the model that the critic starts from.
+        mesh: the FSDP ranks.
     """
 
     def __init__(self, settings: TrainerSettings, path: str, mesh: DeviceMesh) -> None:
@@ -34,9 +38,13 @@ class ShardedCritic:
         self.critic.train()
         shard(self.critic, mesh, self.dtype)
         self.settings = replace(settings.trainer, lr=settings.critic.lr, adam_eps=settings.critic.adam_eps)
-        """The trainer's, with the critic's own values."""
+        """The trainer's settings with the critic's learning rate and epsilon."""
         self.optimizer = make_optimizer(self.critic, self.settings)
 
     def full_image(self) -> dict[str, torch.Tensor]:
-        """The whole critic in the compute dtype, by Hugging Face name, on rank 0; empty on the others. Collective."""
+        """The whole critic (collective).
+
+        Returns:
+            Tensors in the compute dtype by Hugging Face name, on rank 0; an empty dict on other ranks.
+        """
         return {name: tensor.to(self.dtype, copy=True) for name, tensor in full_state(self.critic).items()}

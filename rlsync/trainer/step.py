@@ -31,20 +31,27 @@ class _PlannedPass:
     """One pass over a minibatch."""
 
     minibatch: int
+    """Index of the minibatch."""
     first: bool
     """The step's first pass, whose importance ratios must be exactly 1."""
     at_sampler: bool
     """The policy holds the weights that sampled the rollouts."""
     compare: bool
-    """Its log-probs are compared with the rollout's."""
+    """The log-probs of the pass are compared with the rollout's."""
     redraw: bool
-    """Every token is drawn again."""
+    """The trainer draws every token again."""
     updates: bool
-    """It ends with an update of the policy."""
+    """The pass ends with an update of the policy."""
 
 
 class StepRunner:
-    """Runs training steps on a sharded policy (and a frozen reference, if the KL needs one)."""
+    """Runs the training steps of one rank.
+
+    Args:
+        settings: the settings of this trainer rank.
+        policy: the sharded policy.
+        reference: the frozen reference; None if the run has none.
+    """
 
     def __init__(self, settings: TrainerSettings, policy: Sharded, reference: Sharded | None) -> None:
         self._settings, self._policy, self._reference = settings, policy, reference
@@ -53,14 +60,15 @@ class StepRunner:
         self._total = (settings.trainer.steps - settings.critic.warmup_steps) * self._updates_per_step
 
     def run(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize], version: int) -> StepStats:
-        """Train on this rank's packs; during the critic's warm-up run only the forward passes.
+        """Train on this rank's packs (collective). During the critic's warm-up only forward passes run.
 
         Args:
-            minibatches: [minibatch][micro-batch].
+            minibatches: the packs as [minibatch][micro-batch].
             sizes: size of each minibatch over all ranks.
-            version: version of the weights that the policy holds now.
+            version: version of the weights that the policy holds before the step.
+
         Raises:
-            NonFiniteError: a gradient is not finite and the policy is to stop.
+            NonFiniteError: a gradient is not finite, and trainer.nonfinite=stop.
         """
         started = time.perf_counter()
         minibatches = [[pack.to(self._policy.device) for pack in packs] for packs in minibatches]
@@ -89,13 +97,14 @@ class StepRunner:
         """The passes over the step's minibatches, in order.
 
         Args:
-            learns: the policy is updated; during the critic's warm-up each minibatch is only looked at, once.
+            minibatches: number of minibatches.
+            learns: the policy is updated. If not, as during the critic's warm-up, each minibatch is forwarded once.
         """
         compared, planned = self._looks_first, []
         for epoch in range(self._settings.trainer.epochs if learns else 1):
             for index in range(minibatches):
                 first = epoch == 0 and index == 0
-                at_sampler = first or not learns  # after its first update the policy is no longer the one that sampled
+                at_sampler = first or not learns  # the first update changes the weights
                 planned.append(
                     _PlannedPass(
                         minibatch=index,
@@ -109,7 +118,11 @@ class StepRunner:
         return planned
 
     def reference_kl(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
-        """KL estimates, each sequence's [T] float64 by its id; 0 where not sampled."""
+        """Estimates of the KL to the reference (collective).
+
+        Returns:
+            [T] float64 for each sequence, by sequence id; 0 at tokens that were not sampled.
+        """
         found: dict[int, torch.Tensor] = {}
         for pack in packs:
             pack = pack.to(self._policy.device)
@@ -119,13 +132,17 @@ class StepRunner:
 
     @property
     def _looks_first(self) -> bool:
-        """Whether an extra pass sees every pack before the first update."""
+        """Whether an extra forward pass over all packs precedes the first update."""
         several = self._settings.trainer.minibatches > 1
         tis = self._settings.algorithm.tis_cap > 0 and self._updates_per_step > 1
         return tis or (several and self._settings.parity.coverage is Coverage.all)
 
     def _look_first(self, minibatches: list[list[Pack]], version: int) -> tuple[list[list[Pack]], list[ParityCounts]]:
-        """Compare every pack; packs come back with the trainer's own log-probs where the objective needs them."""
+        """Forward and compare every pack before the first update.
+
+        Returns:
+            The packs, with the trainer's own log-probs if truncated importance sampling needs them, and the counts.
+        """
         tis, redraw = self._settings.algorithm.tis_cap > 0, self._settings.parity.redraw
         seen: list[list[Pack]] = []
         counts = []
@@ -139,7 +156,7 @@ class StepRunner:
         return seen, counts
 
     def _pass(self, pack: Pack, size: MinibatchSize, stats: StepStats, *, redraw: bool, learns: bool) -> PolicyOutput:
-        """Forward, and backward where the policy learns."""
+        """Run the forward pass of a pack, and the backward pass if the policy learns; add up the statistics."""
         algorithm, max_tokens = self._settings.algorithm, self._settings.max_tokens
         with torch.set_grad_enabled(learns):
             output = self._policy.policy(pack, redraw=redraw, entropy_grad=algorithm.entropy_coef > 0)
@@ -149,7 +166,7 @@ class StepRunner:
         terms = objective(output, pack, algorithm, reference=self._reference_logprobs(pack) if in_loss else None)
         loss = terms.total / denominator(size, algorithm.aggregation, max_tokens)
         if learns:
-            # FSDP averages gradients over ranks; the loss is a mean over the minibatch of all ranks.
+            # FSDP averages gradients over ranks, but `loss` is already normalised over the minibatch of all ranks.
             (loss * self._policy.mesh.size()).backward()
         stats.tokens += pack.tokens.numel()
         stats.tokens_saved += pack.rows_saved

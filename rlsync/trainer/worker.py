@@ -1,4 +1,4 @@
-"""A trainer rank: everything that runs inside one process of the FSDP group."""
+"""A trainer rank: all that runs in one process of the FSDP group."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ from rlsync.weight_sync.store import Address
 
 
 class TrainerWorker:
-    """One rank. Methods marked collective must be called on all ranks together.
+    """One trainer rank. Methods marked as collective must be called on all ranks together.
 
     Args:
-        store: through which the ranks find each other.
+        settings: the settings of the trainer ranks.
+        rank: the number of this rank.
+        store: key-value store through which the ranks find each other.
     """
 
     def __init__(self, settings: TrainerSettings, rank: int, store: dist.Store) -> None:
@@ -59,7 +61,7 @@ class TrainerWorker:
         self._sender = WeightSender(self._policy)
 
     def fingerprint(self) -> str:
-        """The digest of the kernels and settings that rollout workers must share."""
+        """The fingerprint of this rank's kernels, which all processes of a run must share."""
         settings = self._settings
         return fingerprint(
             leaves=settings.leaves,
@@ -70,34 +72,43 @@ class TrainerWorker:
         )
 
     def specs(self) -> list[ParamSpec]:
+        """Names, shapes and dtype of the tensors that a weight sync sends, in order."""
         return self._policy.specs()
 
     def open_channel(self, host: str, receivers: int) -> Address:
-        """Open this rank's weight channel; the receivers connect to the returned address and reach it as `host`."""
+        """Open this rank's weight channel.
+
+        Args:
+            host: name or address under which the receivers reach this host.
+            receivers: number of rollout workers that this rank feeds.
+
+        Returns:
+            The address to which the receivers connect.
+        """
         return self._sender.open_channel(host, receivers)
 
     def connect(self, plan: SyncPlan) -> None:
-        """Wait until every receiver has joined this rank's channel, if it has one."""
+        """Wait until all receivers have joined this rank's channel, if it has one (collective)."""
         self._sender.connect(plan)
 
     def free_memory(self) -> None:
-        """Leave what PyTorch keeps of the GPU for later use to the engines there."""
+        """Give the GPU memory that PyTorch keeps in reserve back, so that engines on the same GPU can use it."""
         torch.cuda.empty_cache()
 
     def send_weights(self) -> list[TensorDigest]:
-        """Send the weights to the rollout workers (collective); returns digests of this rank's rows."""
+        """Send the weights to the rollout workers (collective) and return the digests of this rank's rows."""
         return self._sender.send()
 
     def reference_kl(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
-        """KL to the reference at each token, [T] float64 by sequence id (collective)."""
+        """[T] float64 by sequence id: KL to the reference at each token (collective)."""
         return self._runner.reference_kl(packs)
 
     def values(self, packs: list[Pack]) -> dict[int, torch.Tensor]:
-        """The critic's values of what came before each token, [T] float32 by sequence id (collective)."""
+        """[T] float32 by sequence id: the critic's values of the text before each token (collective)."""
         return self._critic_runner.values(packs)
 
     def train(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize], version: int) -> StepStats:
-        """One step of the policy and the critic (collective).
+        """Run one training step of the policy and the critic (collective).
 
         Args:
             minibatches: packs of this rank, [minibatch][micro-batch].
@@ -110,11 +121,12 @@ class TrainerWorker:
         return stats
 
     def save(self, folder: str, version: int, resumable: bool) -> None:
-        """Write the models in Hugging Face format and the critic in `critic/` (collective).
+        """Write a checkpoint in Hugging Face format; a critic goes to the subfolder `critic/` (collective).
 
         Args:
+            folder: folder of the checkpoint.
             version: version of the weights.
-            resumable: write also the state that `load` goes on from.
+            resumable: also write the state that `load` reads.
         """
         state, adapters = self._policy.full_image(), self._policy.adapter_image()
         critic = self._critic.full_image() if self._critic else {}
@@ -133,10 +145,14 @@ class TrainerWorker:
             save_state(Path(folder), self._parts(), counters)
 
     def load(self, folder: str, version: int) -> None:
-        """Go on from the state that `save` has left (collective).
+        """Restore the state that `save` has written (collective).
+
+        Args:
+            folder: folder of the checkpoint.
+            version: version of the weights that the checkpoint must have.
 
         Raises:
-            ConfigError: the state is not of weights of this version, or it cannot be read.
+            ConfigError: the state has another version, or it cannot be read.
         """
         counters = torch.zeros(3, dtype=torch.int64)
         load_state(Path(folder), self._parts(), counters)
@@ -144,8 +160,8 @@ class TrainerWorker:
         saved, self._runner.updates, critic_updates = counters.tolist()
         if saved != version:
             raise ConfigError(
-                f"run.resume=true: the state in {folder} is that of step {saved}, and progress.json there says step "
-                f"{version}. Remove the folder to go on from the checkpoint before it."
+                f"run.resume=true: the state in {folder} belongs to step {saved}, but progress.json there says step "
+                f"{version}. Remove the folder to resume from the previous checkpoint."
             )
         if self._critic:
             self._critic_runner.updates = critic_updates
@@ -157,8 +173,8 @@ class TrainerWorker:
 
 
 def _make_deterministic() -> None:
-    """Equal runs give equal gradients: no atomic adds, and one workspace for cuBLAS (cluster/env.py)."""
-    torch.cuda.set_device(0)  # an actor sees its own GPU alone
+    """Make PyTorch use kernels that give equal gradients in equal runs; cluster/env.py sets cuBLAS's workspace."""
+    torch.cuda.set_device(0)  # an actor sees its own GPU only
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_tf32 = False
