@@ -1,7 +1,7 @@
-"""Digests that add up: a position-keyed sum modulo 2^64 over the bits of a tensor.
+"""Digests of tensors that can be computed on parts: a position-keyed sum over the bits, modulo 2^64.
 
-The digest of a whole tensor is the sum of the digests of its disjoint parts, each keyed by its place in the
-whole. So FSDP shards and TP shards are compared without gathering either.
+The digest of a whole tensor is the sum of the digests of its disjoint parts, because every element is keyed by its
+position in the whole tensor. FSDP shards can therefore be compared with TP shards without gathering either.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from rlsync.kernels.keyed_sum import Rectangle, keyed_sums
 
 @dataclass(slots=True, kw_only=True)
 class TensorDigest:
-    """A digest of a rectangle of one canonical (Hugging Face named) tensor."""
+    """The digest of a rectangular part of a canonical tensor."""
 
     name: str
+    """Hugging Face name of the tensor."""
     rows: tuple[int, int]
+    """First row of the part, and the one after its last."""
     columns: tuple[int, int]
+    """First column of the part, and the one after its last."""
     value: int
-    """Position-keyed sum modulo 2^64: digests of disjoint parts add up to the whole's."""
+    """Position-keyed sum modulo 2^64. The digests of disjoint parts add up to the digest of the whole tensor."""
 
 
 _MODULUS = 1 << 64
@@ -30,32 +33,34 @@ _MODULUS = 1 << 64
 
 @dataclass(slots=True, kw_only=True)
 class Part:
-    """A rectangle of a tensor."""
+    """A rectangular part of a canonical tensor, with its values."""
 
     name: str
+    """Hugging Face name of the tensor."""
     values: torch.Tensor
-    """[r, c], or [r] of a vector; bf16 or fp32."""
+    """[r, c], or [r] for a vector; bf16 or fp32."""
     row: int
-    """Where its first element lies in the whole."""
+    """Row of the whole tensor at which the part begins."""
     column: int = 0
+    """Column of the whole tensor at which the part begins."""
     columns: int
-    """Of the whole; 1 for a vector."""
+    """Number of columns of the whole tensor; 1 for a vector."""
 
 
 def whole_rows(name: str, values: torch.Tensor, row: int = 0) -> Part:
-    """All columns of the rows from `row` on; values [r, c] or [r]."""
+    """The part of a tensor that has all columns of the rows from `row` on; values [r, c] or [r]."""
     return Part(name=name, values=values, row=row, columns=1 if values.ndim == 1 else values.shape[1])
 
 
 class Digester:
-    """Collects digests of parts. Their values stay on the device until all are read together."""
+    """Collects digests of parts. The sums stay on the device until `digests` reads all of them together."""
 
     def __init__(self) -> None:
         self._places: list[tuple[str, tuple[int, int], tuple[int, int]]] = []
         self._sums: list[torch.Tensor] = []
 
     def add(self, parts: Sequence[Part], dtype: torch.dtype | None = None) -> None:
-        """Of the values that the parts have now, rounded to `dtype` if it is given; all on one device."""
+        """Digest the current values of parts that lie on one device, rounded to `dtype` if it is given."""
         if not parts:
             return
         rectangles = [_rectangle(part, dtype) for part in parts]
@@ -65,7 +70,7 @@ class Digester:
             self._places.append((part.name, rows, columns))
 
     def digests(self) -> list[TensorDigest]:
-        """Of all parts, in order."""
+        """The digests of all added parts, in order."""
         values = torch.cat(self._sums).tolist() if self._sums else []
         return [
             TensorDigest(name=name, rows=rows, columns=columns, value=value % _MODULUS)
@@ -80,9 +85,9 @@ def _rectangle(part: Part, dtype: torch.dtype | None) -> Rectangle:
 
 
 def combine(parts: Iterable[TensorDigest]) -> dict[str, int | None]:
-    """Digests of whole tensors, by name. A part that two workers report (a replica) counts once.
+    """Add up the digests of parts to digests of whole tensors, by name.
 
-    The digest is None where two workers report different values of a part.
+    A part that several workers report (a replica) counts once. If their values differ, the tensor's digest is None.
     """
     unique: dict[tuple[str, tuple[int, int], tuple[int, int]], int] = {}
     torn = set()
@@ -97,7 +102,7 @@ def combine(parts: Iterable[TensorDigest]) -> dict[str, int | None]:
 
 
 def differing(trainer: dict[str, int | None], rollout: dict[str, int | None]) -> list[str]:
-    """Names whose digests differ or are None, or that only one side has."""
+    """Sorted names of the tensors whose digests differ or are None, or that only one side has."""
     return sorted(
         n for n in trainer.keys() | rollout.keys() if trainer.get(n) is None or trainer.get(n) != rollout.get(n)
     )

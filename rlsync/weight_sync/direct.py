@@ -1,7 +1,7 @@
-"""Trainer ranks that write their rows straight into the rollout workers' parameters: on one host, by CUDA IPC.
+"""Direct sync: trainer ranks write their rows into the parameters of rollout workers on the same host, by CUDA IPC.
 
-A rank then sends no worker more than that worker keeps, and nothing is gathered. Where a row goes is what
-vllm_plugin/layout.py says, which `check_layout` proves with the worker's own loader.
+A worker receives only what it keeps, and nothing is gathered. vllm_plugin/layout.py says where each part of a tensor
+lies in a worker's memory, and `check_layout` proves it with the worker's own loader.
 """
 
 from __future__ import annotations
@@ -26,25 +26,32 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class SharedPart:
-    """A part of a tensor, in a worker's memory."""
+    """A part of a canonical tensor in a worker's memory. Fields are as in `Part`, with a handle in place of values."""
 
     name: str
     row: int
     column: int
     columns: int
     handle: Handle
+    """CUDA IPC handle of the values."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Offer:
-    """What a worker lets the trainer ranks of its host write to."""
+    """The memory of a worker that trainer ranks of the same host may write to."""
 
     host: str
+    """Host name of the worker."""
     parts: list[SharedPart]
+    """All parts that the worker keeps."""
 
 
 def offer(parts: Sequence[Part]) -> Offer | None:
-    """Of all that a worker keeps, or None where its memory cannot be shared; nothing may move it from now on."""
+    """Share the memory of all parts that a worker keeps. It must not move from now on.
+
+    Returns:
+        The offer, or None if the memory cannot be shared.
+    """
     try:
         shared = [
             SharedPart(name=p.name, row=p.row, column=p.column, columns=p.columns, handle=handle_of(p.values))
@@ -57,11 +64,19 @@ def offer(parts: Sequence[Part]) -> Offer | None:
 
 
 def make_offer(channel: Channel, make: Callable[[], Offer | None]) -> bool:
-    """Of a worker to the rank that feeds it; whether the trainer takes it. What `make` raises goes there too."""
+    """Make a worker's offer to the rank that feeds it.
+
+    Args:
+        channel: the worker's weight channel.
+        make: makes the offer. If it raises, the trainer rank is told of the error and raises it too.
+
+    Returns:
+        Whether the trainer ranks will write into this worker's memory.
+    """
     key = f"offer{channel.rank}"
     try:
         made = make()
-    except Exception as error:
+    except Exception as error:  # whatever it is, the trainer rank that waits for the offer must be told
         known = isinstance(error, RlsyncError)
         told = str(error) if known else f"a rollout worker failed: {type(error).__name__}: {error}"
         channel.leave(key, {"error": told, "diverges": isinstance(error, DivergenceError)})
@@ -71,10 +86,10 @@ def make_offer(channel: Channel, make: Callable[[], Offer | None]) -> bool:
 
 
 def find_offers(channel: Channel) -> list[Offer | None]:
-    """Of the workers that a rank feeds, which wait for its `answer`.
+    """Receive the offers of the workers that a rank feeds. The workers then wait for its `answer`.
 
     Raises:
-        RlsyncError: what a worker has raised.
+        RlsyncError: a worker failed to make its offer; a DivergenceError if the worker raised one.
     """
     found = [channel.find(f"offer{rank}") for rank in range(1, channel.world)]
     for each in found:
@@ -84,18 +99,23 @@ def find_offers(channel: Channel) -> list[Offer | None]:
 
 
 def _offer(values: dict[str, Any] | None) -> Offer | None:
-    """From what JSON holds of it."""
+    """An offer from its JSON values."""
     if values is None:
         return None
     return Offer(host=values["host"], parts=[SharedPart(**part) for part in values["parts"]])
 
 
 def answer(channel: Channel, takes: bool) -> None:
+    """Tell the workers on a channel whether the trainer ranks will write into their memory."""
     channel.leave("direct", takes)
 
 
 def open_offers(offers: Sequence[Offer | None], device: torch.device) -> dict[str, list[Part]] | None:
-    """All workers' parts by tensor; None if one of them offers nothing or cannot be written to by `device`."""
+    """Open the offered memory of all workers for writes by `device`.
+
+    Returns:
+        The parts of each tensor by its name; None if a worker offers nothing, is on another host or cannot be opened.
+    """
     parts = []
     for each in offers:
         if each is None or each.host != socket.gethostname():
@@ -111,7 +131,7 @@ def open_offers(offers: Sequence[Offer | None], device: torch.device) -> dict[st
 
 
 def by_name(parts: Iterable[Part]) -> dict[str, list[Part]]:
-    """The parts of each tensor, in order."""
+    """Group parts by the name of their tensor; their order is kept."""
     found: dict[str, list[Part]] = {}
     for part in parts:
         found.setdefault(part.name, []).append(part)
@@ -119,11 +139,20 @@ def by_name(parts: Iterable[Part]) -> dict[str, list[Part]]:
 
 
 def _warn(what: str, error: RuntimeError) -> None:
-    _log.warning("weights go in messages, as a worker's memory cannot be %s: %s", what, str(error).split("\n")[0])
+    reason = str(error).split("\n")[0]
+    _log.warning("the weight sync uses messages, because a worker's memory cannot be %s: %s", what, reason)
 
 
 def overlap(rows: Part, target: Part) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """What the rectangle `target` of a tensor has of `rows`, whole rows of the same: as it lies there, and here."""
+    """The overlap of two parts of one tensor.
+
+    Args:
+        rows: whole rows of the tensor.
+        target: any part of it.
+
+    Returns:
+        Views of the common elements in `target` and in `rows`; None if there are no common rows.
+    """
     low = max(rows.row, target.row)
     high = min(rows.row + len(rows.values), target.row + len(target.values))
     if low >= high:
@@ -141,10 +170,17 @@ def check_layout(
     parts: Sequence[Part],
     load: Callable[[Iterable[tuple[str, torch.Tensor]]], object],
 ) -> None:
-    """Let `load` load random tensors and look for them in `parts`. The weights are lost.
+    """Check the layout of a worker's parameters: let `load` load random tensors, and look for them in `parts`.
+
+    The weights are lost.
+
+    Args:
+        specs: the canonical tensors.
+        parts: the worker's parameters, with the places that rlsync assumes.
+        load: the loader of the worker's model.
 
     Raises:
-        DivergenceError: a part is not where `load` put it, or is of no tensor.
+        DivergenceError: a part does not hold what was loaded, or belongs to no tensor.
     """
     device = parts[0].values.device
     load(_random_tensors(specs, device))
@@ -155,13 +191,13 @@ def check_layout(
             wrong.discard(name)
     if wrong:
         raise DivergenceError(
-            f"weight layout: vLLM loads {', '.join(sorted(wrong))} elsewhere than rlsync takes it to lie. This vLLM "
-            "lays out the model in a way that rlsync does not know; kernels=native trains with it."
+            f"weight layout: vLLM does not load {', '.join(sorted(wrong))} to where rlsync expects it. This version of "
+            "vLLM lays out the model in a way that rlsync does not know. Use kernels=native to train with it."
         )
 
 
 def _random_tensors(specs: Sequence[ParamSpec], device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
-    """The same values for a name whenever they are asked for."""
+    """Random tensors by name; a tensor has the same values in every call."""
     generator = torch.Generator(device)
     for spec in specs:
         generator.manual_seed(zlib.crc32(spec.name.encode()))

@@ -1,4 +1,4 @@
-"""What travels in a weight sync, in which order, and which rows each trainer rank holds."""
+"""The plan of a weight sync by messages: the order of the tensors, their buckets, and each trainer rank's rows."""
 
 from __future__ import annotations
 
@@ -10,45 +10,60 @@ from rlsync.kernels.row_ops import share_of
 
 BUCKET_BYTES = 64 << 20
 GPU_BUCKET_BYTES = 256 << 20
-"""Few messages, as each costs a handshake."""
+"""Buckets are larger on GPUs, because each message costs a handshake."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ParamSpec:
-    """A canonical tensor as it travels: compute dtype, Hugging Face name."""
+    """Name, shape and dtype of a canonical tensor in a weight sync."""
 
     name: str
+    """Hugging Face name."""
     shape: tuple[int, ...]
+    """Shape of the whole tensor."""
     dtype: str
-    """`bfloat16` or `float32`."""
+    """Compute dtype: `bfloat16` or `float32`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class SyncPlan:
-    """Buckets of tensors. Every trainer rank's rows of a bucket are a flat message; messages of a bucket are padded to
-    one length."""
+    """Buckets of tensors that are sent together.
+
+    The rows of a bucket that a trainer rank holds are one flat message. The messages of a bucket are padded to one
+    length.
+    """
 
     buckets: list[list[ParamSpec]]
+    """The tensors of each bucket, in order; a bucket has one dtype."""
     ranks: int
+    """Number of trainer ranks."""
 
     def rows(self, spec: ParamSpec, rank: int) -> tuple[int, int]:
-        """Rows that `rank` holds under FSDP2's dim-0 sharding (torch.chunk)."""
+        """First row that `rank` holds under FSDP2's sharding of dim 0, and the one after the last."""
         return share_of(spec.shape[0], self.ranks, rank)
 
     def message_elements(self, bucket: list[ParamSpec]) -> int:
-        """Of a padded message: rank 0 has the most rows."""
+        """Number of elements of a padded message, which is that of rank 0, since it has the most rows."""
         return sum(_rows_numel(spec, *self.rows(spec, 0)) for spec in bucket)
 
     @property
     def largest_bytes(self) -> int:
-        """Of a bucket's messages together."""
+        """Largest size in bytes of all messages of a bucket together."""
         return max(
             self.ranks * self.message_elements(bucket) * torch_dtype(bucket[0].dtype).itemsize
             for bucket in self.buckets
         )
 
     def assemble(self, bucket: list[ParamSpec], messages: list[torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
-        """Whole tensors from all ranks' messages (of the bucket's dtype)."""
+        """Put together the whole tensors of a bucket.
+
+        Args:
+            bucket: the tensors of the bucket.
+            messages: the message of each rank, [message_elements(bucket)] in the bucket's dtype.
+
+        Returns:
+            Names and tensors, in the bucket's order.
+        """
         offsets = [0] * self.ranks
         tensors: list[tuple[str, torch.Tensor]] = []
         for spec in bucket:
@@ -63,7 +78,7 @@ class SyncPlan:
 
 
 def make_plan(specs: list[ParamSpec], ranks: int, bucket_bytes: int = BUCKET_BYTES) -> SyncPlan:
-    """Consecutive tensors of one dtype share a bucket until it is full."""
+    """Group consecutive tensors of one dtype into buckets of at most `bucket_bytes`; a larger tensor has its own."""
     buckets: list[list[ParamSpec]] = []
     used = bucket_bytes
     for spec in specs:
@@ -77,6 +92,7 @@ def make_plan(specs: list[ParamSpec], ranks: int, bucket_bytes: int = BUCKET_BYT
 
 
 def torch_dtype(name: str) -> torch.dtype:
+    """PyTorch's dtype for the name in a ParamSpec."""
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
 
 

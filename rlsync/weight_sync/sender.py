@@ -1,4 +1,4 @@
-"""Trainer side of the weight sync."""
+"""The trainer's side of a weight sync."""
 
 from __future__ import annotations
 
@@ -19,18 +19,24 @@ from rlsync.weight_sync.transport import Channel
 
 
 class Weights(Protocol):
-    """The rows of each tensor that a rank holds, as trainer/sharded.py has them, in the order of its specs."""
+    """The weights of one trainer rank, as `Sharded` in trainer/sharded.py holds them."""
 
     device: torch.device
 
-    def local_parts(self) -> Iterator[Part]: ...
+    def local_parts(self) -> Iterator[Part]:
+        """This rank's rows of the canonical tensors, in the order of the plan."""
+        ...
 
 
 class WeightSender:
-    """One rank. It writes its rows straight into the rollout workers' parameters where all of them offer that.
+    """Sends the weights of one trainer rank to the rollout workers.
 
-    Otherwise all ranks gather a bucket of tensors after the other; those with a channel pass it on to the rollout
-    workers that they feed. No rank ever holds the whole model.
+    If all workers offer their memory, the rank writes its rows into their parameters. Otherwise the ranks all-gather
+    one bucket of tensors after another, and the ranks with a channel pass the bucket on to the workers that they feed.
+    No rank ever holds the whole model.
+
+    Args:
+        weights: the rank's weights.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -39,15 +45,30 @@ class WeightSender:
         self._plan: SyncPlan | None = None
         self._targets: dict[str, list[Part]] | None = None
         self._copies: tuple[list[int], Copies] | None = None
-        """Into the targets, and where the rows lay of which they are."""
+        """The prepared copies into the targets, and the addresses of the rows from which they copy."""
 
     def open_channel(self, host: str, receivers: int) -> Address:
-        """Open this rank's channel; the receivers connect to the returned address, which they reach as `host`."""
+        """Open this rank's channel.
+
+        Args:
+            host: name or address under which the receivers reach this host.
+            receivers: number of rollout workers that this rank feeds.
+
+        Returns:
+            The address to which the receivers connect.
+        """
         self._channel = Channel(rank=0, world=1 + receivers, host=host, device=self._weights.device)
         return self._channel.address
 
     def connect(self, plan: SyncPlan) -> None:
-        """Wait until every receiver has joined this rank's channel, if it has one (collective)."""
+        """Wait until all receivers have joined this rank's channel, if any, and choose the transport (collective).
+
+        Args:
+            plan: the plan of the sync, which the receivers share.
+
+        Raises:
+            RlsyncError: a receiver failed to offer its memory.
+        """
         self._plan = plan
         offers: list[Offer | None] = []
         if self._channel is not None:
@@ -61,7 +82,7 @@ class WeightSender:
                 self._channel.prepare(plan.largest_bytes)
 
     def send(self) -> list[TensorDigest]:
-        """Send all tensors (collective); returns digests of this rank's rows."""
+        """Send all tensors (collective) and return the digests of this rank's rows."""
         digester = Digester()
         if self._targets is None:
             self._send_messages(digester)
@@ -70,7 +91,7 @@ class WeightSender:
         return digester.digests()
 
     def _send_messages(self, digester: Digester) -> None:
-        """A bucket after the other: this rank's rows of it, side by side and rounded."""
+        """Send one bucket after another: this rank's rows side by side, rounded to the compute dtype."""
         assert self._plan is not None
         parts = self._weights.local_parts()  # in the plan's order
         for bucket in self._plan.buckets:
@@ -84,12 +105,12 @@ class WeightSender:
                 self._channel.send(everyone)
 
     def _write(self, targets: dict[str, list[Part]], digester: Digester) -> None:
-        """All at once, rounded on the way."""
+        """Write all rows into the workers' parameters at once, rounded to the compute dtype."""
         assert self._plan is not None
         parts = [part for part in self._weights.local_parts() if part.values.numel()]
         copies = self._copies_of(parts, targets)
         if self._channel is not None:
-            self._channel.barrier()  # its workers are at rest
+            self._channel.barrier()  # the workers that this rank feeds have finished their work
         dist.barrier()
         copies.run()
         digester.add(parts, torch_dtype(self._plan.buckets[0][0].dtype))
@@ -99,7 +120,7 @@ class WeightSender:
             self._channel.barrier()
 
     def _copies_of(self, parts: list[Part], targets: dict[str, list[Part]]) -> Copies:
-        """Into all that the workers offer; the last sync's, unless a part lies elsewhere now."""
+        """The copies into all targets. Those of the last sync are used again unless a part has moved since."""
         places = [part.values.data_ptr() for part in parts]
         if self._copies is None or self._copies[0] != places:
             pairs = [overlap(part, target) for part in parts for target in targets.get(part.name, ())]
@@ -108,7 +129,7 @@ class WeightSender:
 
 
 def _open_together(offers: list[Offer | None], device: torch.device) -> dict[str, list[Part]] | None:
-    """The parts of all ranks' workers, if every rank can write to all of them (collective)."""
+    """The parts of the workers of all ranks; None unless every rank can write to all of them (collective)."""
     everyone: list[list[Offer | None]] = [[]] * dist.get_world_size()
     dist.all_gather_object(everyone, offers)
     targets = open_offers([each for rank in everyone for each in rank], device)
@@ -118,12 +139,15 @@ def _open_together(offers: list[Offer | None], device: torch.device) -> dict[str
 
 
 def _fill(message: torch.Tensor, bucket: Iterable[tuple[ParamSpec, Part]]) -> list[Part]:
-    """Lay a rank's rows of a bucket side by side in its message, rounded to its dtype; returns them as they lie there,
-    but for those of a tensor of which it has none."""
+    """Copy a rank's rows of a bucket side by side into its message, rounded to the message's dtype.
+
+    Returns:
+        The parts as views of the message; tensors of which the rank has no rows are left out.
+    """
     taken = []
     offset = 0
     for spec, part in bucket:
-        assert spec.name == part.name, f"{part.name} where the plan has {spec.name}"
+        assert spec.name == part.name, f"the plan expects {spec.name}, and the next part is {part.name}"
         count = part.values.numel()
         if count:
             rows = message[offset : offset + count].view(part.values.shape)

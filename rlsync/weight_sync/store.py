@@ -1,7 +1,7 @@
-"""Key-value stores through which processes of a run find each other: reachable where needed, and signed.
+"""Key-value stores through which the processes of a run find each other.
 
-Whoever reaches a store's port may write to it, so nothing from one is unpickled, and each value carries a signature
-whose key the members of the run got through Ray.
+A store listens on one network interface only, but any process that reaches its port may write to it. Values are
+therefore JSON, which is never unpickled, and carry a signature whose key was handed over through Ray.
 """
 
 from __future__ import annotations
@@ -22,16 +22,22 @@ from rlsync.errors import RlsyncError
 
 @dataclass(slots=True, kw_only=True)
 class Address:
-    """Where a store is, and the key of what is written to it."""
+    """The network address of a store, and the key of its signatures."""
 
     host: str
+    """Name or address under which other processes reach the store's host."""
     port: int
+    """Port of the store."""
     secret: str = field(default="", repr=False)
     """Key of the signatures, in hexadecimal digits."""
 
 
 def serve_store(host: str, timeout: timedelta) -> tuple[dist.TCPStore, Address]:
-    """A store in this process that listens on the interface of `host` only, with its address for the others."""
+    """Serve a store in this process that listens only on the network interface of `host`.
+
+    Returns:
+        The store, and the address for other processes.
+    """
     family, _, _, _, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.bind(place)
@@ -49,27 +55,28 @@ def serve_store(host: str, timeout: timedelta) -> tuple[dist.TCPStore, Address]:
 
 
 def join_store(address: Address, timeout: timedelta) -> dist.TCPStore:
-    """The store that another process serves."""
+    """Connect to the store that another process serves."""
     return dist.TCPStore(address.host, address.port, is_master=False, timeout=timeout)
 
 
 def leave(store: dist.Store, secret: str, name: str, value: Any) -> None:
-    """Write what JSON can hold, signed, for other members to `find`."""
+    """Write a signed value, which JSON must be able to hold, for other members to `find`."""
     text = json.dumps(value)
     store.set(name, f"{_signature(secret, name, text)} {text}")
 
 
 def find(store: dist.Store, secret: str, name: str) -> Any:
-    """Wait for the value that a member writes under that name, and return it.
+    """Wait for the value that a member writes under a name, and return it.
 
     Raises:
-        RlsyncError: no member has written it.
+        RlsyncError: the value does not have the signature of a member.
     """
     signature, _, text = store.get(name).decode().partition(" ")
     if not hmac.compare_digest(signature.encode(), _signature(secret, name, text).encode()):
         raise RlsyncError(
-            f"weight channel: {name!r} was not written by a process of this run, so another program has reached its "
-            "port. Keep other users and hosts away from the ports of the run's nodes, and start it again."
+            f"weight channel: the value {name!r} was not written by a process of this run, so another program can "
+            "reach the channel's port. Keep other users and hosts away from the ports of the run's nodes, and start "
+            "the run again."
         )
     return json.loads(text)
 

@@ -18,23 +18,30 @@ class Transferred:
     trainer: list[TensorDigest]
     """The digests of all trainer ranks' shards."""
     engines: list[list[TensorDigest]]
-    """For each engine the digests of all its workers' shards."""
+    """For each engine, the digests of all its workers' shards."""
 
 
 class Transfer(Protocol):
+    """Transfers weights from the trainer ranks to the engines; cluster/groups.py implements it."""
+
     def transfer_weights(self, version: int, fault: Fault) -> Transferred:
-        """Send the trainer's weights to every engine, which stamps `version` on the tokens that it samples with them.
+        """Send the trainer's weights to every engine.
 
         Args:
+            version: their version, which the engines record for the tokens that they sample with them.
             fault: a fault to plant in the last worker of each engine.
         """
         ...
 
 
 class WeightSync:
-    """The one owner of the weights' version: the number of training steps that made them.
+    """Keeps the engines' weights up to date, and is the one owner of their version.
 
-    Engines and trainer ranks are told the version; neither counts.
+    The version is the number of training steps that the weights have been through. Engines and trainer ranks are told
+    the version and do not count themselves.
+
+    Args:
+        transfer: transfers the weights.
     """
 
     def __init__(self, transfer: Transfer) -> None:
@@ -44,7 +51,11 @@ class WeightSync:
         self._different: list[str] = []
 
     def run(self, version: int, fault: Fault = Fault.none) -> list[str]:
-        """Bring the engines to `version`, which the trainer holds; nothing is sent if they have it.
+        """Bring the engines to `version`, which the trainer holds. Nothing is sent if they have it already.
+
+        Args:
+            version: version of the trainer's weights.
+            fault: a fault to plant, for tests of the digests and the monitor.
 
         Returns:
             The names of the tensors whose digests differ between the trainer and an engine, or among its workers.

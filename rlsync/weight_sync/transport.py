@@ -1,8 +1,8 @@
-"""A private process group from a trainer rank to the rollout workers that it feeds; nothing touches the disk.
+"""Weight channels: the messages from a trainer rank to the rollout workers that it feeds.
 
-Where all members share one GPU, a message stays there: the sender fills one of two buffers that receivers have open by
-CUDA IPC, and so gathers the next message while they load the last. Where each has a GPU of its own, NCCL carries it.
-Elsewhere the bytes go through the hosts.
+If all members share one GPU, a message stays on it (staged): the sender fills one of two buffers that the receivers
+have opened through CUDA IPC, so it can gather the next message while they load the last one. If each member has a GPU
+of its own, NCCL broadcasts the messages. Otherwise gloo broadcasts them through the hosts' memory.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rlsync.weight_sync.store import Address, find, join_store, leave, serve_sto
 
 _TIMEOUT = timedelta(minutes=10)
 _ALIGNED = 256
-"""Bytes that a buffer begins at a multiple of."""
+"""Alignment of the buffers, in bytes."""
 _STAGING_BYTES = 256 << 20
-"""Of a buffer at most; a longer message goes in pieces."""
+"""Largest size of a buffer; a longer message is sent in pieces."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,16 +31,19 @@ class Seat:
     """A receiver's place in a channel."""
 
     address: Address
+    """Address of the sender's store."""
     rank: int
+    """The receiver's rank in the channel, from 1."""
     world: int
+    """Number of members of the channel: the sender and its receivers."""
 
 
 def seats(sources: Sequence[int], addresses: Mapping[int, Address]) -> list[Seat]:
     """The seat of each receiver.
 
     Args:
-        sources: the sender that feeds each receiver.
-        addresses: of the senders' channels.
+        sources: the trainer rank that feeds each receiver.
+        addresses: the address of each such rank's channel.
     """
     worlds = {source: 1 + sources.count(source) for source in sources}
     return [
@@ -50,13 +53,14 @@ def seats(sources: Sequence[int], addresses: Mapping[int, Address]) -> list[Seat
 
 
 class Channel:
-    """Broadcasts from rank 0 (the sender) to ranks 1.. (the receivers).
+    """One member's end of a channel: rank 0 sends, and all other ranks receive.
 
     Args:
-        address: of the sender's store; None on the sender, which serves one on a free port.
-        host: this sender's host name or address, as the receivers reach it.
-        world: 1 + receivers.
-        device: where messages come from, or go to.
+        rank: the member's rank in the channel.
+        world: number of members: the sender and its receivers.
+        device: the device of the messages on this member.
+        address: address of the sender's store; None on the sender, which serves the store on a free port.
+        host: on the sender, the name or address under which the receivers reach its host.
     """
 
     def __init__(
@@ -70,8 +74,8 @@ class Channel:
     ) -> None:
         self.rank, self.world, self._device = rank, world, device
         self._staging: torch.Tensor | None = None
-        """[2, bytes]: the buffers on a shared GPU. A receiver at barrier t has read piece t - 1, so piece t + 1 may
-        take its buffer."""
+        """[2, bytes] uint8: the two buffers on a shared GPU. A receiver at barrier t has read piece t - 1, so piece
+        t + 1 may use the same buffer."""
         self._turn = 0
         self._group: dist.ProcessGroup | None = None
         self._nccl: dist.ProcessGroup | None = None
@@ -81,19 +85,19 @@ class Channel:
             self._store, self.address = join_store(address, _TIMEOUT), address
 
     def connect(self) -> None:
-        """Form the group. Blocks until every member has called it."""
+        """Form the process group. Blocks until every member has called it."""
         store = dist.PrefixStore("weights", self._store)
         self._group = cast(dist.ProcessGroup, dist.ProcessGroupGloo(store, self.rank, self.world, timeout=_TIMEOUT))
 
     def leave(self, name: str, value: Any) -> None:
-        """Something that JSON can hold, for the other members to `find`."""
+        """Write a value, which JSON must be able to hold, for other members to `find`."""
         leave(self._store, self.address.secret, name, value)
 
     def find(self, name: str) -> Any:
-        """Wait for the value that a member writes under that name, and return it.
+        """Wait for the value that a member writes under a name, and return it.
 
         Raises:
-            RlsyncError: no member has written it.
+            RlsyncError: the value was not written by a member.
         """
         return find(self._store, self.address.secret, name)
 
@@ -102,7 +106,7 @@ class Channel:
         self._connected().barrier().wait()
 
     def prepare(self, largest: int) -> None:
-        """Get ready for messages of at most `largest` bytes. Blocks until every member has called it."""
+        """Choose the transport, for messages of at most `largest` bytes. Blocks until every member has called it."""
         if self._device.type != "cuda":
             return
         self.leave(f"place{self.rank}", _place(self._device))
@@ -115,13 +119,16 @@ class Channel:
             self._nccl = cast(dist.ProcessGroup, nccl)
 
     def buffer(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
-        """[numel] for the sender to fill and to `send`."""
+        """A tensor [numel] for the sender to fill and pass to `send`."""
         if self._staging is not None and numel * dtype.itemsize <= self._staging.shape[1]:
             return self._slot(numel * dtype.itemsize).view(dtype)
         return torch.empty(numel, dtype=dtype, device=self._device)
 
     def send(self, tensor: torch.Tensor) -> None:
-        """A tensor of `buffer`, to be left alone by all but this device's later work; a staged one by that too."""
+        """Send a tensor that `buffer` has returned.
+
+        Afterwards only later work on this device's stream may change the tensor, or no work at all if it is staged.
+        """
         if not tensor.numel():
             return
         if self._staging is not None:
@@ -137,7 +144,7 @@ class Channel:
             self._broadcast(tensor.cpu())
 
     def receive(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
-        """[numel] of `dtype`, on this member's device; to be read before the next call."""
+        """Receive a tensor [numel] of `dtype` on this member's device. It must be read before the next call."""
         if self._staging is not None and numel:
             return self._receive_staged(numel, dtype, self._staging.shape[1])
         if self._nccl is not None and numel:
@@ -150,7 +157,7 @@ class Channel:
         return tensor.to(self._device)
 
     def _receive_staged(self, numel: int, dtype: torch.dtype, room: int) -> torch.Tensor:
-        """In place where the message is one piece, else copied together."""
+        """Receive a staged message: a view of the buffer if it is one piece, otherwise a copy of all pieces."""
         size = numel * dtype.itemsize
         if size <= room:
             self._meet()
@@ -169,7 +176,7 @@ class Channel:
         return self._staging[self._turn % 2, :size]
 
     def _meet(self) -> None:
-        """The sender has filled the slot, and the receivers have read the one before."""
+        """Wait until the sender has filled the slot and the receivers have read the one before."""
         torch.cuda.synchronize()
         self.barrier()
 
@@ -186,11 +193,11 @@ class Channel:
 
     def _connected(self) -> dist.ProcessGroup:
         if self._group is None:
-            raise RuntimeError("weight channel used before connect()")
+            raise RuntimeError("weight channel: it is used before connect()")
         return self._group
 
 
 def _place(device: torch.device) -> str:
-    """Equal for processes that can open each other's CUDA IPC handles."""
+    """A text that is equal for processes of one host and GPU, which can open each other's CUDA IPC handles."""
     gpu = torch.cuda.get_device_properties(device).uuid if device.type == "cuda" else ""
     return f"{socket.gethostname()} {gpu}"

@@ -81,5 +81,5 @@ def test_parts_out_of_order_are_refused():
     specs = [ParamSpec(name=name, shape=shape, dtype="float32") for name, shape in SHAPES.items()]
     sender = WeightSender(_Weights(0, make_plan(specs[::-1], 1)))
     sender.connect(make_plan(specs, 1))
-    with pytest.raises(AssertionError, match="where the plan has a"):
+    with pytest.raises(AssertionError, match="the plan expects a"):
         sender.send()

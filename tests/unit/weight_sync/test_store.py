@@ -55,7 +55,9 @@ def test_what_a_stranger_writes_is_refused_and_does_not_run(tmp_path, form):
         "moved": stranger.get("other"),  # signed, but for another name
     }
     stranger.set("offer1", values[form])
-    with pytest.raises(RlsyncError, match=r"weight channel: 'offer1' was not written by a process of this run"):
+    with pytest.raises(
+        RlsyncError, match=r"weight channel: the value 'offer1' was not written by a process of this run"
+    ):
         find_offers(sender)
     assert not mark.exists()
     worker.leave("offer1", {"offer": None})  # the control
