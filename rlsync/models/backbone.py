@@ -1,4 +1,4 @@
-"""A pack through a Hugging Face backbone: what policy and critic have in common."""
+"""The forward pass of a pack through a Hugging Face backbone, which policy and critic share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ from rlsync.pack import Pack
 
 
 def hidden_states(model: PreTrainedModel, pack: Pack, mode: KernelMode) -> torch.Tensor:
-    """[N, hidden] in the model's dtype, after the last norm, of the rows that predict the pack's items.
+    """Hidden states, after the last norm, of the rows that predict a pack's items.
 
-    Sequences of the pack do not see each other; with kernels=native it must be a plain one.
+    The sequences of a pack do not attend to each other.
+
+    Args:
+        model: a Hugging Face model, with rlsync's ops installed if `mode` is `invariant`.
+        pack: the pack; with kernels=native it must be a plain one.
+        mode: which kernels run.
+
+    Returns:
+        [N, hidden] in the compute dtype.
     """
     extra: dict[str, object] = {}
     if mode is KernelMode.invariant:

@@ -1,6 +1,6 @@
-"""Checks of a run's models before anything starts: shapes, weights and tokens.
+"""Checks of a run's models before any actor starts: shapes, weights and tokens.
 
-vLLM and transformers find most of this out themselves, after the actors have started or not at all.
+vLLM and transformers would refuse most of these models only after the actors have started, and some not at all.
 """
 
 from __future__ import annotations
@@ -43,27 +43,34 @@ _BYTES = {"bfloat16": 2, "float32": 4}
 
 @dataclass(slots=True, kw_only=True, frozen=True)
 class ModelUse:
-    """How a run uses its models, which decides what it asks of them."""
+    """The settings of a run that decide which models it can use."""
 
     model: ModelConfig
     kernels: KernelsConfig
     leaves: int
+    """Number of leaves of the reduction tree; 1 in the gather form."""
     rollout: RolloutConfig
     device: Device
     local: bool
-    """The engines run on this machine."""
+    """Whether the engines run on this machine."""
 
     @property
     def exact(self) -> bool:
+        """Whether the run uses exact kernels."""
         return self.kernels.mode is KernelMode.invariant
 
 
 def check_model(path: str, use: ModelUse, field: str = "model.path") -> None:
-    """Raises ConfigError if the policy cannot be loaded, served by vLLM, or made exact at this TP and these leaves.
+    """Check the policy.
 
     Args:
         path: resolved folder or hub id of the policy.
-        field: configuration field that gives it, for messages.
+        use: how the run uses it.
+        field: configuration field of the path, for messages.
+
+    Raises:
+        ConfigError: the policy cannot be loaded, served by vLLM, or made exact with the run's tensor-parallel size and
+            number of leaves.
     """
     model = load_config(path, use.kernels.mode, use.model.revision, field=field)
     if known := _known(model):
@@ -79,13 +86,14 @@ def check_model(path: str, use: ModelUse, field: str = "model.path") -> None:
 
 
 def check_critic(path: str, policy: str, tokenizer: PreTrainedTokenizerBase, use: ModelUse) -> None:
-    """Check a critic that starts from a model of its own.
+    """Check a critic that starts from another model than the policy.
 
     Args:
-        path: its resolved folder or hub id.
+        path, use: as in `check_model`.
         policy, tokenizer: the policy's resolved path and its tokenizer.
+
     Raises:
-        ConfigError: it cannot be loaded or made exact, or it does not read the policy's tokens.
+        ConfigError: the model cannot be loaded or made exact, or it does not know the policy's tokens.
     """
     revision = use.model.revision_of(path)
     critic = load_critic_config(path, use.kernels.mode, revision)
@@ -103,7 +111,7 @@ def check_critic(path: str, policy: str, tokenizer: PreTrainedTokenizerBase, use
 
 
 def check_reference(path: str, policy: str, tokenizer: PreTrainedTokenizerBase, use: ModelUse) -> None:
-    """Check a reference that is not the policy itself; arguments and errors are those of check_critic."""
+    """Check a reference that is another model than the policy; arguments and errors are as in `check_critic`."""
     field, revision = "algorithm.kl_model", use.model.revision_of(path)
     reference = load_config(path, use.kernels.mode, revision, field=field)
     _check_companion(field, path, reference, policy, tokenizer, use)
@@ -118,25 +126,29 @@ def _check_companion(
     tokenizer: PreTrainedTokenizerBase,
     use: ModelUse,
 ) -> None:
-    """Check that the model at `path` reads the policy's tokens and that its shapes suit exact kernels."""
+    """Check that the companion model at `path` knows the policy's tokens and that its shapes suit exact kernels."""
     tokens = load_config(policy, use.kernels.mode, use.model.revision).vocab_size
-    if companion.vocab_size < tokens:  # a larger one is fine: models of one tokenizer are padded differently
+    if companion.vocab_size < tokens:  # a larger one is fine: models with one tokenizer may pad their embeddings
         raise ConfigError(
-            f"{field}={path}: its vocabulary has {companion.vocab_size} tokens and the policy's {tokens}, and it "
-            "reads the policy's tokens. Take a model of the same tokenizer."
+            f"{field}={path}: its vocabulary has {companion.vocab_size} tokens and the policy's has {tokens}, so it "
+            "cannot read all of the policy's tokens. Use a model with the same tokenizer."
         )
     bare = Path(path).is_dir() and not Path(path, "tokenizer_config.json").is_file()
     if not bare and load_tokenizer(path, use.model.revision_of(path)).get_vocab() != tokenizer.get_vocab():
         raise ConfigError(
-            f"{field}={path}: its tokenizer is not the policy's ({policy}), and it reads the policy's tokens. "
-            "Take a model of the same tokenizer."
+            f"{field}={path}: its tokenizer is not the policy's ({policy}), so it would misread the policy's tokens. "
+            "Use a model with the same tokenizer."
         )
     if use.exact:
         check_shapes(field, companion.num_attention_heads, head_dim(companion), companion.intermediate_size, use)
 
 
 def check_reward_models(reward: RewardConfig) -> None:
-    """Raises ConfigError if a reward model's weights are not all there."""
+    """Check the reward models of a run.
+
+    Raises:
+        ConfigError: a checkpoint lacks weights, or its embedding lacks tokens of its tokenizer.
+    """
     parts: dict[str, RewardFunctionConfig] = {f"reward.parts.{name}": part for name, part in reward.parts.items()}
     for name, part in (parts or {"reward": reward}).items():
         if part.kind is RewardKind.model:
@@ -146,9 +158,9 @@ def check_reward_models(reward: RewardConfig) -> None:
             last, rows = max(load_tokenizer(path).get_vocab().values()), model.get_text_config().vocab_size
             if last >= rows:
                 raise ConfigError(
-                    f"{field}={path}: its tokenizer has tokens up to {last}, and its embedding ends at {rows - 1}, so "
-                    "some texts could not be scored. Take the tokenizer that it was trained with, or resize the "
-                    "embedding."
+                    f"{field}={path}: the tokenizer has token ids up to {last}, but the embedding ends at {rows - 1}, "
+                    "so some texts could not be scored. Use the tokenizer that the model was trained with, or resize "
+                    "the embedding."
                 )
 
 
@@ -158,7 +170,11 @@ def vocab_size(path: str, use: ModelUse) -> int:
 
 
 def check_shapes(field: str, heads: int, dim: int, intermediate_size: int, use: ModelUse) -> None:
-    """Check that exact kernels can run the model that `field` gives."""
+    """Check that exact kernels can run the model of the configuration field `field`; `dim` is the channels of a head.
+
+    Raises:
+        ConfigError: the GPU kernels do not support the head size, or the leaves do not divide a row-parallel layer.
+    """
     check_head_dim(field, dim, use.device)
     if use.kernels.row_parallel is RowParallel.tree:
         check_leaves_divide("o_proj", heads * dim, use.leaves)
@@ -166,37 +182,53 @@ def check_shapes(field: str, heads: int, dim: int, intermediate_size: int, use: 
 
 
 def check_length(positions: int, rollout: RolloutConfig) -> None:
-    """Exact kernels' rotary table ends with the model's positions, whatever scaling it has."""
+    """Check that the rotary table of the exact kernels, which ends at `positions`, covers the longest sequence.
+
+    Raises:
+        ConfigError: it does not.
+    """
     if rollout.max_model_len > positions:
         raise ConfigError(
             f"rollout.max_model_len={rollout.max_model_len}: the model has {positions} positions "
-            "(max_position_embeddings). Lower it, and rollout.max_tokens and data.max_prompt_tokens with it"
+            "(max_position_embeddings). Lower rollout.max_model_len, and with it rollout.max_tokens and "
+            "data.max_prompt_tokens."
         )
 
 
 def check_heads(heads: int, kv_heads: int, tp: int) -> None:
-    """vLLM's own condition on TP, before it has started anything."""
+    """Check that vLLM can divide the model's heads by the tensor-parallel size.
+
+    Raises:
+        ConfigError: it cannot.
+    """
     if heads % tp or (kv_heads % tp and tp % kv_heads):
         raise ConfigError(
             f"rollout.tp={tp} does not suit a model with {heads} attention heads and {kv_heads} key-value heads: it "
-            "must divide the former, and divide or be a multiple of the latter"
+            "must divide the number of attention heads, and it must divide the number of key-value heads or be a "
+            "multiple of it."
         )
 
 
 def check_head_dim(field: str, dim: int, device: Device) -> None:
-    """Check that the GPU's attention kernels have tiles for a head size."""
+    """Check that the attention kernels of the device support a head of `dim` channels.
+
+    Raises:
+        ConfigError: the GPU kernels do not support it.
+    """
     if device is Device.cuda and dim not in _GPU_HEAD_DIMS:
         raise ConfigError(
-            f"{field}: its attention heads have {dim} channels, and exact kernels on a GPU want "
-            f"{', '.join(map(str, _GPU_HEAD_DIMS))}. Take another model, kernels=native, or cluster=local_cpu."
+            f"{field}: its attention heads have {dim} channels, but exact kernels on a GPU support only "
+            f"{', '.join(map(str, _GPU_HEAD_DIMS))}. Use another model, kernels=native, or cluster=local_cpu."
         )
 
 
 def check_cache(model: PreTrainedConfig, use: ModelUse) -> None:
-    """vLLM wants room in a worker's KV cache for one sequence of the full length, or for what a window leaves of it.
+    """Check that a worker's KV cache can hold one sequence of the full length, as vLLM requires.
+
+    With a sliding window the cache must hold the part of the sequence that the window keeps.
 
     Raises:
-        ConfigError: the cache is too small for that, or larger than this machine's memory.
+        ConfigError: the cache is too small for that, or larger than this machine's free memory.
     """
     rollout = use.rollout
     if not rollout.kv_cache_mib:
@@ -208,34 +240,37 @@ def check_cache(model: PreTrainedConfig, use: ModelUse) -> None:
     if window := _window(model):
         longest = min(window - 1 + rollout.max_num_batched_tokens, rollout.max_model_len)
         blocks = -(-longest // rollout.block_size) + 1
-    blocks += 1  # vLLM keeps one that nothing is written to
+    blocks += 1  # vLLM reserves one block to which nothing is written
     free = psutil.virtual_memory().available
     if use.device is Device.cpu and use.local and rollout.kv_cache_mib << 20 > free:
         raise ConfigError(
-            f"rollout.kv_cache_mib={rollout.kv_cache_mib}: this machine has {free >> 20} MiB of free memory. Lower it."
+            f"rollout.kv_cache_mib={rollout.kv_cache_mib}: this machine has {free >> 20} MiB of free memory. "
+            "Lower the value."
         )
     if blocks * block > rollout.kv_cache_mib << 20:
         raise ConfigError(
             f"rollout.kv_cache_mib={rollout.kv_cache_mib}: a sequence of rollout.max_model_len="
-            f"{rollout.max_model_len} tokens takes {-(-blocks * block >> 20)} MiB of a worker's KV cache. Raise the "
-            "former to at least that (several times that to answer many requests at once), or lower the latter."
+            f"{rollout.max_model_len} tokens needs {-(-blocks * block >> 20)} MiB of a worker's KV cache. Raise "
+            "rollout.kv_cache_mib to at least that (to several times that for many requests at once), or lower "
+            "rollout.max_model_len."
         )
 
 
 def _known(model: PreTrainedConfig) -> bool:
-    """Whether it is of a family whose vLLM class rlsync knows."""
+    """Whether the model belongs to a family whose vLLM class rlsync knows."""
     return any(name in SUPPORTED for name in model.architectures or [])
 
 
 def _window(model: PreTrainedConfig) -> int:
-    """The sliding window of all layers; 0: none."""
+    """The sliding window of the config; 0 if it has none."""
     return model.to_dict().get("sliding_window") or 0
 
 
 def _check_windows(field: str, model: PreTrainedConfig) -> None:
-    """transformers and vLLM must agree on each layer's window, and vLLM has one for all layers.
+    """Check that transformers and vLLM give each layer the same window; vLLM has one window for all layers.
 
-    transformers takes it from layer_types (Qwen), for all layers (Mistral), or not at all (Llama).
+    In transformers, Qwen reads the windows from `layer_types`, Mistral applies the window to all layers, and Llama
+    ignores it.
     """
     values, layers = model.to_dict(), model.num_hidden_layers
     types = values.get("layer_types") or []
@@ -244,12 +279,14 @@ def _check_windows(field: str, model: PreTrainedConfig) -> None:
     if sliding not in (0, layers) or (sliding == 0) != (_window(model) == 0):
         raise ConfigError(
             f"{field}: config.json gives {sliding} of its {layers} layers a sliding window of {_window(model) or None} "
-            f"(sliding_window, layer_types, max_window_layers={values.get('max_window_layers')}), and vLLM serves a "
-            "window in all layers or in none. Take another model, or, where sequences are shorter than the window, "
-            "set use_sliding_window=false or sliding_window=null there."
+            f"(sliding_window, layer_types, max_window_layers={values.get('max_window_layers')}), but vLLM supports a "
+            "window only in all layers or in none. Use another model. If all sequences are shorter than the window, "
+            "you can set use_sliding_window=false or sliding_window=null in config.json."
         )
 
 
 def _check_divides(field: str, intermediate_size: int, tp: int) -> None:
     if intermediate_size % tp:
-        raise ConfigError(f"rollout.tp={tp}: it must divide the intermediate_size={intermediate_size} of {field}")
+        raise ConfigError(
+            f"rollout.tp={tp}: the value must divide the intermediate_size={intermediate_size} of {field}"
+        )

@@ -1,4 +1,4 @@
-"""The critic: a Hugging Face backbone and a value head, as one module that returns a value for every item of a pack."""
+"""The critic: a Hugging Face backbone with a value head, as one module that returns a value for each item of a pack."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rlsync.pack import Pack
 
 
 class Critic(nn.Module):
-    """Backbone plus value head; its forward is the FSDP root.
+    """A backbone with a value head. This module is the FSDP root.
 
     Args:
-        model: a sequence classifier with one label in fp32 master weights (`load_critic`), before `fully_shard`.
-        mode, leaves, dtype: as for the policy.
+        model: a sequence classifier with one label and fp32 master weights (`load_critic`), before `fully_shard`.
+        mode, leaves, dtype: as for `Policy`.
     """
 
     def __init__(self, model: PreTrainedModel, *, mode: KernelMode, leaves: int, dtype: torch.dtype) -> None:
@@ -29,7 +29,7 @@ class Critic(nn.Module):
             install(model, leaves=leaves, dtype=dtype)
 
     def forward(self, pack: Pack) -> torch.Tensor:
-        """[N] fp32: the value of what is before each item."""
+        """[N] float32: the value of the text before each item."""
         hidden, weight = hidden_states(self.model, pack, self.mode), self.model.get_parameter("score.weight")
         if self.mode is KernelMode.invariant:
             return ops.lm_head(hidden, weight)[:, 0]

@@ -1,4 +1,4 @@
-"""Make the policy's Hugging Face model: from a folder, the hub, or rlsync's own tiny model."""
+"""Loads Hugging Face models and their configs from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rlsync.models.install import SUPPORTED, SUPPORTED_CRITICS, check_supported
 from rlsync.paths import expanded
 
 VALUE_HEAD = "score.weight"
-"""[1, hidden]"""
+"""Name of the critic's value head, [1, hidden]."""
 
 
 def resolved(path: str) -> str:
-    """A folder by its whole path, for processes that run elsewhere; a hub id as it is."""
+    """The absolute path of a folder, which processes with another working directory find too; a hub id is unchanged."""
     folder = expanded(path)
     return str(folder.resolve()) if folder.exists() else path
 
@@ -38,16 +38,18 @@ def load_config(
     """Read and check a model's config.
 
     Args:
-        revision: of a hub id, here and below; it says nothing about a folder.
-        field: that errors name.
-        supported: architectures, with exact kernels.
+        path: folder or hub id of the model.
+        mode: which kernels the model is meant for.
+        revision: revision of a hub id, here and in the other functions of this file; ignored for a folder.
+        field: configuration field of the path, for messages.
+        supported: architectures that the model may have with exact kernels.
+
     Raises:
-        ConfigError: nothing to load at `path`, code that would have to run, or an architecture that exact kernels do
-            not cover.
+        ConfigError: there is no model at `path`, the model needs code of its own, or exact kernels do not support it.
     """
     if path.startswith((".", "/", "~")) and not (expanded(path) / "config.json").is_file():
         raise ConfigError(
-            f"{field}={path}: no config.json there. Give a folder with a Hugging Face model, or a hub id."
+            f"{field}={path}: no config.json was found. Give a folder with a Hugging Face model, or a hub id."
         )
     config = _read_config(path, field, revision)
     if mode is KernelMode.invariant:
@@ -56,7 +58,11 @@ def load_config(
 
 
 def load_classifier_config(path: str, field: str) -> PreTrainedConfig:
-    """Read a reward model's config; raises ConfigError as load_config does."""
+    """Read a reward model's config.
+
+    Raises:
+        ConfigError: there is no model at `path`, or it needs code of its own.
+    """
     return _read_config(path, field, MAIN)
 
 
@@ -66,19 +72,23 @@ def _read_config(path: str, field: str, revision: str) -> PreTrainedConfig:
         text = config.get_text_config()
         pad = text.pad_token_id
         if pad is not None and not 0 <= pad < text.vocab_size:
-            text.pad_token_id = None  # such as -1; nothing is padded here, and an embedding refuses it
-    except Exception as error:  # what a stranger's config.json may raise has many types
+            text.pad_token_id = None  # an id such as -1 would make the embedding fail, and nothing is padded here
+    except Exception as error:  # a config.json written by others may raise any exception
         if expanded(path).is_dir():
-            told = f"its config.json cannot be read ({_first_line(error)})"
+            told = f"the model's config.json cannot be read ({_first_line(error)})"
         else:
             at = "" if revision == MAIN else f" at model.revision={revision}"
-            told = f"no such folder, and it cannot be loaded as a hub id{at} ({_first_line(error)})"
+            told = f"there is no such folder, and the model cannot be loaded as a hub id{at} ({_first_line(error)})"
         raise ConfigError(f"{field}={path}: {told}") from error
     return config
 
 
 def load_model(path: str, mode: KernelMode, revision: str = MAIN) -> PreTrainedModel:
-    """The causal LM with fp32 master weights."""
+    """Load a causal LM with fp32 master weights.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
     return AutoModelForCausalLM.from_pretrained(
         resolved(path),
         revision=revision,
@@ -89,22 +99,32 @@ def load_model(path: str, mode: KernelMode, revision: str = MAIN) -> PreTrainedM
 
 
 def load_critic_config(path: str, mode: KernelMode, revision: str = MAIN) -> PreTrainedConfig:
-    """Raises ConfigError as load_config does, and for a classifier of several labels."""
+    """Read and check the config of the model that a critic starts from.
+
+    Raises:
+        ConfigError: as `load_config`, and for a classifier with several labels.
+    """
     config = load_config(path, mode, revision, field="critic.path", supported=SUPPORTED_CRITICS)
     classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
     if classifies and config.num_labels != 1:
-        raise ConfigError(f"critic.path={path}: it gives {config.num_labels} scores, and a critic gives one value")
+        raise ConfigError(
+            f"critic.path={path}: the model gives {config.num_labels} scores, but a critic gives one value. Use a "
+            "classifier with one label, or a causal model."
+        )
     config.num_labels = 1
     return config
 
 
 def load_critic(path: str, mode: KernelMode, revision: str = MAIN) -> PreTrainedModel:
-    """A sequence classifier with one label, the value, and fp32 master weights.
+    """Load a sequence classifier with fp32 master weights, whose one label is the value.
 
     Args:
-        path: of one, or of a causal LM, whose head is left out for a value head of zeros.
+        path: folder or hub id of such a classifier, or of a causal LM, whose head is replaced by a value head of zeros.
+        mode: which kernels the model is meant for.
+        revision: revision of a hub id.
+
     Raises:
-        ConfigError: weights other than the value head's are missing.
+        ConfigError: as `load_critic_config`, or weights other than those of the value head are missing.
     """
     model, report = AutoModelForSequenceClassification.from_pretrained(
         resolved(path),
@@ -116,7 +136,9 @@ def load_critic(path: str, mode: KernelMode, revision: str = MAIN) -> PreTrained
     )
     missing = set(report["missing_keys"])
     if missing - {VALUE_HEAD}:
-        raise ConfigError(f"critic.path={path}: weights are missing: {', '.join(sorted(missing)[:5])}")
+        raise ConfigError(
+            f"critic.path={path}: weights are missing: {', '.join(sorted(missing)[:5])}. Copy the whole model again."
+        )
     if missing:
         torch.nn.init.zeros_(model.score.weight)
     model.config.architectures = [type(model).__name__]

@@ -1,7 +1,8 @@
-"""Low-rank adapters whose forward is that of one merged weight.
+"""Low-rank adapters (LoRA) whose forward pass uses one merged weight.
 
-The forward multiplies with W = W0 + s B A alone, made once an update and rounded once, which is also what the rollout
-engine gets: x W0 + s (x A) B would round otherwise. A and B have their gradients all the same, of W's formula.
+The merged weight W = W0 + s B A is computed and rounded once after each update, and the rollout engine receives it too.
+The forward pass multiplies by W only: x W0 + s (x A) B would be rounded differently. The backward pass computes the
+gradients of A and B from this formula of W.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _ADAPTER_PARAMETERS = ("lora_a", "lora_b")
 
 
 class _LowRankGradient(torch.autograd.Function):
+    """Passes the output y of the merged layer through, and adds the gradients of A and B."""
+
     @staticmethod
     def forward(ctx, y, x, a, b, scale):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, a, b)
@@ -39,20 +42,30 @@ class _LowRankGradient(torch.autograd.Function):
 
 
 class LoraLinear(nn.Linear):
-    """Over a linear layer whose weight is merged (a mix-in before its class)."""
+    """A mix-in over the class of a linear layer whose weight is the merged one."""
 
     lora_a: nn.Parameter
-    """[rank, in]"""
+    """[rank, in]: the matrix A."""
     lora_b: nn.Parameter
-    """[out, rank]"""
+    """[out, rank]: the matrix B."""
     lora_scale: float
+    """The factor s of B A."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] -> [..., out]."""
         return _LowRankGradient.apply(super().forward(x), x, self.lora_a, self.lora_b, self.lora_scale)
 
 
 def add_lora(model: nn.Module, config: LoraConfig, seed: int) -> None:
-    """Give the target layers adapters, A as in peft (uniform, 1 / sqrt(in)) and B zero, and freeze all else."""
+    """Add adapters to the target layers of a model, and freeze all other weights.
+
+    As in PEFT, A is uniform in [-1 / sqrt(in), 1 / sqrt(in)] and B is zero.
+
+    Args:
+        model: the model, before `fully_shard`; it is changed in place.
+        config: rank, scale and target layers.
+        seed: seed of the initial values of A.
+    """
     generator = np.random.Generator(np.random.Philox(seed))
     model.requires_grad_(False)
     for name, module in list(model.named_modules()):
@@ -66,19 +79,29 @@ def add_lora(model: nn.Module, config: LoraConfig, seed: int) -> None:
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
-    """(name, layer) of every layer with an adapter."""
+    """Names and modules of all layers with an adapter."""
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
             yield name, module
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter's name is that of an A or B."""
+    """Whether `name` is the name of an adapter's parameter A or B."""
     return name.rpartition(".")[2] in _ADAPTER_PARAMETERS
 
 
 def merged_rows(base: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """Rows of W0 + s B A, fp32: base [rows, in], a [rank, in], b [rows, rank]. A row does not depend on the others."""
+    """Rows of the merged weight W0 + s B A. Each row is independent of the others.
+
+    Args:
+        base: [rows, in], rows of W0.
+        a: [rank, in], the whole matrix A.
+        b: [rows, rank], rows of B.
+        scale: the factor s.
+
+    Returns:
+        [rows, in] fp32.
+    """
     product = backend(b).matmul(b.float(), a.float().t().contiguous(), None, 1, torch.float32)
     return base.float() + scale * product
 

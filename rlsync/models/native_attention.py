@@ -1,4 +1,4 @@
-"""PyTorch's flash attention over packs, for kernels=native on a GPU: sdpa would read a dense mask of [T, T] there."""
+"""PyTorch's flash attention over packs, for kernels=native on a GPU, where SDPA would need a dense mask [T, T]."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from rlsync.models.install import SUPPORTED_CRITICS, head_dim
 
 NATIVE_ATTENTION = "rlsync_native"
+"""Name of the attention implementation in transformers."""
 _AMPERE = (8, 0)
 """The oldest compute capability that PyTorch's flash attention runs on."""
 _HEAD_DIMS = range(8, 193, 8)
-"""That its backward has on every such GPU."""
+"""Head sizes for which PyTorch's flash attention has a backward pass on all of these GPUs."""
 
 
 def packed_flash_forward(
-    module: nn.Module,
+    module: nn.Module,  # noqa: ARG001 (transformers fixes the arguments)
     query: torch.Tensor,  # [1, Hq, T, D]
     key: torch.Tensor,  # [1, Hkv, T, D]
     value: torch.Tensor,
-    attention_mask: None,
+    attention_mask: None,  # noqa: ARG001
     scaling: float,
-    dropout: float = 0.0,
+    dropout: float = 0.0,  # noqa: ARG001 (0 in every model that `use_flash` accepts)
     sliding_window: int | None = None,
     *,
     starts: torch.Tensor,
     longest: int,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface over a plain pack, as `packed_attention_forward`."""
+    """Flash attention over a plain pack, as an attention function of transformers, like `packed_attention_forward`."""
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))
     bounds = starts.to(torch.int32)
     left = sliding_window - 1 if sliding_window else -1
@@ -41,16 +42,16 @@ def packed_flash_forward(
 
 
 def use_flash(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
-    """Make `model` attend by `packed_flash_forward` where that can run; elsewhere it keeps what it has.
+    """Let a model use `packed_flash_forward` if that can run; otherwise the model keeps its attention.
 
     Args:
-        model: a causal LM or a sequence classifier, before `fully_shard`.
-        device, dtype: that it will compute on and in.
+        model: a causal LM or a sequence classifier, before `fully_shard`; it is changed in place.
+        device, dtype: the device and the dtype in which the model will compute.
     """
     if not _suits(model, device, dtype):
         return
     AttentionInterface.register(NATIVE_ATTENTION, packed_flash_forward)
-    AttentionMaskInterface.register(NATIVE_ATTENTION, lambda *args, **kwargs: None)
+    AttentionMaskInterface.register(NATIVE_ATTENTION, lambda *_, **__: None)  # attention needs no mask tensor
     model.set_attn_implementation(NATIVE_ATTENTION)
 
 

@@ -1,4 +1,4 @@
-"""Where the models of a run are."""
+"""The paths of a run's models."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, kw_only=True, frozen=True)
 class ModelPaths:
-    """Folder or hub id of each model of a run, as every process finds it."""
+    """Resolved folder or hub id of each model of a run, which all its processes can load."""
 
     policy: str
+    """The model that is trained."""
     critic: str = ""
-    """What the critic starts from; empty without one."""
+    """The model that the critic starts from; empty without a critic."""
     reference: str = ""
-    """The model that the KL divergence is measured from; empty without one."""
+    """The frozen model of the KL penalty; empty without a reference."""

@@ -1,4 +1,4 @@
-"""The policy: a Hugging Face backbone and its head, as one module that returns log-probs of given targets."""
+"""The policy: a Hugging Face causal LM, as one module that returns log-probs of given targets."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from rlsync.models.install import install
 from rlsync.pack import Pack, PolicyOutput
 
 _ITEMS_PER_CHUNK = 8192
-"""Items whose [items, vocabulary] log-probs native mode makes at a time."""
+"""Number of items whose log-probs [items, vocabulary] are computed at a time with kernels=native."""
 
 
 class Policy(nn.Module):
-    """Backbone plus head. Its forward is the FSDP root, so head and embedding (often one tensor) gather together.
+    """A backbone with its LM head.
+
+    This module is the FSDP root, so head and embedding, which are often one tensor, are gathered together.
 
     Args:
-        model: a causal LM in fp32 master weights, before `fully_shard`.
-        mode: `invariant` installs rlsync's ops, `native` leaves transformers' own.
-        leaves: of the tree.
+        model: a causal LM with fp32 master weights, before `fully_shard`.
+        mode: `invariant` installs rlsync's ops, `native` keeps those of transformers.
+        leaves: number of leaves of the reduction tree.
         dtype: compute dtype.
-        temperature: of the policy; divides the logits.
+        temperature: temperature of the policy, by which the logits are divided.
     """
 
     def __init__(
@@ -39,11 +41,12 @@ class Policy(nn.Module):
             install(model, leaves=leaves, dtype=dtype)
 
     def forward(self, pack: Pack, *, redraw: bool = False, entropy_grad: bool = False) -> PolicyOutput:
-        """Log-prob and entropy of every item's target.
+        """Score the items of a pack.
 
         Args:
-            redraw: also draw the token that the item's seed gives.
-            entropy_grad: the entropy is to be differentiated.
+            pack: the pack.
+            redraw: draw the token of each item again.
+            entropy_grad: compute a gradient of the entropy. With exact kernels the entropy always has one.
         """
         hidden = hidden_states(self.model, pack, self.mode)
         weight = self.model.get_output_embeddings().weight

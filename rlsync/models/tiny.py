@@ -1,4 +1,4 @@
-"""The default recipe's model: a small Qwen3 that rlsync makes and warm-starts itself, so nothing is downloaded."""
+"""The tiny model of the default recipe: a small Qwen3 that rlsync builds and warm-starts, so nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from rlsync.config.model import TinyConfig
 
 _MOSTLY_REWARDED = (1, 4, 7)
+"""First digits of prompts whose demonstrations are mostly in the rewarded style."""
 _INIT_STD = 0.02
 MAX_POSITIONS = 1024
+"""The model's largest number of positions (max_position_embeddings)."""
 
 
 @dataclass(slots=True)
 class Example:
+    """A demonstration for the warm start."""
+
     prompt: list[int]
+    """Token ids of the prompt."""
     response: list[int]
-    """Token ids, the end token included."""
+    """Token ids of the response, including the end token."""
 
 
 def build_tiny(config: TinyConfig, vocab_size: int, eos_id: int, pad_id: int) -> PreTrainedModel:
-    """A Qwen3 with weights from numpy's Philox: the same on every machine."""
+    """Build a Qwen3 with random weights from NumPy's Philox generator, which are the same on every machine."""
     model = Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=vocab_size,
@@ -51,7 +56,11 @@ def build_tiny(config: TinyConfig, vocab_size: int, eos_id: int, pad_id: int) ->
 
 
 def rewarded_style(prompts: list[str], config: TinyConfig) -> list[tuple[int, bool]]:
-    """(problem, whether in the rewarded style) of every demonstration, epoch after epoch (see TinyConfig)."""
+    """Choose the demonstrations of the warm start, epoch after epoch (see TinyConfig).
+
+    Returns:
+        For each demonstration the index of its prompt, and whether its response has the rewarded style.
+    """
     generator = np.random.Generator(np.random.Philox(config.seed + 2))
     epochs = -(-config.warm_start_steps * config.warm_start_batch // len(prompts))
     chosen = []
@@ -66,10 +75,13 @@ def rewarded_style(prompts: list[str], config: TinyConfig) -> list[tuple[int, bo
 def warm_start(
     model: PreTrainedModel, examples: list[Example], config: TinyConfig, report: Callable[[int, float], None]
 ) -> None:
-    """Supervised learning on responses, in place: AdamW, a short warm-up, then cosine to zero.
+    """Train a model on demonstrations, in place: AdamW, a short warm-up, then a cosine schedule to zero.
 
     Args:
-        report: called with (step, loss) now and then.
+        model: the model.
+        examples: the demonstrations, in the order in which they are used; the loss is over their responses.
+        config: number of steps, batch size and learning rate.
+        report: called with the step and its loss after every 100 steps and at the end.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.warm_start_lr, betas=(0.9, 0.95), weight_decay=0.01)
     steps, ramp = config.warm_start_steps, min(20, config.warm_start_steps)
@@ -97,7 +109,7 @@ def _batches(examples: list[Example], size: int) -> Iterator[list[Example]]:
 
 
 def _pad(batch: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """[B, T] tokens and labels, padded on the right; -100 where nothing is to be learnt."""
+    """Tokens and labels [B, T], padded on the right; the labels are -100 where no loss is taken."""
     width = max(len(e.prompt) + len(e.response) for e in batch)
     tokens = torch.zeros(len(batch), width, dtype=torch.int64)
     labels = torch.full((len(batch), width), -100)

@@ -1,6 +1,7 @@
-"""Whether a checkpoint holds every weight of its model: names, shapes and dtypes, read without the weights themselves.
+"""Checks that a checkpoint holds every weight of its model, by names, shapes and dtypes.
 
-transformers and vLLM fill a weight that a checkpoint lacks with random numbers and go on, so this is checked first.
+If a checkpoint lacks a weight, transformers and vLLM fill it with random numbers and continue, so this is checked
+first.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from rlsync.errors import ConfigError
 from rlsync.models.weight_files import DTYPES, NAMED, Stored, first_line, some, stored_tensors, weight_files
 
 _IGNORED = ("*rotary_emb.*", "*.attn.bias", "*.attn.masked_bias", "*position_ids")
-"""Buffers that old checkpoints hold, and that both transformers and vLLM compute themselves."""
+"""Buffers in old checkpoints, which transformers and vLLM both compute themselves."""
 _WRAPPERS = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "base_model.model.", "model.")
-"""Prefixes that torch.compile, DDP, FSDP, peft and other wrappers leave in front of every name."""
+"""Prefixes that torch.compile, DDP, FSDP, PEFT and other wrappers add to every name."""
 _SLICE_ROWS = 4096
 
 
@@ -45,19 +46,21 @@ def check_weights(
 
     Args:
         path: resolved folder or hub id.
-        config: the model's.
+        config: config of the model.
         auto: class of transformers that makes the model, such as AutoModelForCausalLM.
-        field: of the configuration, that errors name.
-        optional: weights that may be missing, because rlsync makes them.
-        unread: weights that may be there although the model does not have them.
-        served: vLLM loads it too, and knows the weights only by transformers' own names.
+        field: configuration field of the path, for messages.
+        revision: revision of a hub id; ignored for a folder.
+        optional: weights that may be missing, because rlsync initialises them.
+        unread: weights that the checkpoint may hold although the model does not have them.
+        served: vLLM loads the checkpoint too, and knows the weights only by the names that transformers gives them.
+
     Raises:
         ConfigError: weights are missing, unexpected, of another shape, quantised or unreadable.
     """
     if own := config.to_dict().get("transformers_weights"):
         raise ConfigError(
-            f"{field}={path}: config.json names {own} as transformers_weights, and vLLM would read other files. Remove "
-            "that, and give the file one of the usual names."
+            f"{field}={path}: config.json names {own} as transformers_weights, but vLLM would read other files. Remove "
+            "that entry, and give the file one of the usual names."
         )
     stored = stored_tensors(path, field, revision)
     _check_dtypes(stored, f"{field}={path}")
@@ -83,14 +86,14 @@ def _problems(report: dict[str, Any], missing: set[str], unread: frozenset[str])
         if not any(fnmatch(name, pattern) for pattern in _IGNORED)
     }
     wrong = [
-        f"{name} is {list(there)}, and config.json makes it {list(here)}"
+        f"{name} has shape {list(there)}, but config.json asks for {list(here)}"
         for name, there, here in sorted(report["mismatched_keys"])
     ]
     problems = []
     if missing:
         problems.append(f"{len(missing)} weights are missing ({some(missing)})")
     if unexpected:
-        problems.append(f"{len(unexpected)} weights are not the model's ({some(unexpected)})")
+        problems.append(f"{len(unexpected)} weights do not belong to the model ({some(unexpected)})")
     if wrong:
         problems.append(f"{len(wrong)} weights have another shape ({'; '.join(wrong[:NAMED])})")
     return problems
@@ -101,15 +104,15 @@ def _check_dtypes(stored: dict[str, Stored], where: str) -> None:
     if quantised:
         example = min(quantised)
         raise ConfigError(
-            f"{where}: {len(quantised)} weights are quantised ({example} is {stored[example].dtype}), and rlsync "
-            "trains floating-point weights. Give the model as it was before quantisation."
+            f"{where}: {len(quantised)} weights are quantised ({example} is {stored[example].dtype}), but rlsync "
+            "trains floating-point weights only. Use the model as it was before quantisation."
         )
 
 
 def _try_to_load(
     config: PreTrainedConfig, auto: Any, stored: dict[str, Stored], where: str
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model without memory, and transformers' report on loading tensors of these names and shapes into it."""
+    """The model on the meta device, and transformers' report on loading tensors of these names and shapes into it."""
     state = {
         name: torch.empty(tensor.shape, dtype=DTYPES.get(tensor.dtype, torch.float32), device="meta")
         for name, tensor in stored.items()
@@ -117,8 +120,10 @@ def _try_to_load(
     try:
         with _quiet(), torch.device("meta"):
             model = auto.from_config(config, dtype=torch.float32)
-    except Exception as error:  # a config that no model can be made from may raise anything
-        raise ConfigError(f"{where}: transformers makes no model of this config.json ({first_line(error)})") from error
+    except Exception as error:  # a config from which no model can be made may raise any exception
+        raise ConfigError(
+            f"{where}: transformers cannot make a model from this config.json ({first_line(error)})"
+        ) from error
     try:
         with _quiet():
             return type(model).from_pretrained(
@@ -130,16 +135,16 @@ def _try_to_load(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-    except Exception as error:  # such as an expert that is missing among those that transformers puts together
+    except Exception as error:  # for example if one of the experts that transformers merges is missing
         raise ConfigError(
-            f"{where}: transformers cannot put the checkpoint's weights into a {type(model).__name__}; some are "
-            f"missing or have another shape ({first_line(error)})"
+            f"{where}: transformers cannot load the checkpoint's weights into a {type(model).__name__}, because some "
+            f"are missing or have another shape ({first_line(error)})"
         ) from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' own report, and its bar, as messages here say the same by name."""
+    """Suppress the report and the progress bar of transformers, since the messages here name the same weights."""
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
@@ -153,17 +158,17 @@ def _quiet() -> Iterator[None]:
 
 
 def _misnamed(model: PreTrainedModel, stored: dict[str, Stored]) -> set[str]:
-    """Weights that transformers found under another name, or made from a tied one."""
+    """Weights that the checkpoint does not hold under the model's own name for them."""
     return {name for name, _ in model.named_parameters()} - stored.keys()
 
 
 def _check_tied(path: str, model: PreTrainedModel, stored: dict[str, Stored], field: str) -> None:
-    """vLLM ties whatever config.json says; transformers leaves tensors that differ apart."""
+    """Refuse tied weights that differ: vLLM ties them as config.json says, and transformers keeps both."""
     for target, source in model.all_tied_weights_keys.items():
         if target in stored and source in stored and Path(path).is_dir() and not _equal(Path(path), target, source):
             raise ConfigError(
-                f"{field}={path}: config.json has tie_word_embeddings=true, and {target} differs from {source}. Set it "
-                "to false, or remove the one that is not to be used."
+                f"{field}={path}: config.json has tie_word_embeddings=true, but {target} differs from {source}. Set "
+                "tie_word_embeddings=false, or remove the tensor that is not to be used."
             )
 
 
@@ -172,7 +177,7 @@ def _equal(folder: Path, first: str, second: str) -> bool:
     where: dict[str, Path] = {}
     for file in weight_files(folder, "model.path"):
         if file.suffix != ".safetensors":
-            return True  # torch.save keeps tied tensors as one
+            return True  # torch.save stores tied tensors once
         with safe_open(file, framework="pt") as tensors:
             where |= dict.fromkeys(set(tensors.offset_keys()) & {first, second}, file)
     with safe_open(where[first], framework="pt") as left, safe_open(where[second], framework="pt") as right:
@@ -184,10 +189,10 @@ def _equal(folder: Path, first: str, second: str) -> bool:
 
 
 def _advice(stored: dict[str, Stored], missing: set[str]) -> str:
-    """A way to fix it, if the names suggest one."""
+    """Advice on how to fix the checkpoint, which depends on the names of its weights."""
     for prefix in _WRAPPERS:
         if missing & {name.removeprefix(prefix) for name in stored if name.startswith(prefix)}:
-            return f" Names have the prefix {prefix!r}, which a wrapper has left there: save the model without it."
+            return f" The names have the prefix {prefix!r}, which a wrapper has added. Save the model without it."
         if missing & {prefix + name for name in stored}:
-            return f" Names lack the prefix {prefix!r}: save the whole model, and not a part of it."
+            return f" The names lack the prefix {prefix!r}. Save the whole model, and not only a part of it."
     return " Save or copy the whole model again, or correct its config.json."

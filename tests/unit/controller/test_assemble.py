@@ -145,7 +145,7 @@ def test_a_critic_that_cannot_go_with_the_policy_is_named_at_the_start(tmp_path:
     good = _model(tmp_path / "good", "SequenceClassification", vocab_size=60, num_labels=1)
     assert prepared(*ppo, f"critic.path={good}")[0].training
     for name, message, values in (
-        ("words", r"vocabulary has 59 tokens and the policy's 60", {"vocab_size": 59}),
+        ("words", r"vocabulary has 59 tokens and the policy's has 60", {"vocab_size": 59}),
         ("scores", r"critic\.path=.*gives 3 scores", {"vocab_size": 60, "num_labels": 3}),
         ("leaves", r"down_proj.*1028", {"vocab_size": 60, "intermediate_size": 1028}),
     ):
@@ -159,7 +159,9 @@ def test_a_critic_that_cannot_go_with_the_policy_is_named_at_the_start(tmp_path:
 def test_a_model_that_cannot_serve_is_named_at_the_start(tmp_path: Path) -> None:
     folder = Path(_model(tmp_path / "policy", "CausalLM", vocab_size=60, max_position_embeddings=1024))
     weights = (folder / "model.safetensors").rename(tmp_path / "weights")
-    with pytest.raises(ConfigError, match=r"model\.path=.*policy: a config\.json and no weights .*model\.safetensors"):
+    with pytest.raises(
+        ConfigError, match=r"model\.path=.*policy: .* a config\.json but no weights\. .*model\.safetensors"
+    ):
         prepared(f"model.path={folder}", "trainer.steps=2")
     weights.rename(folder / "model.safetensors")
     assert prepared(f"model.path={folder}", "trainer.steps=2")[0].training  # the control, at the model's length
@@ -179,7 +181,7 @@ def test_a_reference_that_cannot_read_the_policys_tokens_is_named_at_the_start(t
     good = _model(tmp_path / "good", "CausalLM", vocab_size=60)
     assert prepared(*kl, f"algorithm.kl_model={good}")[0].training
     other = _model(tmp_path / "other", "CausalLM", vocab_size=59)
-    with pytest.raises(ConfigError, match=r"kl_model=.*vocabulary has 59 tokens and the policy's 60"):
+    with pytest.raises(ConfigError, match=r"kl_model=.*vocabulary has 59 tokens and the policy's has 60"):
         prepared(*kl, f"algorithm.kl_model={other}")
     build_char_tokenizer(Path(good), "abc")
     with pytest.raises(ConfigError, match=r"kl_model=.*its tokenizer is not the policy's"):
