@@ -117,13 +117,13 @@ def test_another_layout_is_refused(name, place):
     index = list(SHAPES).index(name)
     wrong = list(parts)
     wrong[index] = replace(parts[index], **place)
-    with pytest.raises(DivergenceError, match=f"vLLM loads {name} elsewhere"):
+    with pytest.raises(DivergenceError, match=f"vLLM does not load {name} to where"):
         check_layout(SPECS, wrong, _loader(parts))
 
 
 def test_a_part_of_no_tensor_is_refused():
     parts = _parts(1, 0)
-    with pytest.raises(DivergenceError, match="vLLM loads norm elsewhere"):
+    with pytest.raises(DivergenceError, match="vLLM does not load norm to where"):
         check_layout(SPECS[:-1], parts, _loader(parts))
 
 
