@@ -1,4 +1,4 @@
-"""One vLLM engine: requests in, finished rollouts out, token ids only."""
+"""One vLLM engine, which turns requests into finished rollouts; both hold token ids only."""
 
 from __future__ import annotations
 
@@ -29,18 +29,22 @@ from rlsync.weight_sync.transport import Seat
 
 @dataclass(slots=True, kw_only=True)
 class EngineCounters:
-    """What the scheduler really did since the engine started."""
+    """Counters of the scheduler since the engine started."""
 
     preemptions: int
+    """Number of preempted requests."""
     prefix_cache_hit_tokens: int
+    """Number of prompt tokens that were found in the prefix cache."""
     chunked_prompts: int
+    """Number of prompts longer than max_num_batched_tokens, which vLLM prefills in chunks."""
 
 
 @contextmanager
 def _refusals(model_path: str) -> Iterator[None]:
-    """Say in one sentence what vLLM refuses in a model or in settings.
+    """Turn an error of vLLM about a model or its settings into a message for the user.
 
-    models/checks.py finds this before anything starts for the models that it knows; kernels=native serves others.
+    For models that rlsync knows, models/checks.py finds such errors before any actor starts; kernels=native serves
+    other models too.
     """
     try:
         yield
@@ -50,17 +54,23 @@ def _refusals(model_path: str) -> Iterator[None]:
         lines = [line.strip().removeprefix("Value error, ") for line in str(error).splitlines()]
         told = next((line for line in lines if line and "validation error" not in line), type(error).__name__)
         raise ConfigError(
-            f"vLLM refuses the model {model_path} with these settings of rollout: {told:.500}. Change rollout.*, or "
-            "take another model."
+            f"vLLM refuses the model {model_path} with these rollout settings: {told:.500}. Change rollout.*, or use "
+            "another model."
         ) from error
 
 
 class RolloutEngine:
-    """Drives vLLM's engine step by step in this process; TP workers are its children.
+    """Drives a vLLM engine in this process; its tensor-parallel workers are child processes.
 
     Args:
-        counts: keep vLLM's statistics, which `counters` reads and every step pays for.
-        before_workers: called when vLLM's configuration is made, before its workers start.
+        settings: the settings of the engine.
+        kv_blocks: size of the KV cache in blocks, in place of rollout.kv_cache_mib.
+        in_process: with rollout.tp=1 the worker lives in this process.
+        counts: keep vLLM's statistics for `counters`, at some cost in every step.
+        before_workers: called after vLLM's configuration is made and before its workers start.
+
+    Raises:
+        ConfigError: vLLM refuses the model or the settings.
     """
 
     def __init__(
@@ -87,19 +97,24 @@ class RolloutEngine:
         self._chunked = 0
 
     def fingerprints(self) -> list[str]:
-        """One per worker; empty in native mode, which has none."""
+        """The fingerprint of each worker's kernels; empty with kernels=native, which has none."""
         return [] if self._native else self._engine.collective_rpc("rlsync_fingerprint")
 
     def worker_pids(self) -> list[int]:
+        """The process id of each worker."""
         return self._engine.collective_rpc("rlsync_pid")
 
     def generate(self, requests: list[RolloutRequest]) -> list[Rollout]:
-        """Answer all requests; the result has their order."""
+        """Answer all requests and return their rollouts in the same order."""
         rollouts = {index: rollout for finished in self.stream(requests) for index, rollout in finished}
         return [rollouts[index] for index in range(len(requests))]
 
     def stream(self, requests: list[RolloutRequest]) -> Iterator[list[tuple[int, Rollout]]]:
-        """Answer all requests: after a step of the engine that finished some, their indices and rollouts."""
+        """Answer all requests, and yield those that finish together.
+
+        Yields:
+            After each step of the engine that has finished requests, their indices and rollouts.
+        """
         order = {}
         for index, request in enumerate(requests):
             request_id = str(next(self._ids))
@@ -113,41 +128,52 @@ class RolloutEngine:
                 yield [(index, self._rollout(requests[index], output)) for index, output in finished]
 
     def connect(self, plan: SyncPlan, seats: list[Seat]) -> None:
-        """Join the weight channels; one seat for each TP worker."""
+        """Let the workers join their weight channels.
+
+        Args:
+            plan: the plan of the weight sync, which the trainer ranks share.
+            seats: one seat for each tensor-parallel worker.
+        """
         on_gpu = self._settings.device is Device.cuda
         rollout = self._settings.rollout
-        # In native mode vLLM repacks the weights, and a sleeping engine moves them.
+        # With kernels=native vLLM repacks the weights, and an engine that sleeps moves them.
         fixed = on_gpu and not self._native and not rollout.sleep and rollout.weight_path is WeightPath.auto
         self._engine.collective_rpc("rlsync_connect", args=(plan, seats, fixed))
 
     def sleep(self) -> None:
-        """Free the memory of weights and KV cache (rollout.sleep); `receive_weights` fills the weights anew, and `wake`
-        brings the cache back."""
+        """Free the memory of weights and KV cache (rollout.sleep).
+
+        `receive_weights` brings the weights back, and `wake` the KV cache.
+        """
         self._engine.sleep(level=2)
         self._asleep = True
 
     def receive_weights(self, version: int, fault: Fault) -> list[TensorDigest]:
-        """Load the weights that the trainer ranks send, and forget every cached key and value.
+        """Load the weights that the trainer ranks send, and reset the prefix cache.
+
+        Args:
+            version: version of the weights.
+            fault: a fault to plant in the last worker.
 
         Returns:
-            digests of all workers' parts.
+            The digests of all workers' parts.
         """
         if self._asleep:
             self._engine.wake_up(["weights"])
         parts = self._engine.collective_rpc("rlsync_receive", args=(self._native, fault))
         if not self._engine.reset_prefix_cache():
-            raise RuntimeError("vLLM did not reset its prefix cache: requests are still running")
+            raise RuntimeError("vLLM did not reset its prefix cache, because requests are still running")
         self._version = version
         return [digest for worker in parts for digest in worker]
 
     def wake(self) -> None:
-        """Take back the memory of the KV cache, after `receive_weights`."""
+        """Allocate the KV cache of a sleeping engine again, after `receive_weights`."""
         if self._asleep:
             self._engine.wake_up(["kv_cache"])
             self._asleep = False
 
     def counters(self) -> EngineCounters:
-        """Of an engine that was made with `counts`."""
+        """The counters of an engine that was made with `counts`."""
         metrics: dict[str, Any] = {m.name: m for m in self._engine.get_metrics()}
         return EngineCounters(
             preemptions=int(metrics["vllm:num_preemptions"].value),
@@ -156,6 +182,7 @@ class RolloutEngine:
         )
 
     def shutdown(self) -> None:
+        """Stop the engine and its workers."""
         self._engine.engine_core.shutdown()
 
     def _params(self, request: RolloutRequest) -> SamplingParams:
@@ -163,7 +190,7 @@ class RolloutEngine:
             "max_tokens": request.max_tokens,
             "stop_token_ids": request.stop_ids,
             "logprobs": 0,
-            "flat_logprobs": True,  # a list of numbers a request, not an object a token
+            "flat_logprobs": True,  # one list of numbers for each request instead of an object for each token
             "detokenize": False,
             "output_kind": RequestOutputKind.FINAL_ONLY,
         }
@@ -178,7 +205,7 @@ class RolloutEngine:
         response = list(completion.token_ids)
         flat = completion.logprobs
         assert isinstance(flat, FlatLogprobs)
-        assert flat.token_ids == response, "a log-prob for each sampled token, and no others"
+        assert flat.token_ids == response, "vLLM must return exactly one log-prob for each sampled token"
         prompt = len(request.prompt)
         return Rollout(
             tokens=torch.tensor(request.prompt + response),

@@ -1,4 +1,4 @@
-"""The arguments that vLLM's engine is made with."""
+"""The arguments of a vLLM engine."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ _EXTENSION = "rlsync.vllm_plugin.weights.WeightReceiver"
 _CPU_SAMPLER = "rlsync.vllm_plugin.sampling:StatelessSampler"
 _GPU_SAMPLER = "rlsync.vllm_plugin.gpu_sampling:RequestSeeds"
 _LITTLE = 0.01
+"""gpu_memory_utilization of an engine whose KV cache has a given size."""
 _MIXED_GRAPH_TOKENS = 2048
-"""Steps with more tokens than this are long enough to hide their launches."""
+"""Largest number of tokens of a CUDA graph; a step with more tokens takes long enough to hide its launches."""
 
 
 def engine_args(settings: EngineSettings, *, kv_blocks: int | None = None, in_process: bool = True) -> EngineArgs:
-    """vLLM's arguments for a run; in native mode stock vLLM, but for the worker's weight receiver.
+    """Make the arguments of an engine. With kernels=native it is stock vLLM with rlsync's weight receiver.
 
     Args:
+        settings: the settings of the engine.
         kv_blocks: size of the KV cache in blocks, in place of rollout.kv_cache_mib.
-        in_process: a single worker (TP=1) lives in this process rather than in a child.
+        in_process: with rollout.tp=1 the worker lives in this process and not in a child process.
     """
     rollout = settings.rollout
     cuda = settings.device is Device.cuda
@@ -57,7 +59,7 @@ def engine_args(settings: EngineSettings, *, kv_blocks: int | None = None, in_pr
 def _common(settings: EngineSettings, in_process: bool) -> dict[str, Any]:
     """The arguments that exact and native engines share."""
     rollout = settings.rollout
-    # vLLM wants the share free at its start even where the cache's size is given.
+    # vLLM requires this share of the memory to be free at its start, even if the size of the cache is given.
     share = _LITTLE if settings.device is Device.cuda and rollout.kv_cache_mib else rollout.gpu_memory_utilization
     return {
         "model": settings.model_path,
@@ -82,8 +84,11 @@ def _common(settings: EngineSettings, in_process: bool) -> dict[str, Any]:
 
 
 def _cuda_graphs(rollout: RolloutConfig) -> dict[str, object]:
-    """Decode steps as whole graphs, mixed ones in pieces; the sizes lie apart by a fifth or so, which a step hardly
-    feels and the start-up does."""
+    """Settings of CUDA graphs: whole graphs for decode steps, and piecewise ones for steps with prefills.
+
+    The sizes are close enough that padding a step to the next size costs little, and few enough that capturing the
+    graphs does not take long.
+    """
     largest = max(rollout.max_num_seqs, min(rollout.max_num_batched_tokens, _MIXED_GRAPH_TOKENS))
     grid = itertools.chain(
         (1, 2, 4, 8), range(16, 128, 16), range(128, 256, 32), range(256, 1024, 64), range(1024, largest, 128)

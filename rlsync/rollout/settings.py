@@ -1,4 +1,4 @@
-"""The part of a run's configuration that rollout engines read. Imports no vLLM, so that the driver can make it."""
+"""The part of a run's configuration that rollout engines read; importing it does not import vLLM."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rlsync.config.rollout import RolloutConfig
 
 @dataclass(slots=True, kw_only=True, frozen=True)
 class EngineSettings:
-    """What a rollout engine is told of its run; the same for all engines."""
+    """The settings of a rollout engine, which are the same for all engines."""
 
     model_path: str
-    """Folder or hub id that the engine loads its first weights from."""
+    """Folder or hub id from which the engine loads its first weights."""
     model: ModelConfig
     kernels: KernelsConfig
     leaves: int
@@ -25,5 +25,5 @@ class EngineSettings:
 
     @property
     def native(self) -> bool:
-        """The engine is stock vLLM, which promises no parity."""
+        """Whether the engine is stock vLLM, without parity."""
         return self.kernels.mode is KernelMode.native
