@@ -1,4 +1,4 @@
-"""Write a model as Hugging Face safetensors, for transformers and stock vLLM."""
+"""Writes models and adapters in Hugging Face format, for transformers, PEFT and stock vLLM."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from transformers import PreTrainedConfig
 from rlsync.config.lora import LoraConfig
 from rlsync.config.model import MAIN
 
-_WEIGHTS = (
+_WEIGHTS = (  # patterns of weight files
     *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.npz"),
     *("*.safetensors.*", "*.bin.*", "*.onnx_data"),
 )
 _LEFT = (*_WEIGHTS, "config.json", "adapter_config.json", "progress.json")
-"""Files of a model's folder that a checkpoint does not take over."""
+"""Files of a model's folder that are not copied into a checkpoint."""
 _TEMPLATES = "additional_chat_templates"
 
 
@@ -33,14 +33,17 @@ def export_model(
     *,
     revision: str = MAIN,
 ) -> None:
-    """Write weights and config, and copy whatever else the model that training started from has.
+    """Write weights and config, and copy the other files of the model from which training started.
 
-    That is its tokenizer, its generation config (so that the same tokens end a response), chat templates, its licence.
+    These are the tokenizer, the generation config (so that the same tokens end a response), chat templates and the
+    licence.
 
     Args:
-        state: Hugging Face names to tensors in `dtype`; tied tensors once.
-        source, revision: the model that training started from.
-        folder: appears only when it is complete. A link that lies there is removed, and not followed.
+        state: tensors in `dtype` by Hugging Face name; tied tensors once.
+        config: config of the model.
+        dtype: compute dtype, which the written config names.
+        source, revision: path and revision of the model from which training started.
+        folder: the folder to write, which appears only when it is complete. A link there is removed, not followed.
     """
     partial = folder.with_name(folder.name + ".partial")
     remove_folder(partial)
@@ -55,7 +58,7 @@ def export_model(
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder with all that is in it; of a link only the link. What is not there is no error."""
+    """Remove a folder with its contents. If it is a link, only the link is removed. It need not exist."""
     if folder.is_symlink():
         folder.unlink()
     else:
@@ -63,7 +66,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def _copy_companions(source: str, revision: str, folder: Path) -> None:
-    """Copy what a model's folder or hub repository has besides weights and what a run of rlsync adds."""
+    """Copy the files of a model's folder or hub repository, except its weights and the files that rlsync writes."""
     origin = Path(source)
     if not origin.is_dir():
         origin = Path(snapshot_download(source, revision=revision, ignore_patterns=[*_WEIGHTS]))
@@ -75,11 +78,13 @@ def _copy_companions(source: str, revision: str, folder: Path) -> None:
 
 
 def export_adapters(adapters: dict[str, torch.Tensor], config: LoraConfig, source: str, folder: Path) -> None:
-    """Write adapters as peft's `PeftModel.from_pretrained` reads them.
+    """Write adapters in the format that `PeftModel.from_pretrained` reads.
 
     Args:
-        adapters: peft's names to tensors.
-        source: the model that they belong to.
+        adapters: tensors by their names in PEFT.
+        config: rank, scale and target layers of the adapters.
+        source: path of the model to which they belong.
+        folder: the folder to write, which must not exist.
     """
     folder.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in adapters.items()}, folder / "adapter_model.safetensors")

@@ -1,4 +1,4 @@
-"""How far a run was at a checkpoint, beside the trainer's state; the file comes last and makes the checkpoint whole."""
+"""How far a run was at a checkpoint. The file progress.json is written last and marks the checkpoint as complete."""
 
 from __future__ import annotations
 
@@ -21,35 +21,46 @@ _STEP = re.compile(r"step_\d+")
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """By default that of a run which begins."""
+    """The progress of a run; by default that of a run which begins."""
 
     step: int = 0
+    """Number of finished training steps."""
     prompts: PromptState = field(default_factory=PromptState)
+    """State of the prompt stream."""
     summary: Summary = field(default_factory=Summary)
+    """Summary of the steps so far."""
     wandb_id: str | None = None
+    """Id of the run in wandb; None without wandb."""
     saved: list[int] = field(default_factory=list)
-    """Steps of the run's checkpoints, this one's too."""
+    """Steps of all checkpoints of the run, including this one."""
 
 
 def newest(checkpoints: Path) -> tuple[Path, Progress] | None:
-    """The whole checkpoint with the most steps in a run's folder of them, which need not exist.
+    """Find the complete checkpoint with the most steps.
+
+    Args:
+        checkpoints: the run's folder of checkpoints, which need not exist.
+
+    Returns:
+        The folder of the checkpoint and its progress; None if there is no complete checkpoint.
 
     Raises:
-        ConfigError: what one holds of its progress cannot be read.
+        ConfigError: a progress.json cannot be read.
     """
     found = [(path, _read(path / _FILE)) for path in _whole(checkpoints)]
     return max(found, key=lambda each: each[1].step, default=None)
 
 
 def resumable(checkpoints: Path) -> bool:
-    """Whether there is one to go on from."""
+    """Whether the folder of checkpoints has a complete one, from which a run can be resumed."""
     return bool(_whole(checkpoints))
 
 
 def keep(folder: Path, progress: Progress) -> None:
-    """Mark the checkpoint in `folder` as whole, and free the states of the run's others beside it.
+    """Mark the checkpoint in `folder` as complete, and remove the trainer's states of the run's other checkpoints.
 
-    Others are the step_N folders of `progress.saved`; links, and all other folders, belong to the user.
+    The run's other checkpoints are the step_N folders of `progress.saved`. Links and all other folders belong to the
+    user and are not touched.
     """
     partial = folder / f"{_FILE}.partial"
     with partial.open("w") as file:
@@ -64,12 +75,12 @@ def keep(folder: Path, progress: Progress) -> None:
 
 
 def _whole(checkpoints: Path) -> list[Path]:
-    """The folders of checkpoints from which a run can go on."""
+    """The folders of complete checkpoints."""
     return [path for path in _steps(checkpoints) if (path / _FILE).is_file()]
 
 
 def _steps(checkpoints: Path) -> list[Path]:
-    """The step_N folders themselves, and no links to them."""
+    """The step_N folders, without links to such folders."""
     paths = checkpoints.iterdir() if checkpoints.is_dir() else ()
     return [path for path in paths if _STEP.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
 

@@ -1,8 +1,7 @@
-"""What a trainer rank needs to go on: the master weights that train and AdamW's moments, by PyTorch's distributed
-checkpoints.
+"""The trainer's state in a checkpoint: trained master weights and AdamW's moments, by PyTorch's distributed checkpoint.
 
-Every rank writes its own rows; a run with another number of ranks reads them all the same. Frozen weights are those
-that the run began with.
+Every rank writes its own rows, and a run with another number of ranks can read them. Frozen weights are not stored,
+because they never change.
 """
 
 from __future__ import annotations
@@ -18,12 +17,18 @@ from torch.distributed.checkpoint import CheckpointException, FileSystemReader, 
 from rlsync.errors import ConfigError, unreadable
 
 FOLDER = "state"
-"""Within a checkpoint's folder."""
+"""Name of the subfolder of a checkpoint that holds the state."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def save_state(folder: Path, parts: dict[str, tuple[nn.Module, torch.optim.Optimizer]], counters: torch.Tensor) -> None:
-    """Write the parts (by name: a sharded module and its AdamW) and `counters` [n] int64. Collective."""
+    """Write the trainer's state (collective).
+
+    Args:
+        folder: folder of the checkpoint.
+        parts: sharded modules and their AdamW optimizers, by name.
+        counters: [n] int64.
+    """
     state = {"counters": counters}
     for name, (module, optimizer) in parts.items():
         state |= _tensors(name, module, optimizer)
@@ -31,16 +36,20 @@ def save_state(folder: Path, parts: dict[str, tuple[nn.Module, torch.optim.Optim
 
 
 def load_state(folder: Path, parts: dict[str, tuple[nn.Module, torch.optim.Optimizer]], counters: torch.Tensor) -> None:
-    """Read into the parts and `counters` what save_state has written. Collective.
+    """Read the state that `save_state` has written into the parts and `counters` (collective).
+
+    Args:
+        folder: folder of the checkpoint.
+        parts, counters: as in `save_state`; they are filled in place.
 
     Raises:
-        ConfigError: it has written other tensors, or they cannot be read.
+        ConfigError: the state has other tensors, or it cannot be read.
     """
     known = saved_shapes(folder)
     state = {"counters": counters}
     for name, (module, optimizer) in parts.items():
         for key, param in _trained(module):
-            if f"{name}/{key}/step" in known:  # a parameter that was never updated has no moments
+            if f"{name}/{key}/step" in known:  # AdamW makes the moments of a parameter at its first update
                 moments = {moment: torch.zeros_like(param, requires_grad=False) for moment in _MOMENTS}
                 optimizer.state[param] = {"step": torch.zeros((), dtype=torch.float32), **moments}
         state |= _tensors(name, module, optimizer)
@@ -53,7 +62,7 @@ def load_state(folder: Path, parts: dict[str, tuple[nn.Module, torch.optim.Optim
 
 
 def saved_shapes(folder: Path) -> dict[str, torch.Size]:
-    """The shape of every tensor in the state, by name.
+    """The shapes of all tensors in a checkpoint's state, by name.
 
     Raises:
         ConfigError: there is no state, or it cannot be read.
@@ -61,19 +70,20 @@ def saved_shapes(folder: Path) -> dict[str, torch.Size]:
     try:
         known: dict[str, Any] = FileSystemReader(folder / FOLDER).read_metadata().state_dict_metadata
         return {key: tensor.size for key, tensor in known.items()}
-    except Exception as error:  # a broken pickle raises anything
+    except Exception as error:  # a damaged pickle may raise any exception
         raise _unreadable(folder, error) from error
 
 
 def _check_same(folder: Path, there: dict[str, torch.Size], here: dict[str, torch.Size]) -> None:
+    """Refuse a state whose tensors differ from those of this run in name or shape."""
     if there == here:
         return
     name, _ = min(there.items() ^ here.items())
     was, now = (list(shapes[name]) if name in shapes else "missing" for shapes in (there, here))
     raise ConfigError(
-        f"run.resume=true: {folder / FOLDER} holds other tensors than this run trains: {name} is {was} there and {now} "
-        "here. Set model, model.lora and algorithm.advantage as the run had them, or begin with its weights, in "
-        f"another run.dir: model.path={folder}"
+        f"run.resume=true: {folder / FOLDER} does not hold the tensors that this run trains: {name} is {was} there and "
+        f"{now} here. Set model, model.lora and algorithm.advantage as they were, or start a new run from the "
+        f"checkpoint's weights, in another run.dir, with model.path={folder}"
     )
 
 
