@@ -1,1 +1,1 @@
-"""Objectives as pure functions on tensors."""
+"""Advantages, losses, KL estimators and aggregation, as pure functions of tensors."""

@@ -1,7 +1,7 @@
-"""From token losses to one number: a weight for every token, over a denominator of the whole minibatch.
+"""Aggregation of token losses: a weight for each token, and a denominator for the whole minibatch.
 
-Weights know a token's own sequence alone, and denominators the minibatch over all ranks; so neither micro-batches nor
-ranks change the gradient.
+A weight depends on the token's own sequence only, and the denominator on the minibatch over all ranks. The gradient
+therefore does not depend on the division into micro-batches and ranks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from rlsync.pack import MinibatchSize, Pack
 
 
 def token_weights(pack: Pack, aggregation: Aggregation, dtype: torch.dtype) -> torch.Tensor:
-    """[N] in `dtype`: 1 where trained, for `sequence_mean` 1 / trained tokens of the sequence; 0 elsewhere."""
+    """The weights of a pack's items.
+
+    Returns:
+        [N] in `dtype`: for items that are trained on, 1, or with `sequence_mean` 1 / (trained items of the sequence);
+        0 for other items.
+    """
     ones = pack.trained.to(dtype)
     if aggregation is not Aggregation.sequence_mean:
         return ones
@@ -23,7 +28,13 @@ def token_weights(pack: Pack, aggregation: Aggregation, dtype: torch.dtype) -> t
 
 
 def denominator(size: MinibatchSize, aggregation: Aggregation, max_tokens: int) -> int:
-    """What the weighted sum over all ranks is divided by; max_tokens is the longest response that may be."""
+    """The number by which the weighted sum over all ranks is divided.
+
+    Args:
+        size: size of the minibatch over all ranks.
+        aggregation: how token losses are aggregated.
+        max_tokens: largest number of tokens of a response.
+    """
     match aggregation:
         case Aggregation.token_mean:
             return max(1, size.tokens)

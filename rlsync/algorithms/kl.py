@@ -1,4 +1,4 @@
-"""Schulman's estimators of KL(policy || reference) from sampled tokens (joschu.net/blog/kl-approx.html)."""
+"""Estimators of KL(policy || reference) from sampled tokens by J. Schulman (joschu.net/blog/kl-approx.html)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from rlsync.config.algorithm import KlKind
 
 
 def token_kl(logprobs: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor, kind: KlKind) -> torch.Tensor:
-    """With d = reference - policy log-prob: k1 = -d, k2 = d^2 / 2, k3 = e^d - d - 1. All [N]; 0 outside the mask."""
+    """Estimate the KL at each token. With d = reference - policy log-prob: k1 = -d, k2 = d^2 / 2, k3 = e^d - d - 1.
+
+    Args:
+        logprobs: [N], log-probs of the policy.
+        reference: [N], log-probs of the reference.
+        mask: [N] bool.
+        kind: the estimator.
+
+    Returns:
+        [N]; 0 outside the mask.
+    """
     d = torch.where(mask, reference - logprobs, 0.0)
     match kind:
         case KlKind.k1:

@@ -1,4 +1,4 @@
-"""The objective on one pack: policy loss, correction, KL and entropy, weighed token by token."""
+"""The objective of one pack: the weighted sum over its tokens of policy loss, correction, KL and entropy."""
 
 from __future__ import annotations
 
@@ -15,23 +15,28 @@ from rlsync.pack import Pack, PolicyOutput
 
 @dataclass(slots=True, kw_only=True)
 class Objective:
+    """The objective of a pack, and its statistics."""
+
     total: torch.Tensor
-    """[]: weighted sum over the pack's tokens, carries the gradient; to be divided by `aggregation.denominator`."""
+    """[]: the weighted sum over the pack's tokens, with a gradient; to be divided by `aggregation.denominator`."""
     policy: PolicyLoss
+    """The policy loss."""
     kl_sum: float
-    """Sum of the estimates in the loss, over the tokens that are trained on."""
+    """Sum of the KL estimates in the loss, over the tokens that are trained on."""
     truncated: int
-    """Tokens whose importance weight reached tis_cap."""
+    """Number of tokens whose importance weight exceeded tis_cap."""
 
 
 def objective(
     output: PolicyOutput, pack: Pack, config: AlgorithmConfig, *, reference: torch.Tensor | None = None
 ) -> Objective:
-    """sum over tokens of weight (correction loss + kl_coef KL - entropy_coef entropy).
+    """Sum over tokens of weight * (correction * loss + kl_coef * KL - entropy_coef * entropy).
 
     Args:
-        output: of the policy that is trained.
-        reference: [N] log-probs of the reference where the KL is a part of the loss, else None.
+        output: results of the policy that is trained.
+        pack: the pack that it has forwarded.
+        config: the policy loss and the coefficients.
+        reference: [N], log-probs of the reference if the KL is a part of the loss, else None.
     """
     mask, logprobs = pack.trained, output.logprobs
     old = pack.rollout_logprobs if pack.old_logprobs is None else pack.old_logprobs

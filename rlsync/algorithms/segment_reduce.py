@@ -1,4 +1,4 @@
-"""Sums over the sequences of a pack, of values of its items."""
+"""Sums and means of items' values over the sequences of a pack."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rlsync.pack import Pack
 
 
 def sequence_sums(values: torch.Tensor, pack: Pack) -> torch.Tensor:
-    """Sums of an item-wise [N] over each sequence -> [S], same dtype; differentiable, in the items' order."""
+    """Sums of the items' values [N] over each sequence: [S] in the same dtype, differentiable."""
     return values.new_zeros(pack.sequence_ids.numel()).index_add(0, pack.sequences, values)
 
 
 def sequence_means(values: torch.Tensor, pack: Pack) -> torch.Tensor:
-    """Means over each sequence's trained items -> [S]; 0 where there are none. `values` are 0 at the other items."""
+    """Means [S] over each sequence's trained items; 0 if it has none. `values` [N] must be 0 at the other items."""
     counts = sequence_sums(pack.trained.to(values.dtype), pack)
     return sequence_sums(values, pack) / counts.clamp_min(1)

@@ -11,26 +11,29 @@ from rlsync.pack import Pack
 
 @dataclass(slots=True, kw_only=True)
 class ValueLoss:
+    """The critic's loss on a pack, and its statistics."""
+
     total: torch.Tensor
-    """[]: summed over the pack's tokens, carries the gradient; to be divided by the minibatch's tokens."""
+    """[]: the sum over the pack's tokens, with a gradient; to be divided by the number of tokens of the minibatch."""
     clipped: int
-    """Tokens whose gradient the clip cut off."""
+    """Number of tokens whose gradient the clip cut off."""
 
 
 def value_loss(values: torch.Tensor, pack: Pack, clip: float) -> ValueLoss:
-    """max((V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2) / 2 at the sampled tokens.
+    """The sum of max((V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2) / 2 over the tokens that are trained on.
 
-    The clip, 0 = off, is that of PPO's first implementation (github.com/openai/baselines, ppo2); the paper, arXiv
-    1707.06347 (eq. 9), has the plain square.
+    The clip is that of PPO's first implementation (github.com/openai/baselines, ppo2). The paper (arXiv 1707.06347,
+    eq. 9) has the plain square.
 
     Args:
-        values: [N] of the critic that is trained.
-        pack: with old_values and returns.
+        values: [N], values of the critic that is trained.
+        pack: the pack, which must have old_values and returns.
+        clip: bound of the clip; 0 turns it off.
     """
     assert pack.old_values is not None
     assert pack.returns is not None
     old, returns = pack.old_values, pack.returns
-    values = torch.where(pack.trained, values, old)  # whatever the other items hold, it has no gradient
+    values = torch.where(pack.trained, values, old)  # the other items get no gradient
     free = (values - returns).square()
     bounded = (old + (values - old).clamp(-clip, clip) - returns).square() if clip else free
     loss = torch.where(pack.trained, torch.maximum(free, bounded) / 2, 0.0)

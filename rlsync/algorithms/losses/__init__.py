@@ -1,4 +1,4 @@
-"""Policy losses by name. A new one is a file here, an entry in LOSSES and a LossKind."""
+"""Policy losses by name. A new loss is a file in this folder, an entry in LOSSES and a value of LossKind."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rlsync.config.algorithm import AlgorithmConfig, LossKind
 from rlsync.pack import Pack
 
 Loss = Callable[[torch.Tensor, torch.Tensor, Pack, AlgorithmConfig], PolicyLoss]
-"""(log-probs [N], those at the sampler's weights [N], pack, config) -> loss."""
+"""A policy loss: (log-probs [N], log-probs at the weights that sampled [N], pack, config) -> PolicyLoss."""
 
 LOSSES: dict[LossKind, Loss] = {LossKind.ppo_clip: ppo_clip, LossKind.gspo: gspo, LossKind.cispo: cispo}
+"""The policy loss for each value of algorithm.loss."""
 
 __all__ = ["LOSSES", "Loss", "PolicyLoss"]

@@ -1,4 +1,4 @@
-"""GSPO: the clipped surrogate, sequence by sequence."""
+"""GSPO: the clipped surrogate with one importance ratio for each sequence."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rlsync.pack import Pack
 
 
 def gspo(logprobs: torch.Tensor, old_logprobs: torch.Tensor, pack: Pack, config: AlgorithmConfig) -> PolicyLoss:
-    """GSPO (arXiv 2507.18071, eq. 5 and 7): PPO's surrogate of s = exp(mean over a sequence's tokens of the log-ratio).
+    """GSPO (arXiv 2507.18071, eq. 5 and 7): PPO's surrogate of s = exp(mean of the log-ratios of a sequence's tokens).
 
-    Every token of a sequence gets the sequence's loss, so that with aggregation=sequence_mean the sum is the paper's.
-    The statistics are of s. Arguments as in ppo_clip.
+    Every token of a sequence gets the loss of the sequence, so that aggregation=sequence_mean gives the paper's sum.
+    The statistics are those of s. Arguments are as in `ppo_clip`.
     """
     means = sequence_means(log_ratio(logprobs, old_logprobs, pack.trained), pack)
     ratio = torch.exp(means).index_select(0, pack.sequences)

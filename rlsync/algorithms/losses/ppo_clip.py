@@ -12,17 +12,31 @@ from rlsync.pack import Pack
 def clipped_surrogate(
     ratio: torch.Tensor, advantages: torch.Tensor, config: AlgorithmConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)) (arXiv 1707.06347, eq. 7), and where the clip won. All [N]."""
+    """The clipped surrogate max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)) (PPO, arXiv 1707.06347, eq. 7).
+
+    Args:
+        ratio: [N], importance ratios r.
+        advantages: [N], advantages A.
+        config: the bounds of the clip.
+
+    Returns:
+        The loss [N], and a bool [N] that is True where the clipped term is the larger one.
+    """
     free = -advantages * ratio
     bounded = -advantages * ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
     return torch.maximum(free, bounded), bounded > free
 
 
 def ppo_clip(logprobs: torch.Tensor, old_logprobs: torch.Tensor, pack: Pack, config: AlgorithmConfig) -> PolicyLoss:
-    """PPO with separate bounds, and with dual_clip c (arXiv 1912.09729) at most -A c where A < 0.
+    """PPO with separate lower and upper bounds of the clip.
+
+    With dual_clip = c (arXiv 1912.09729), the loss of a token with A < 0 is at most -A c.
 
     Args:
-        logprobs, old_logprobs: [N] of the policy, and at the sampler's weights.
+        logprobs: [N], log-probs of the policy.
+        old_logprobs: [N], log-probs at the weights that sampled.
+        pack: the items' advantages and which of them are trained on.
+        config: the bounds.
     """
     ratio = torch.exp(log_ratio(logprobs, old_logprobs, pack.trained))
     loss, cut = clipped_surrogate(ratio, pack.advantages, config)
