@@ -1,8 +1,7 @@
-"""rlsync inside vLLM, through the extension points that vLLM offers plugins.
+"""rlsync's plugin for vLLM, which uses the extension points that vLLM offers.
 
-`register` is the `vllm.general_plugins` entry point: vLLM calls it in every process that imports it. It does
-nothing unless the process was started as an rlsync rollout worker, so a stock vLLM in the same environment
-stays stock.
+`register` is the entry point `vllm.general_plugins`, which vLLM calls in each of its processes. It does nothing unless
+the process was started as a rollout process of rlsync, so vLLM in the same environment otherwise works as released.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ import gc
 import os
 
 ENABLE_VARIABLE = "RLSYNC_ROLLOUT"
-"""Set to 1 by the cluster (cluster/env.py) in rollout processes with exact kernels."""
+"""Environment variable that cluster/env.py sets to 1 in rollout processes with exact kernels."""
 
 
 def register() -> None:
+    """Install rlsync's ops in vLLM if this is a rollout process with exact kernels."""
     if os.environ.get(ENABLE_VARIABLE) == "1":
-        from rlsync.vllm_plugin.install import install  # imports vLLM's layers: only where they are wanted
+        from rlsync.vllm_plugin.install import install  # imports vLLM's layers, which only these processes need
 
         install()
-        # The interpreter's last collections would walk everything vLLM imported: two seconds of CPU per worker.
+        # At exit the garbage collector would visit all objects that vLLM imported, for two seconds in each worker.
         atexit.register(gc.freeze)

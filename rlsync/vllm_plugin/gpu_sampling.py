@@ -1,4 +1,4 @@
-"""Stateless sampling in vLLM's GPU runner (V2): tokens and log-probs of fp32 logits that TP ranks never gather."""
+"""Stateless sampling in vLLM's GPU model runner (V2). Tensor-parallel ranks draw without gathering the logits."""
 
 from __future__ import annotations
 
@@ -22,20 +22,25 @@ from rlsync.vllm_plugin.settings import settings_of
 
 
 class RequestSeeds(LogitsProcessor):
-    """What a request's draws depend on. vLLM makes its logits processors right before its sampler, which this one
-    replaces."""
+    """Keeps what the draws of each request depend on: its seed, and whether it is greedy.
+
+    To vLLM it is a logits processor. vLLM makes its logits processors right before its sampler, so the constructor can
+    replace the sampler.
+    """
 
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
+        """Refuse requests that the trainer could not draw again; raises ValueError."""
         check_params(sampling_params)
 
-    def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
+    def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:  # noqa: ARG002
         self.seeds = StagedWriteTensor(req_states.max_num_reqs, torch.int64, req_states.device)
         self._greedy = StagedWriteTensor(req_states.max_num_reqs, torch.int32, req_states.device)
         self._greedy_host = np.zeros(req_states.max_num_reqs, dtype=bool)
         _install_sampler()
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        """Keep the seed of a new request in slot `req_idx`; True, because this processor acts on every request."""
         extra = sampling_params.extra_args or {}
         greedy = bool(extra.get(GREEDY_KEY, False))
         self.seeds.stage_write_elem(req_idx, extra.get(SEED_KEY, 0))  # vLLM's own warm-up requests have none
@@ -44,19 +49,21 @@ class RequestSeeds(LogitsProcessor):
         return True
 
     def apply_staged_writes(self) -> None:
+        """Copy the values of new requests to the GPU."""
         self.seeds.apply_write()
         self._greedy.apply_write()
 
-    def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
-        raise RuntimeError("vLLM samples with another sampler than rlsync's, which gets a part of the logits")
+    def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:  # noqa: ARG002 (vLLM's interface)
+        """Raise RuntimeError: only a stock sampler of vLLM calls this."""
+        raise RuntimeError("vLLM does not use rlsync's sampler, and its own would read only a part of the logits")
 
     def greedy(self, slots: np.ndarray) -> torch.Tensor | None:
-        """By slot, whether its tokens are the most probable ones; None where that is so for none of `slots`."""
+        """Whether the request in each slot is greedy, [slots] bool; None if no request in `slots` is."""
         return self._greedy.gpu.bool() if self._greedy_host[slots].any() else None
 
 
 class RowSampler(Sampler):
-    """In place of vLLM's; takes this rank's columns of the logits."""
+    """The sampler that replaces vLLM's. It reads this rank's columns of the logits."""
 
     def __init__(self, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(vllm_config, *args, **kwargs)
@@ -65,6 +72,7 @@ class RowSampler(Sampler):
         (self._requests,) = (p for p in self.logits_processors if isinstance(p, RequestSeeds))
 
     def __call__(self, logits: torch.Tensor, input_batch: InputBatch) -> SamplerOutput:
+        """Draw a token for each row of this rank's logits [T, V / tp] (collective over the tensor-parallel ranks)."""
         slots = input_batch.expanded_idx_mapping
         greedy = self._requests.greedy(input_batch.idx_mapping_np)
         tokens, logprobs = draw_across(
@@ -76,13 +84,13 @@ class RowSampler(Sampler):
             input_batch.positions[input_batch.logits_indices],
             None if greedy is None else greedy[slots],
         )
-        # A prompt that is not at its end yet gives no token.
+        # A prompt that is not prefilled to its end yet gives no token.
         num_sampled, num_rejected = get_num_sampled_and_rejected(
             input_batch.seq_lens.new_ones(input_batch.num_reqs), input_batch.seq_lens, input_batch.cu_num_logits,
             input_batch.idx_mapping, self.req_states.prefill_len.gpu,
         )  # fmt: skip
         ids = tokens[:, None]
-        ranks = torch.zeros_like(tokens)  # nobody asks for them
+        ranks = torch.zeros_like(tokens)  # vLLM returns them with log-probs, and rlsync does not use them
         return SamplerOutput(
             sampled_token_ids=ids,
             logprobs_tensors=LogprobsTensors(ids, logprobs[:, None], ranks),
@@ -93,8 +101,8 @@ class RowSampler(Sampler):
 
 
 def _install_sampler() -> None:
-    """Raises AttributeError where this vLLM's runner names its sampler otherwise."""
-    from vllm.v1.worker.gpu import model_runner  # it imports half of vLLM, and is needed in workers alone
+    """Replace the sampler of vLLM's model runner; raises AttributeError if this vLLM gives it another name."""
+    from vllm.v1.worker.gpu import model_runner  # imports a large part of vLLM, which only workers need
 
     assert issubclass(RowSampler, model_runner.Sampler)
     model_runner.Sampler = RowSampler  # type: ignore[misc]

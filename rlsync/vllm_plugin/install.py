@@ -1,4 +1,4 @@
-"""Register rlsync's layers with vLLM. Idempotent."""
+"""Registers rlsync's layers with vLLM."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from rlsync.vllm_plugin.linear import (
 )
 
 QUANTIZATION = "rlsync"
+"""Name of the no-op quantization config through which vLLM uses rlsync's linear layers."""
 
-_LAYERS: dict[str, type[PluggableLayer] | type[CustomOp]] = {
+_LAYERS: dict[str, type[PluggableLayer] | type[CustomOp]] = {  # vLLM's name of a layer -> rlsync's class
     "RowParallelLinear": InvariantRowParallelLinear,
     "LogitsProcessor": layers.LogprobsProcessor,
     "SiluAndMul": layers.InvariantSiluAndMul,
@@ -35,7 +36,11 @@ _LAYERS: dict[str, type[PluggableLayer] | type[CustomOp]] = {
 
 
 def install() -> None:
-    """Put every op of the supported models in place of vLLM's own."""
+    """Replace vLLM's ops of the supported models by rlsync's; a second call does nothing.
+
+    Raises:
+        ConfigError: rlsync does not support the installed vLLM.
+    """
     if "RowParallelLinear" in op_registry_oot:
         return
     vllm_version()
@@ -43,7 +48,7 @@ def install() -> None:
     for name, layer in _LAYERS.items():
         op_registry_oot[name] = layer
     norms.register()
-    # The CPU platform always takes CPU_ATTN, so that member is overridden, as vLLM documents.
+    # The CPU platform always uses CPU_ATTN, so that member is overridden, as vLLM documents.
     for member, backend in (
         (AttentionBackendEnum.CPU_ATTN, PagedAttentionBackend),
         (AttentionBackendEnum.CUSTOM, CudaPagedAttentionBackend),
@@ -52,7 +57,11 @@ def install() -> None:
 
 
 def check_installed(model: object) -> None:
-    """Raises ConfigError if a floating-point layer of a built model is still vLLM's own."""
+    """Check that no floating-point layer of a built model is vLLM's own.
+
+    Raises:
+        ConfigError: there is such a layer.
+    """
     stock = []
     for name, module in model.named_modules():  # type: ignore[attr-defined]
         match module:
@@ -70,6 +79,5 @@ def check_installed(model: object) -> None:
             stock.append(f"{name} ({type(module).__name__})")
     if stock:
         raise ConfigError(
-            "the rlsync plugin is not active in a rollout worker; vLLM's own layers are in place: "
-            + ", ".join(stock[:5])
+            f"the rlsync plugin is not active in a rollout worker, which uses vLLM's own layers: {', '.join(stock[:5])}"
         )

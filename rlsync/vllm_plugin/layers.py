@@ -1,4 +1,4 @@
-"""Rotary positions, the gated activation and the log-prob head of vLLM, on rlsync's ops."""
+"""vLLM's rotary positions, gated activation and logits processor, on rlsync's ops."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from rlsync.vllm_plugin.settings import current_settings
 
 
 class InvariantSiluAndMul(SiluAndMul):
+    """The gated activation on `ops.silu_and_mul`."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., 2 N], gate and up side by side -> [..., N]."""
         gate, up = x.chunk(2, dim=-1)
         return ops.silu_and_mul(gate, up)
 
 
 class _SharedTable:
-    """Rotary embedding from the shared table (a mix-in over vLLM's classes)."""
+    """A mix-in over vLLM's rotary embeddings, which takes the table that trainer and rollout share."""
 
     rotary_dim: int
     head_size: int
@@ -37,14 +40,21 @@ class _SharedTable:
     def _compute_cos_sin_cache(self) -> torch.Tensor:
         spec = self._spec()
         if spec.dim != self.head_size:
-            raise ConfigError(f"rotary_dim={spec.dim} of head_dim={self.head_size}: partial rotary is not supported")
-        return rope_table(spec, torch.float32)  # vLLM rounds it to the model's dtype
+            raise ConfigError(
+                f"rotary_dim={spec.dim}: the heads have {self.head_size} channels, and kernels=invariant rotates whole "
+                "heads only. Use another model or kernels=native."
+            )
+        return rope_table(spec, torch.float32)  # vLLM rounds it to the compute dtype
 
     def forward(
         self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Rotate queries and keys; the results have their shapes."""
         if key is None:
-            raise ConfigError("a rotary embedding of queries alone is not supported by kernels=invariant")
+            raise ConfigError(
+                "a rotary embedding of queries without keys is not supported by kernels=invariant; use another model "
+                "or kernels=native"
+            )
         positions = positions.flatten()
         heads = [x.view(positions.shape[0], -1, self.head_size) for x in (query, key)]
         q, k = ops.rope(*heads, self.cos_sin_cache, positions)  # type: ignore[call-arg]
@@ -52,11 +62,15 @@ class _SharedTable:
 
 
 class InvariantRotary(_SharedTable, RotaryEmbedding):
+    """Rotary positions without scaling."""
+
     def _spec(self) -> RopeSpec:
         return RopeSpec(self.rotary_dim, self.base, self.max_position_embeddings)
 
 
 class InvariantLlama3Rotary(_SharedTable, Llama3RotaryEmbedding):
+    """Rotary positions with the scaling of Llama 3."""
+
     def _spec(self) -> RopeSpec:
         return RopeSpec(
             self.rotary_dim,
@@ -70,22 +84,27 @@ class InvariantLlama3Rotary(_SharedTable, Llama3RotaryEmbedding):
 
 
 class InvariantLinearScalingRotary(_SharedTable, LinearScalingRotaryEmbedding):
+    """Rotary positions with linear scaling."""
+
     def _spec(self) -> RopeSpec:
         (factor,) = self.scaling_factors
         return RopeSpec(self.rotary_dim, self.base, self.max_position_embeddings, factor)
 
 
 class LogprobsProcessor(LogitsProcessor):
-    """Returns fp32 log-probs at the run's temperature in place of logits; on a GPU this rank's columns of the logits,
-    of which RowSampler (gpu_sampling.py) makes tokens and log-probs.
+    """Returns fp32 log-probs at the run's temperature in place of logits.
 
-    With logprobs_mode=raw_logits vLLM reports log-probs as they are.
+    On a GPU it returns this rank's columns of the logits, from which RowSampler (gpu_sampling.py) makes tokens and
+    log-probs. With logprobs_mode=raw_logits vLLM reports the log-probs without changing them.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.soft_cap is not None or self.scale != 1.0:
-            raise ConfigError("a model with logit softcap or logit scale is not supported by kernels=invariant")
+            raise ConfigError(
+                "a model with a softcap or a scale of its logits is not supported by kernels=invariant; use another "
+                "model or kernels=native"
+            )
         self.temperature = current_settings().temperature
 
     def forward(
@@ -95,6 +114,10 @@ class LogprobsProcessor(LogitsProcessor):
         embedding_bias: torch.Tensor | None = None,
         skip_gather: bool = False,
     ) -> torch.Tensor | None:
+        """Make fp32 log-probs [T, V], or on a GPU this rank's fp32 logits [T, V / tp], from hidden states [T, hidden].
+
+        Returns None on ranks to which vLLM does not gather the logits.
+        """
         on_gpu = hidden_states.is_cuda
         logits = super().forward(lm_head, hidden_states, embedding_bias, skip_gather or on_gpu)
         return logits if logits is None or on_gpu else ops.logprobs(logits, self.temperature)

@@ -1,4 +1,4 @@
-"""Where each part of vLLM's local parameters lies in the Hugging Face tensors: for the digest of what kernels read."""
+"""Which part of which canonical tensor each parameter of a vLLM worker holds, for digests and direct sync."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rlsync.weight_sync.digest import Part, whole_rows
 
 
 def local_parts(model: torch.nn.Module) -> Iterator[Part]:
-    """Every parameter of a vLLM model (or its TP shard): views, as parts of canonical tensors."""
+    """The parameters of a worker's model as parts of canonical tensors; the values are views of the parameters."""
     packed: dict[str, list[str]] = model.packed_modules_mapping  # type: ignore[assignment]
     for name, param in model.named_parameters():  # a tied tensor appears once, as in the canonical list
         owner_name, _, kind = name.rpartition(".")

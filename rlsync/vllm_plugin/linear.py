@@ -1,4 +1,4 @@
-"""Linear layers, embedding and head of vLLM on rlsync's ops, through its quantisation-method hook."""
+"""vLLM's linear layers, embedding and head on rlsync's ops, through vLLM's interface for quantization methods."""
 
 from __future__ import annotations
 
@@ -24,58 +24,74 @@ from rlsync.vllm_plugin.settings import current_settings
 
 
 class InvariantLinearMethod(UnquantizedLinearMethod):
-    """Whole-K products; weights stay as loaded, so that a sync can write into them."""
+    """Linear layers with `ops.linear`. Weights stay as they were loaded, so that a sync can write into them."""
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
-        pass
+        """Leave the weights as they are."""
 
     def apply(self, layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """[..., K] -> [..., N]."""
         return ops.linear(x, layer.weight, bias)
 
 
 class InvariantEmbeddingMethod(UnquantizedEmbeddingMethod):
+    """The token embedding with `ops.embedding`, and the LM head with `ops.lm_head`."""
+
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
-        pass
+        """Leave the weights as they are."""
 
     def apply(self, layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """fp32 logits of a head."""
+        """The fp32 logits of an LM head; raises ConfigError if it has a bias."""
         if bias is not None:
-            raise ConfigError("a head with a bias is not supported by kernels=invariant")
+            raise ConfigError(
+                "an LM head with a bias is not supported by kernels=invariant; use another model or kernels=native"
+            )
         return ops.lm_head(x, layer.weight)
 
     def embedding(self, layer: Any, ids: torch.Tensor) -> torch.Tensor:
+        """[...] token ids -> [..., hidden]."""
         return ops.embedding(ids, layer.weight)
 
 
 class InvariantQuantizationConfig(QuantizationConfig):
-    """Quantises nothing: the name by which vLLM hands its linears over."""
+    """A no-op quantization config. vLLM asks it for the method of each linear layer, which is then one of rlsync's."""
 
     def get_name(self) -> str:  # type: ignore[override]
+        """The name under which vLLM knows the config."""
         return "rlsync"
 
     def get_supported_act_dtypes(self) -> list[torch.dtype]:
+        """The compute dtypes that the kernels support."""
         return [torch.bfloat16, torch.float32]
 
     @classmethod
     def get_min_capability(cls) -> int:
+        """The lowest compute capability, 8.0, as vLLM writes it."""
         return 80
 
     @staticmethod
     def get_config_filenames() -> list[str]:
+        """The config files of a checkpoint that vLLM should read: none."""
         return []
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> InvariantQuantizationConfig:
+    def from_config(cls, config: dict[str, Any]) -> InvariantQuantizationConfig:  # noqa: ARG003 (vLLM's interface)
+        """Make the config; it has no settings."""
         return cls()
 
-    def get_quant_method(self, layer: torch.nn.Module, prefix: str) -> QuantizeMethodBase | None:
+    def get_quant_method(self, layer: torch.nn.Module, prefix: str) -> QuantizeMethodBase | None:  # noqa: ARG002
+        """The method of a layer; None for layers that are neither linear nor an embedding."""
         if isinstance(layer, (VocabParallelEmbedding, ParallelLMHead)):
             return InvariantEmbeddingMethod()
         return InvariantLinearMethod() if isinstance(layer, LinearBase) else None
 
 
 class InvariantRowParallelLinear(RowParallelLinear):
-    """o_proj and down_proj: the tree across ranks, or the gather form."""
+    """A row-parallel layer (o_proj, down_proj): the reduction tree across ranks, or the gather form.
+
+    Raises:
+        ConfigError: the model uses the layer in a way that rlsync does not support, or the leaves do not suit it.
+    """
 
     weight: Parameter
 
@@ -85,7 +101,10 @@ class InvariantRowParallelLinear(RowParallelLinear):
         self.gathers = settings.row_parallel == "gather"
         self.shares_memory = settings.all_reduce == "auto"
         if self.skip_bias_add or not self.input_is_parallel or not self.reduce_results:
-            raise ConfigError(f"{self.prefix}: this use of a row-parallel layer is not supported by kernels=invariant")
+            raise ConfigError(
+                f"{self.prefix}: this use of a row-parallel layer is not supported by kernels=invariant; use another "
+                "model or kernels=native"
+            )
         if self.gathers:
             _, self.columns = share_of(self.output_size, self.tp_size, 0)
             self._hold_output_columns()
@@ -94,7 +113,7 @@ class InvariantRowParallelLinear(RowParallelLinear):
             self.local_leaves = order.local_leaves(settings.leaves, self.tp_size)
 
     def _hold_output_columns(self) -> None:
-        """Replace the weight [N, K / tp] by [ceil(N / tp), K], zero where the last rank has fewer columns."""
+        """Replace the weight [N, K / tp] by one of [ceil(N / tp), K]; rows that the last rank does not need are 0."""
         weight = Parameter(
             torch.zeros(self.columns, self.input_size, dtype=self.params_dtype, device=self.weight.device),
             requires_grad=False,
@@ -108,10 +127,11 @@ class InvariantRowParallelLinear(RowParallelLinear):
 
     @property
     def column_range(self) -> tuple[int, int]:
-        """Output columns of this rank in the gather form."""
+        """First output column of this rank in the gather form, and the one after its last."""
         return share_of(self.output_size, self.tp_size, self.tp_rank)
 
     def forward(self, input_: torch.Tensor) -> Any:
+        """[..., K / tp] -> [..., N] on all ranks; with `return_bias` a tuple of that and None."""
         y = self._gather_form(input_) if self.gathers else self._tree_form(input_)
         return (y, None) if self.return_bias else y
 

@@ -1,17 +1,23 @@
-"""What an rlsync engine asks of a request, whatever runner samples for it."""
+"""Checks of the requests to an engine with exact kernels, for both of vLLM's model runners."""
 
 from __future__ import annotations
 
 from vllm import SamplingParams
 
 SEED_KEY = "rlsync_seed"
+"""Key of a request's seed in `extra_args`."""
 GREEDY_KEY = "rlsync_greedy"
+"""Key in `extra_args`: choose the most probable token instead of drawing one."""
 
 
 def check_params(params: SamplingParams) -> None:
-    """Raises ValueError for a request that the trainer could not draw again."""
+    """Refuse a request that the trainer could not draw again.
+
+    Raises:
+        ValueError: the request has no seed, or it has settings that change the distribution or the reported log-probs.
+    """
     if SEED_KEY not in (params.extra_args or {}):
-        raise ValueError(f"a request to an rlsync engine needs extra_args[{SEED_KEY!r}]")
+        raise ValueError(f"extra_args: a request to an rlsync engine needs a seed in extra_args[{SEED_KEY!r}]")
     altered = {
         "presence_penalty": params.presence_penalty != 0,
         "frequency_penalty": params.frequency_penalty != 0,
@@ -27,9 +33,10 @@ def check_params(params: SamplingParams) -> None:
     }
     for name, present in altered.items():
         if present:
-            raise ValueError(f"{name} changes the sampled distribution; an rlsync engine refuses it")
+            raise ValueError(f"{name} changes the sampled distribution, so an rlsync engine refuses the request")
     others = (params.prompt_logprobs, params.prompt_logprob_token_ids, params.logprob_token_ids)
     if params.logprobs != 0 or any(each is not None for each in others):
         raise ValueError(
-            "an rlsync engine reports log-probs of drawn tokens alone: logprobs=0, of no prompt and no chosen tokens"
+            "an rlsync engine reports the log-probs of drawn tokens only: set logprobs=0, and ask for no log-probs of "
+            "prompts or of given tokens"
         )

@@ -1,4 +1,4 @@
-"""Worker side of the weight sync: methods that vLLM adds to each of its workers (worker_extension_cls)."""
+"""The worker's side of a weight sync: methods that vLLM adds to each of its workers (worker_extension_cls)."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ from rlsync.weight_sync.transport import Channel, Seat
 
 
 class WeightReceiver:
-    """Mixed into vLLM's worker; driven through `collective_rpc`."""
+    """A mix-in over vLLM's worker; `RolloutEngine` calls its methods through `collective_rpc`."""
 
     model_runner: Any
     vllm_config: Any
     device: torch.device
     rlsync_channel: Channel
+    """The channel to the trainer rank that feeds this worker."""
     rlsync_plan: SyncPlan
+    """The plan of the weight sync."""
     rlsync_direct: bool
-    """Trainer ranks write into this worker's parameters."""
+    """Whether trainer ranks write into this worker's parameters."""
 
     def rlsync_pid(self) -> int:
+        """The worker's process id."""
         return os.getpid()
 
     def rlsync_fingerprint(self) -> str:
-        """This worker's kernels.
+        """The fingerprint of this worker's kernels.
 
         Raises:
-            ConfigError: the plugin is not active here.
+            ConfigError: the plugin is not active in this worker.
         """
         from rlsync.vllm_plugin.install import check_installed
 
@@ -52,14 +55,16 @@ class WeightReceiver:
         )
 
     def rlsync_connect(self, plan: SyncPlan, seats: list[Seat], fixed: bool) -> None:
-        """Join the channel of the trainer rank that feeds this worker; seats are in the order of TP ranks.
+        """Join the channel of the trainer rank that feeds this worker.
 
         Args:
-            fixed: the parameters are on a GPU and keep their place and layout, so that trainer ranks may write into
-                them. Their values are lost until the first sync.
+            plan: the plan of the weight sync.
+            seats: the seats of the engine's workers, in the order of their tensor-parallel ranks.
+            fixed: the parameters are on a GPU and keep their place and layout, so trainer ranks may write into them.
+                Their values are lost until the first sync.
 
         Raises:
-            DivergenceError: vLLM lays out the model in another way than layout.py says.
+            DivergenceError: vLLM lays out the model differently than layout.py says.
         """
         self.rlsync_plan = plan
         seat = seats[get_tp_group().rank_in_group]
@@ -73,13 +78,19 @@ class WeightReceiver:
         specs = [spec for bucket in self.rlsync_plan.buckets for spec in bucket]
         parts = self._parts()
         check_layout(specs, parts, self.model_runner.get_model().load_weights)
-        torch.cuda.empty_cache()  # of the random tensors
+        torch.cuda.empty_cache()  # frees the memory of the random tensors
         return offer(parts)
 
     def rlsync_receive(self, native: bool, fault: Fault) -> list[TensorDigest]:
-        """Receive and load all weights; return digests of what the kernels now read.
+        """Receive and load all weights.
 
-        In native mode vLLM repacks its weights, so the digest is of what arrived.
+        Args:
+            native: the engine is stock vLLM.
+            fault: a fault to plant in the last worker.
+
+        Returns:
+            The digests of the weights that the kernels read now. With `native` vLLM repacks its weights, so these are
+            the digests of what has arrived.
         """
         model = self.model_runner.get_model()
         stale = self._stale_part(model) if fault is Fault.stale_shard else None
@@ -89,8 +100,8 @@ class WeightReceiver:
             return received.digests()
         if self.rlsync_direct:
             torch.cuda.synchronize()
-            self.rlsync_channel.barrier()  # the trainer ranks begin
-            parts = self._parts()  # as they are now, not as they were offered
+            self.rlsync_channel.barrier()  # the trainer ranks begin to write
+            parts = self._parts()  # the current parameters, which the digest must cover, and not the offered ones
             self.rlsync_channel.barrier()
         else:
             model.load_weights(self._tensors())
@@ -106,7 +117,7 @@ class WeightReceiver:
         return digests
 
     def _tensors(self, received: Digester | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-        """All tensors as they come; `received` digests them."""
+        """Receive all tensors, one bucket after another; `received` collects their digests."""
         plan = self.rlsync_plan
         for bucket in plan.buckets:
             dtype = torch_dtype(bucket[0].dtype)
@@ -127,14 +138,14 @@ class WeightReceiver:
         return group.rank_in_group == group.world_size - 1
 
     def _stale_part(self, model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Drill: the last down-projection of the last worker, with the value it had before the sync."""
+        """For a planted fault: the last down-projection of the last worker, and a copy of its value before the sync."""
         if not self._is_last_worker():
             return None
         view = [p.data for name, p in model.named_parameters() if name.endswith("down_proj.weight")][-1]
         return view, view.clone()
 
     def _plant_ulp(self, model: torch.nn.Module) -> None:
-        """Drill: one ulp on one weight of the last worker's first norm, unseen by the digest."""
+        """Plant a fault that the digest does not see: change a weight of the last worker's first norm by one ulp."""
         if self._is_last_worker():
             weight = next(p.data for name, p in model.named_parameters() if name.endswith("input_layernorm.weight"))
             bits = weight.view(torch.int16 if weight.dtype == torch.bfloat16 else torch.int32)

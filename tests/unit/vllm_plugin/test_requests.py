@@ -51,7 +51,7 @@ def test_a_changed_distribution_is_refused_by_name(field, value):
     ],
 )
 def test_log_probs_of_other_tokens_are_refused(others):
-    with pytest.raises(ValueError, match="log-probs of drawn tokens alone"):
+    with pytest.raises(ValueError, match="log-probs of drawn tokens only"):
         check_params(_params(**others))
 
 
