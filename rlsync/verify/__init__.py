@@ -1,1 +1,1 @@
-"""`rlsync parity`: one tiny model of each family, in a real vLLM engine and in the trainer, compared bit for bit."""
+"""The command `rlsync parity`: compares vLLM engines with the trainer on tiny models of each family, bit by bit."""

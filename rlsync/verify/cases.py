@@ -1,4 +1,4 @@
-"""The cases of `rlsync parity`: tiny random models of each family, and the situations they are put in."""
+"""The cases of `rlsync parity`: tiny random models of each family, and requests that bring about special situations."""
 
 from __future__ import annotations
 
@@ -24,48 +24,63 @@ from rlsync.trainer.settings import TrainerSettings
 
 _VOCAB = 259
 MAX_LEN = 2048
+"""Positions of the models, and largest length of a sequence."""
 QUICK_RESPONSE, FULL_RESPONSE = 16, 32
-"""Tokens of most answers."""
+"""Number of tokens of most answers, without and with `--full`."""
 CHUNK = 128
-"""max_num_batched_tokens: longer prompts are prefilled in pieces."""
+"""Value of rollout.max_num_batched_tokens; longer prompts are prefilled in chunks."""
 BLOCK = 16
+"""Tokens of a block of the KV cache."""
 _INIT_STD = 0.15
 
 
 class Family(StrEnum):
+    """A model family, with the feature that it adds to the cases."""
+
     qwen2 = "qwen2"
-    """Bias on q, k, v; tied embeddings."""
+    """Biases of the q, k and v projections; tied embeddings."""
     qwen3 = "qwen3"
-    """q and k norms; tied embeddings."""
+    """Norms of queries and keys; tied embeddings."""
     llama = "llama"
-    """Llama-3 rope scaling; a head of its own."""
+    """Llama-3 rope scaling; an LM head that is not tied."""
     mistral = "mistral"
-    """Sliding window."""
+    """A sliding window."""
 
 
 @dataclass(slots=True, frozen=True)
 class Cell:
+    """One case: a model family, a dtype, a tensor-parallel size and a form of the row-parallel layers."""
+
     family: Family
     dtype: ComputeDtype
     tp: int
+    """Tensor-parallel size of the engine."""
     row_parallel: RowParallel = RowParallel.tree
 
 
 @dataclass(slots=True)
 class Batch:
-    """Requests submitted together."""
+    """Requests that are submitted together."""
 
     name: str
     requests: list[RolloutRequest]
 
 
 def kv_blocks(family: Family) -> int:
-    """Cache blocks that hold one context of 2,048 tokens (or its window) but not 32 requests: some are preempted."""
+    """Size of the KV cache in blocks: one context of 2,048 tokens (or its window) fits, but 32 requests do not.
+
+    Some of the requests are therefore preempted.
+    """
     return 40 if family is Family.mistral else 129
 
 
 def cells_for(device: Device, *, full: bool) -> list[Cell]:
-    """All cases, or their quick cover; one GPU has TP=1 alone."""
+    """The cases for a device. On a GPU they have TP=1 only, because one GPU is used.
+
+    Args:
+        device: the device of engines and trainer.
+        full: all cases; otherwise a selection of them on a CPU, and bf16 only on a GPU.
+    """
     if device is Device.cuda:
         kinds = ComputeDtype if full else [ComputeDtype.bfloat16]
         return [*(Cell(f, d, 1) for f, d in itertools.product(Family, kinds)), _gather_cells()[0]]
@@ -78,7 +93,7 @@ def _full_cells() -> list[Cell]:
 
 
 def _quick_cells() -> list[Cell]:
-    """Every pair of family, dtype and TP occurs."""
+    """A selection in which all pairs of family and dtype, of family and TP, and of dtype and TP occur."""
     dtypes = itertools.cycle(ComputeDtype)
     cells = []
     for family in Family:
@@ -91,7 +106,7 @@ def _gather_cells() -> list[Cell]:
 
 
 def build_model(cell: Cell, root: Path) -> Path:
-    """Write the cell's random model; the same weights on every machine."""
+    """Write the cell's random model, unless it exists, and return its folder. Weights are the same on every machine."""
     gathers = cell.row_parallel is RowParallel.gather
     folder = root / f"{cell.family}{'_gather' if gathers else ''}"
     if not folder.exists():
@@ -106,7 +121,7 @@ def build_model(cell: Cell, root: Path) -> Path:
 
 
 def _model_config(family: Family, gathers: bool) -> PreTrainedConfig:
-    # The gather form's model: 6 heads for TP=3, and a K of 201 that no tree of 8 leaves could serve.
+    # The model of the gather form has 6 heads for TP=3, and an input size of 201, which 8 leaves do not divide.
     heads, kv_heads, intermediate, vocab = (6, 3, 201, 192) if gathers else (4, 2, 256, _VOCAB)
     shape: dict[str, Any] = {
         "vocab_size": vocab,
@@ -174,16 +189,17 @@ def trainer_settings(engine: EngineSettings) -> TrainerSettings:
 
 
 def batches(vocab: int, response: int) -> list[Batch]:
-    """What an engine is asked, in order.
+    """The batches of requests for an engine, in order.
 
     Args:
-        response: tokens of most answers.
+        vocab: size of the vocabulary.
+        response: number of tokens of most answers.
     """
     alone = _request(vocab, 50, 30, response)
     crowd = [_request(vocab, seed, 40 + 7 * seed, response) for seed in range(32)]
-    # The crowd's prompts with other seeds, latest first: their blocks are still cached.
+    # The same prompts with other seeds, the latest first, because their blocks are still cached.
     again = [_request(vocab, seed, 40 + 7 * seed, 8, draw_seed=1000 + seed) for seed in range(31, 23, -1)]
-    # Short prompts that outgrow the blocks they were admitted with: preempts under a sliding window too.
+    # Short prompts that outgrow their first blocks, so that requests are preempted with a sliding window too.
     growing = [_request(vocab, 60 + seed, 26, 40) for seed in range(32)]
     return [
         Batch("batch of 1", [alone]),

@@ -1,7 +1,7 @@
-"""Processes that run one vLLM engine after another, where vLLM is imported once for all cases.
+"""A child process that runs one vLLM engine after another and imports vLLM once for all cases.
 
-A template process imports vLLM and starts no thread; each engine runs in a fork of it, whose TP workers are forks
-again. A fork costs milliseconds, a spawned worker its seven seconds of imports.
+The child imports vLLM and starts no thread. Each engine runs in a fork of it, and the engine's workers are forks too. A
+fork takes milliseconds, while a spawned process would spend seven seconds on imports.
 """
 
 from __future__ import annotations
@@ -29,22 +29,29 @@ from rlsync.verify.cases import Batch
 
 @dataclass(slots=True)
 class Answer:
-    """What one engine gave: rollouts of each batch, and what its scheduler really did."""
+    """The results of one engine: the rollouts of each batch, and the counters of its scheduler."""
 
     rollouts: list[list[Rollout]]
+    """The rollouts as [batch][request]."""
     fingerprints: list[str]
+    """The fingerprint of each worker's kernels."""
     preemptions: int
+    """Number of preempted requests."""
     cache_hit_tokens: int
+    """Number of prompt tokens that were found in the prefix cache."""
     chunked_prompts: int
+    """Number of prompts that were prefilled in chunks."""
 
 
 @contextmanager
 def engine_host(widest: EngineSettings, log: str) -> Iterator[Connection]:
-    """Start the child; send it (settings, KV blocks, batches), receive an Answer or an exception.
+    """Run the child process.
+
+    Send (settings, KV blocks, batches) into the connection, and call `ask` for the answer.
 
     Args:
-        widest: the settings with the largest TP; fixes the CPUs of the workers.
-        log: file for what the engines print.
+        widest: the settings with the largest tensor-parallel size, which decide on the CPUs of the workers.
+        log: path of the file for the engines' output.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -63,10 +70,10 @@ def engine_host(widest: EngineSettings, log: str) -> Iterator[Connection]:
 
 
 def ask(host: Connection) -> Answer:
-    """The next answer.
+    """Wait for the next answer.
 
     Raises:
-        RlsyncError: the engine failed, or the child is gone.
+        RlsyncError: the engine failed, or the child process died.
     """
     try:
         answer = pickle.loads(host.recv_bytes())
@@ -79,8 +86,8 @@ def ask(host: Connection) -> Answer:
 
 def _serve(pipe: Connection, widest: EngineSettings, log: str, folder: Path) -> None:
     apply_to_engine_host(widest, folder)
-    torch.set_num_threads(1)  # a fork inherits the number, not the threads; each worker has one core
-    with open(log, "w") as file:  # vLLM and its workers talk a lot
+    torch.set_num_threads(1)  # a fork inherits the number and not the threads, and each worker has one core
+    with open(log, "w") as file:  # vLLM and its workers print a lot
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     _import_engines(widest.device)
@@ -94,29 +101,29 @@ def _serve(pipe: Connection, widest: EngineSettings, log: str, folder: Path) -> 
 
 
 def _import_engines(device: Device) -> None:
-    """Everything that an engine and its workers import."""
+    """Import everything that an engine and its workers import."""
     importlib.import_module("vllm.v1.executor.multiproc_executor")
     importlib.import_module("vllm.v1.worker.cpu_worker" if device is Device.cpu else "vllm.v1.worker.gpu_worker")
     importlib.import_module("rlsync.rollout.engine")
 
 
 def _run(pipe: Connection, settings: EngineSettings, kv_blocks: int, batches: list[Batch]) -> None:
-    """One engine's answer, or the exception that it ended with, into the pipe."""
+    """Run one engine, and send its answer or the exception with which it ended."""
     try:
         _send(pipe, _answer(settings, kv_blocks, batches))
-    except Exception as error:  # whatever it is, the parent reports it
+    except Exception as error:  # noqa: BLE001 (the parent process reports it, whatever it is)
         _send(pipe, error if isinstance(error, RlsyncError) else RlsyncError(f"{type(error).__name__}: {error}"))
 
 
 def _send(pipe: Connection, message: Answer | Exception) -> None:
-    """The bytes themselves: torch would send tensors as memory that ends with this process."""
+    """Send a message as pickled bytes; torch would send tensors as shared memory, which ends with this process."""
     pipe.send_bytes(pickle.dumps(message))
 
 
 def _answer(settings: EngineSettings, kv_blocks: int, batches: list[Batch]) -> Answer:
     from rlsync.rollout.engine import RolloutEngine
 
-    # On a CPU a worker binds its process to its own cores: the engine's process is left alone.
+    # On a CPU a worker binds its process to cores, so it must not share the process of the engine.
     in_process = settings.device is Device.cuda
     engine = RolloutEngine(
         settings, kv_blocks=kv_blocks, in_process=in_process, counts=True, before_workers=fork_workers

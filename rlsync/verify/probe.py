@@ -1,4 +1,4 @@
-"""`rlsync parity`: run every case on real vLLM engines and on the FSDP trainer's forward, and count differing bits."""
+"""Runs the cases of `rlsync parity` with vLLM engines and the FSDP trainer's forward pass, and compares the bits."""
 
 from __future__ import annotations
 
@@ -43,22 +43,33 @@ from rlsync.verify.engine_host import Answer, ask, engine_host
 
 @dataclass(slots=True)
 class Outcome:
+    """The result of one case."""
+
     cell: Cell
     counts: ParityCounts
+    """The counts of the monitor."""
     answer: Answer
+    """The results of the engine."""
     failures: list[str] = field(default_factory=list)
+    """Messages that say what is wrong; empty if nothing is."""
 
 
 def run_parity(*, full: bool, device: Device, console: ConsoleReporter) -> int:
-    """Prove parity on this machine.
+    """Check parity on this machine, and print the results.
+
+    Args:
+        full: run all cases, and not only a selection.
+        device: the device of engines and trainer.
+        console: where results are printed.
 
     Returns:
-        0 if no cell differs and every claimed situation really happened, 3 otherwise.
+        The exit code: 0 if no case differs and every situation was brought about, 3 otherwise.
+
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: this machine does not have the device.
     """
     if device is Device.cuda and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+        raise ConfigError("--device cuda: PyTorch finds no GPU on this machine; use --device cpu")
     started = time.perf_counter()
     disable_progress_bar()
     cells, response = cells_for(device, full=full), FULL_RESPONSE if full else QUICK_RESPONSE
@@ -80,7 +91,7 @@ def run_parity(*, full: bool, device: Device, console: ConsoleReporter) -> int:
 def _run_cells(
     cells: list[Cell], device: Device, response: int, scratch: Path, console: ConsoleReporter
 ) -> list[Outcome]:
-    """Engines of one cell run while the trainer's side of the one before is computed."""
+    """Run all cells. The engine of a cell runs while the trainer computes the cell before."""
     models = {cell: build_model(cell, scratch) for cell in cells}
     settings = {cell: engine_settings(cell, models[cell], device) for cell in cells}
     widest = max(settings.values(), key=lambda c: c.rollout.tp)
@@ -106,7 +117,7 @@ def _submit(host: Connection, cell: Cell, settings: EngineSettings, response: in
 
 
 def _judge(cell: Cell, settings: EngineSettings, answer: Answer) -> Outcome:
-    """Forward all rollouts through the trainer's policy, in packs of its own: the first plain, the others trees."""
+    """Forward all rollouts through the trainer's policy and compare; the first pack is plain, the others are trees."""
     mesh = init_device_mesh(settings.device.value, (1,))
     policy = Sharded(trainer_settings(settings), settings.model_path, mesh, trainable=False)
     rollouts = [rollout for batch in answer.rollouts for rollout in batch]
@@ -127,14 +138,14 @@ def _judge(cell: Cell, settings: EngineSettings, answer: Answer) -> Outcome:
         "no prefix was found in the cache": answer.cache_hit_tokens == 0,
         "no prompt was prefilled in chunks": answer.chunked_prompts == 0,
         "a worker reports other kernels": set(answer.fingerprints) != {_fingerprint(settings)},
-        "the same request alone gave other tokens later": not _same_first_and_last(answer),
+        "the first request gave another response when it was repeated at the end": not _same_first_and_last(answer),
     }
     outcome.failures = [text for text, failed in checks.items() if failed]
     return outcome
 
 
 def _mixed_order(count: int) -> list[list[int]]:
-    """All rollouts in three packs, strided, so that neighbours are not those of the engine."""
+    """The indices of all rollouts, dealt out to three packs, so that they have other neighbours than in the engine."""
     return [list(range(i, count, 3)) for i in range(3)]
 
 
@@ -144,7 +155,7 @@ def _same_first_and_last(answer: Answer) -> bool:
 
 
 def _compare_across_tp(outcomes: list[Outcome]) -> None:
-    """Equal seeds must give equal tokens and bits at every TP of one model and dtype."""
+    """Add a failure to each outcome whose tokens or log-probs differ from those of the model at another TP."""
     first: dict[tuple[object, ...], Outcome] = {}
     for outcome in outcomes:
         cell = outcome.cell
@@ -205,7 +216,7 @@ def _table(outcomes: list[Outcome]) -> Table:
 
 @contextmanager
 def _single_rank(scratch: str, device: Device) -> Iterator[None]:
-    """A process group of one, so that FSDP2 runs as it does in training."""
+    """A process group with one rank, so that FSDP2 runs as in training."""
     backend = "gloo" if device is Device.cpu else "nccl"
     dist.init_process_group(backend, store=dist.FileStore(f"{scratch}/store", 1), rank=0, world_size=1)
     try:
