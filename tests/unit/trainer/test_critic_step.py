@@ -158,5 +158,5 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_counted():
     assert torch.equal(after, Values().weight)
     assert (stats.updates, stats.updates_skipped) == (0, 1)
     assert not torch.equal(_run(_config("critic.clip=0"), _samples())[0], Values().weight)  # the control
-    with pytest.raises(NonFiniteError, match=r"trainer\.nonfinite=stop.*lower critic\.lr"):
+    with pytest.raises(NonFiniteError, match=r"trainer\.nonfinite=stop.*Lower critic\.lr"):
         _run(_config("critic.clip=0", "trainer.nonfinite=stop"), samples)
