@@ -1,1 +1,1 @@
-"""The ops of the forward pass, each defined once and called by trainer and rollout alike."""
+"""The ops of the forward pass. Each is defined once and called by both the trainer and the rollout engine."""

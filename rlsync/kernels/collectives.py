@@ -1,4 +1,4 @@
-"""Collectives whose arithmetic is ours: ranks only move data, every rank adds in the tree's order."""
+"""Collectives across tensor-parallel ranks: the ranks only exchange data, and each adds in the order of the tree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rlsync.kernels import ops, order
 
 
 def all_gather(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-    """[...] on each of n ranks -> [n, ...], in rank order."""
+    """Gather x [...] from n ranks: [n, ...], in the order of the ranks."""
     x = x.contiguous()
     parts = [torch.empty_like(x) for _ in range(group.size())]
     dist.all_gather(parts, x, group=group)
@@ -17,7 +17,7 @@ def all_gather(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
 
 
 def tree_all_reduce(root: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-    """Sum of the ranks' subtree roots, fp32, in the same tree as one rank would use."""
+    """Sum the ranks' roots [...] fp32 in the tree that a single rank would use."""
     return order.tree_sum(all_gather(root, group))
 
 
@@ -29,10 +29,18 @@ def finish_across(
     *,
     share_memory: bool = True,
 ) -> torch.Tensor:
-    """round(tree of the ranks' roots + bias): root [..., N] fp32 on each rank -> [..., N] on all.
+    """Add the ranks' roots in the order of the tree, then the bias, and round once (collective).
 
     Args:
-        share_memory: GPUs of one host may read each other's memory. Without it NCCL gathers the roots; the same bits.
+        root: [..., N] fp32, this rank's root.
+        group: the tensor-parallel ranks.
+        bias: [N], or None.
+        dtype: dtype of the result.
+        share_memory: GPUs of one host may write to each other's memory. Otherwise NCCL gathers the roots, which gives
+            the same bits.
+
+    Returns:
+        [..., N] in `dtype`, on all ranks.
     """
     if root.is_cuda:
         return ops.gpu_backend(root).finish_across(root, group, bias, dtype, share_memory)
@@ -40,5 +48,5 @@ def finish_across(
 
 
 def gather_columns(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-    """[T, C] on each of n ranks -> [T, n C]: the ranks' columns side by side."""
+    """Gather x [T, C] from n ranks: [T, n C], with the ranks' columns side by side."""
     return torch.cat(tuple(all_gather(x, group)), dim=-1)

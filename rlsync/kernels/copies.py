@@ -1,4 +1,4 @@
-"""Many copies of parts of matrices, prepared once and made again and again; in one launch on a GPU."""
+"""Many copies between parts of matrices, prepared once and run repeatedly; a GPU runs them in a few launches."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from rlsync.kernels import ops
 
 
 class Copies:
-    """Each second of a pair into the first, rounded to its dtype.
+    """Copies of the second tensor of each pair into the first, rounded to its dtype.
 
     Args:
-        pairs: of equal shapes [r, c] or [n], bf16 or fp32, dense in their last dimension, all on one device.
+        pairs: pairs of tensors of equal shapes, [r, c] or [n], bf16 or fp32, dense in their last dimension, and all on
+            one device.
     """
 
     def __init__(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         self._pairs = list(pairs)
-        """Kept, as the launches know addresses alone."""
+        """Keeps the tensors alive, because the launches hold only their addresses."""
         on_gpu = bool(pairs) and pairs[0][0].is_cuda
         self._launches = (
             ops.gpu_backend(pairs[0][0]).copy_launches(pairs)
@@ -28,5 +29,6 @@ class Copies:
         )
 
     def run(self) -> None:
+        """Run all copies."""
         for launch in self._launches:
             launch()

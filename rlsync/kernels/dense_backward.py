@@ -1,4 +1,4 @@
-"""Gradient of attention by plain products: on the CPU, and for fp32, which PyTorch's flash attention does not take."""
+"""Gradients of attention by dense matrix products, on the CPU and for fp32, which flash attention does not support."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 
 _ROWS = 1024
-"""Queries at a time, whose scores are [Hq, rows, keys]."""
+"""Number of queries whose scores [Hq, rows, keys] are held at a time."""
 
 
 def dense_backward(
@@ -22,20 +22,23 @@ def dense_backward(
     scale: float,
     window: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v, in the same order in every run where matrix products are.
+    """Gradients of q, k and v, with equal bits in every run if matrix products have them.
 
     Args:
-        grad, q, out: [T, Hq, D]; k, v: [N, Hkv, D]; lse: [T, Hq], of the scaled scores.
-        bounds, key_bounds: [S + 1]; sequence s has queries bounds[s] .. and keys key_bounds[s] .., and its last query
-            sees the last key.
-        window: keys that a query sees, itself included; 0 = all.
+        grad, q, out: [T, Hq, D].
+        k, v: [N, Hkv, D].
+        lse: [T, Hq], log-sum-exp of each row's scaled scores.
+        bounds: [S + 1]; the queries of sequence s begin at bounds[s].
+        key_bounds: [S + 1]; the keys of sequence s begin at key_bounds[s], and its last query sees its last key.
+        scale: factor of the scores.
+        window: number of keys that a query sees, itself included; 0 for all.
     """
     grad_q, grad_k, grad_v = (torch.zeros_like(t) for t in (q, k, v))
     sequences = zip(pairwise(bounds.tolist()), pairwise(key_bounds.tolist()), strict=True)
     for (first, last), (first_key, last_key) in sequences:
         for begin in range(first, last, _ROWS):
             rows = slice(begin, min(begin + _ROWS, last))
-            seen = slice(first_key, last_key - (last - rows.stop))  # by the last of these rows
+            seen = slice(first_key, last_key - (last - rows.stop))  # the keys up to that of the last of these rows
             parts = segment_backward(*(t[rows] for t in (q, out, grad, lse)), k[seen], v[seen], scale, window)  # type: ignore[call-arg]
             grad_q[rows] = parts[0]
             grad_k[seen] += parts[1]
@@ -44,8 +47,14 @@ def dense_backward(
 
 
 def segment_backward(q, out, grad, lse, k, v, scale, window):  # type: ignore[no-untyped-def]
-    """Gradients of the n queries of a segment [n, Hq, D] and of its L keys and values [L, Hkv, D], of which the last
-    query sees the last; lse [n, Hq]; all of one dtype, fp32 or more."""
+    """Gradients of one segment's queries, and of the keys and values that they see; all tensors have one dtype.
+
+    Args:
+        q, out, grad: [n, Hq, D], in fp32 or fp64.
+        lse: [n, Hq].
+        k, v: [L, Hkv, D]; the last query sees the last key.
+        scale, window: as in `dense_backward`.
+    """
     count, heads, dim = q.shape
     length, kv_heads, _ = k.shape
     # [Hkv, G, n, D]: the query heads of a group share keys and values.

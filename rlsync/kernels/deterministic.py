@@ -1,4 +1,4 @@
-"""PyTorch's own kernels with one order of their sums."""
+"""PyTorch's own kernels with a fixed order of their sums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Within it PyTorch takes kernels that give the same bits in every run; on a GPU some would add in any order."""
+    """A context in which PyTorch uses kernels that give equal bits in every run; some GPU kernels add in any order."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:

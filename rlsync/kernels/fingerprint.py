@@ -1,4 +1,4 @@
-"""What both sides must agree on before a bit is compared."""
+"""The fingerprint of the kernels, on which all processes of a run must agree before any bits are compared."""
 
 from __future__ import annotations
 
@@ -12,13 +12,26 @@ from rlsync.kernels import ops, order
 from rlsync.kernels.attention_spec import AttentionSpec
 
 _SHARED = ("order.py", "ops", "rope.py", "collectives.py", "scores.py", "tp_sampling.py", "row_ops.py", "key_paths.py")
+"""Files and folders that both backends use."""
 _OWN = {"cpu": ("cpu", ("torch", "numba", "llvmlite")), "cuda": ("triton", ("torch", "triton"))}
-"""Device -> folder of its kernels, and the libraries that compile them."""
+"""For each device the folder of its kernels, and the libraries that compile them."""
 
 
 def fingerprint(*, leaves: int, row_parallel: str, temperature: float, dtype: str, device: str) -> str:
-    """A digest of the kernels' source, their constants, the libraries that compile them, the settings of the run, and
-    of the bits that the kernels really give on fixed inputs here. Equal digests = equal kernels."""
+    """A digest of the kernels' source, their libraries, the run's settings, and the kernels' results on fixed inputs.
+
+    Processes with equal fingerprints have equal kernels.
+
+    Args:
+        leaves: number of leaves of the reduction tree.
+        row_parallel: value of kernels.row_parallel.
+        temperature: temperature of the policy.
+        dtype: name of the compute dtype.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        16 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for part in (str(order.ORDER_VERSION), str(leaves), row_parallel, repr(float(temperature)), dtype, device):
         digest.update(part.encode() + b"\0")
@@ -35,8 +48,8 @@ def fingerprint(*, leaves: int, row_parallel: str, temperature: float, dtype: st
 
 
 def _probe(device: str) -> bytes:
-    """Bits of every kernel on fixed data (also compiles the kernels, or loads them from the cache)."""
-    # Integers through a multiplicative hash: the same numbers whatever the library's generator does.
+    """The results of the kernels on fixed inputs. Computing them also compiles the kernels or loads their cache."""
+    # The inputs come from a multiplicative hash of integers, so they do not depend on a library's generator.
     ints = (torch.arange(1, 1 + 24 * 64, dtype=torch.int64) * 2654435761) % 65536
     x = ((ints.to(torch.float32) - 32768) / 16384).view(24, 64).to(device)
     starts = torch.tensor([0, 9, 24], device=device)

@@ -1,4 +1,4 @@
-"""What the rows of a prefix tree attend to."""
+"""The keys to which the rows of a prefix tree attend."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 
 @dataclass(slots=True, kw_only=True)
 class KeyPaths:
-    """What the segments of a prefix tree attend to: the rows from the tree's root to their own last, by position.
+    """The paths of a prefix tree's segments: the rows from the root to each segment's own last row, in order.
 
-    G segments, P keys of the longest path.
+    Shapes: G segments, P keys of the longest path.
     """
 
     table: torch.Tensor
-    """[G, P] int32: rows of the pack; 0 beyond a path's end."""
+    """[G, P] int32: the rows of each path; 0 beyond the end of a path."""
     lengths: torch.Tensor
-    """[G] int64: keys of each path, those of the segment itself included."""
+    """[G] int64: number of keys of each path, including those of the segment itself."""
     chunks: list[PathChunk]
-    """All segments, in order: what the backward on a GPU takes at a time."""
+    """All segments in order, divided into the chunks that the backward pass on a GPU handles at a time."""
 
     def to(self, device: torch.device) -> KeyPaths:
         """A copy with all tensors on `device`."""
@@ -28,10 +28,11 @@ class KeyPaths:
 
 @dataclass(slots=True, kw_only=True)
 class PathChunk:
-    """Consecutive segments, in numbers that the host knows."""
+    """Consecutive segments. The numbers are known on the host, so the backward pass need not wait for the GPU."""
 
     segments: slice
+    """The segments."""
     rows: slice
-    """Of the pack: theirs."""
+    """The pack's rows that belong to these segments."""
     keys: int
-    """Of all their paths."""
+    """Number of keys of all their paths together."""

@@ -1,4 +1,4 @@
-"""Sums of tensors' bits, each times a key of its place: what weight_sync/digest.py adds up."""
+"""Keyed sums: sums over the bits of a tensor's elements, each multiplied by a key of its position, for digests."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from rlsync.kernels import ops
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 """2^64 / golden ratio, as a signed 64-bit integer."""
 _PIECE = 1 << 24
-"""Elements at a time: their keys take eight bytes each."""
+"""Number of elements whose keys, of eight bytes each, are held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """A part of a matrix."""
+    """A rectangular part of a matrix."""
 
     values: torch.Tensor
     """[r, c], bf16 or fp32, contiguous."""
     dtype: torch.dtype
-    """What they are rounded to before their bits are taken."""
+    """Dtype to which the values are rounded before their bits are taken."""
     row: int
-    """Where the first one lies in the whole."""
+    """Row of the whole matrix at which the part begins."""
     column: int
+    """Column of the whole matrix at which the part begins."""
     columns: int
-    """Of the whole."""
+    """Number of columns of the whole matrix."""
 
 
 def keyed_sums(rectangles: Sequence[Rectangle]) -> torch.Tensor:
-    """Sum of each one's bits, each times the key of its place, modulo 2^64: [n] int64 on their common device."""
+    """The keyed sum of each of n rectangles, modulo 2^64: [n] int64 on their common device."""
     if rectangles[0].values.is_cuda:
         return ops.gpu_backend(rectangles[0].values).keyed_sums(rectangles)
     return torch.stack([_keyed_sum(rectangle) for rectangle in rectangles])

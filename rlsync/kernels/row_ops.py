@@ -1,4 +1,4 @@
-"""Rows shared out among ranks, and rows taken by index and summed back."""
+"""Functions of rows: shares of ranks, selection by index, and sums by index in a fixed order."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from rlsync.kernels.deterministic import deterministic
 
 
 def share_of(count: int, ranks: int, rank: int) -> tuple[int, int]:
-    """First row and the one after the last that `rank` has of `count` rows: as many each, but at the end (as
-    torch.chunk, and so FSDP2's dim 0)."""
+    """A rank's share of `count` rows, by the rule of torch.chunk, which FSDP2 uses for dim 0.
+
+    All shares have the same size, except that the last ones may be smaller or empty.
+
+    Returns:
+        The first row of the share, and the one after its last.
+    """
     size = -(-count // ranks)
     return min(rank * size, count), min((rank + 1) * size, count)
 
 
 def sum_rows(values: torch.Tensor, index: torch.Tensor, count: int) -> torch.Tensor:
-    """Row i of the result is the sum of the rows of `values` whose index is i, 0 where there is none.
-
-    In fp32, and the same bits in every run.
+    """Sum the rows of `values` that have the same index, in fp32 and with equal bits in every run.
 
     Args:
-        values: [N, ...]; index: [N] integers below `count`.
+        values: [N, ...].
+        index: [N] integers below `count`.
+        count: number of rows of the result.
+
     Returns:
-        [count, ...] fp32.
+        [count, ...] fp32; row i is the sum of the rows with index i, or 0 if there are none.
     """
     total = torch.zeros(count, *values.shape[1:], dtype=torch.float32, device=values.device)
     with deterministic():
@@ -43,5 +49,5 @@ class _TakeRows(torch.autograd.Function):
 
 
 def take_rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Rows `index` [N] of x [T, ...]; a row may be taken several times, and its gradients add up by `sum_rows`."""
+    """The rows `index` [N] of x [T, ...]. A row may occur several times; `sum_rows` adds up its gradients."""
     return _TakeRows.apply(x, index)

@@ -1,6 +1,7 @@
-"""Log-probs of given targets, without the [tokens, vocabulary] matrix.
+"""Log-probs of given targets, without holding all logits [tokens, vocabulary] at once.
 
-The head runs over chunks of rows, of which only per-row results stay; the backward computes each chunk's logits again.
+The head runs over chunks of rows, and only results of a row are kept. The backward pass computes the logits of each
+chunk again.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import torch
 from rlsync.kernels.ops import backend
 
 _CHUNK_BYTES = 512 * 2**20
-"""Of a chunk's fp32 logits, at most."""
+"""Largest size of a chunk's fp32 logits, in bytes."""
 _MAX_ROWS = 8192
+"""Largest number of rows of a chunk."""
 _ROWS_MULTIPLE = 128
-"""A GEMM's row tile: fuller tiles; the bits don't depend on it."""
+"""Chunks are multiples of the row tile of a GEMM, so that its tiles are full; the bits do not depend on it."""
 
 
 def _chunks(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
@@ -31,7 +33,7 @@ def _logits(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _add_product(total: torch.Tensor, grads: torch.Tensor, hidden: torch.Tensor) -> None:
-    """total [V, K] fp32 += grads [T, V]^T hidden [T, K], in place."""
+    """Add grads [T, V]^T hidden [T, K] to total [V, K] fp32 in place."""
     if grads.dtype == torch.float32:
         total.addmm_(grads.t(), hidden)
     else:
@@ -44,13 +46,13 @@ class _TargetScores(torch.autograd.Function):
         parts = []
         for rows in _chunks(hidden, weight):
             keys = (None, None) if seeds is None else (seeds[rows], positions[rows])
-            # The logits have no name here: they die before the next chunk's are made.
+            # The logits are not bound to a name, so their memory is free before the next chunk's logits are made.
             parts.append(backend(hidden).row_scores(_logits(hidden[rows], weight), temperature, targets[rows], *keys))
         logprobs, entropy, stats = (torch.cat([p[i] for p in parts]) for i in range(3))
         draws = None if seeds is None else torch.cat([p[3] for p in parts])
         ctx.save_for_backward(hidden, weight, targets, stats, entropy)
         ctx.temperature = temperature
-        ctx.set_materialize_grads(False)  # an output that nobody differentiates costs nothing
+        ctx.set_materialize_grads(False)  # no gradient of zeros for an output that is not used
         if draws is not None:
             ctx.mark_non_differentiable(draws)
         return logprobs, entropy, draws
@@ -60,7 +62,7 @@ class _TargetScores(torch.autograd.Function):
         hidden, weight, targets, stats, entropy = ctx.saved_tensors
         if grad is None:
             grad = torch.zeros_like(entropy)
-        # bf16 GEMMs crawl on a CPU.
+        # bf16 GEMMs are slow on a CPU.
         dtype = torch.float32 if hidden.device.type == "cpu" else hidden.dtype
         wide = weight.to(dtype)
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
@@ -74,7 +76,7 @@ class _TargetScores(torch.autograd.Function):
                 grad_hidden[rows] = grads @ wide
             if grad_weight is not None:
                 _add_product(grad_weight, grads, hidden[rows].to(dtype))
-            del grads  # before the next chunk's
+            del grads  # frees the memory before the next chunk
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None
 
 
@@ -87,16 +89,24 @@ def target_scores(
     seeds: torch.Tensor | None = None,
     positions: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Log-prob and entropy of each row's target, the bits of `ops.logprobs(ops.lm_head(hidden, weight), temperature)`.
+    """Log-prob of each row's target, and entropy of each row.
+
+    The log-probs have the bits of `ops.logprobs(ops.lm_head(hidden, weight), temperature)`.
 
     Args:
-        hidden: [T, K] in the model's dtype.
-        weight: [V, K], same dtype.
+        hidden: [T, K] in the compute dtype.
+        weight: [V, K] in the same dtype.
         targets: [T] int64.
-        seeds, positions: [T] int64; with both, a token is drawn from each row, as `ops.draw` draws it.
+        temperature: temperature of the policy.
+        seeds, positions: [T] int64; if they are given, a token is drawn from each row as by `ops.draw`.
+
     Returns:
-        Log-probs [T] fp32, entropy [T] fp32, drawn tokens [T] int64 or None. The first two are differentiable.
+        Log-probs [T] fp32, entropies [T] fp32, and the drawn tokens [T] int64 or None. The first two are
+        differentiable.
+
+    Raises:
+        ValueError: only one of `seeds` and `positions` is given.
     """
     if (seeds is None) != (positions is None):
-        raise ValueError("target_scores: a draw needs both seeds and positions")
+        raise ValueError("target_scores: a draw needs both seeds and positions, but only one of them is given")
     return _TargetScores.apply(hidden, weight, targets, temperature, seeds, positions)

@@ -1,6 +1,7 @@
-"""Tokens drawn by ranks that each have some columns of the logits: a rank draws for a share of the rows.
+"""Drawing tokens on tensor-parallel ranks that each hold some columns of the logits.
 
-A rank gets the rows of its share whole, and passes on a token and a log-prob of each. So no rank holds all logits.
+Each rank draws for a share of the rows. It receives whole rows for its share, and sends a token and a log-prob for each
+of them. No rank holds all logits.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ def draw_across(
     positions: torch.Tensor,
     greedy: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `ops.draw` takes of the log-probs of whole rows, whatever the number of ranks (collective).
+    """Draw the tokens that `ops.draw` gives for whole rows, whatever the number of ranks (collective).
 
     Args:
-        logits: [T, C] fp32, columns of each of the n ranks.
-        vocabulary: columns that count, of n C.
+        logits: [T, C] fp32, this rank's columns.
+        group: the n tensor-parallel ranks.
+        vocabulary: size of the vocabulary; of the n * C columns those beyond it are padding.
+        temperature: temperature of the policy.
         seeds, positions: [T] int64.
-        greedy: [T] bool, rows whose most probable token is taken; None: there is none.
+        greedy: [T] bool, True for rows whose most probable token is chosen; None if there are no such rows.
+
     Returns:
         Tokens [T] int64 and their log-probs [T] fp32, on all ranks.
     """
@@ -45,7 +49,7 @@ def draw_across(
 def _draw(
     rows: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor, greedy: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of whole rows of logits [T, V]; T may be 0."""
+    """Draw tokens from whole rows of logits [T, V]; T may be 0."""
     if not len(rows):
         return seeds.new_empty(0), rows.new_empty(0)
     rows = rows.contiguous()
@@ -58,7 +62,7 @@ def _draw(
 
 
 def _rows_of_share(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-    """[T, C], columns of each of n ranks -> [own, n C]: this rank's share of the rows, with the columns of all."""
+    """Exchange columns [T, C] of n ranks: [own, n C], this rank's share of the rows with the columns of all ranks."""
     ranks = group.size()
     shares = [share_of(len(x), ranks, rank) for rank in range(ranks)]
     sizes = [end - begin for begin, end in shares]
@@ -69,7 +73,7 @@ def _rows_of_share(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
 
 
 def _gather_shares(x: torch.Tensor, count: int, group: dist.ProcessGroup) -> torch.Tensor:
-    """[own, ...], a share of `count` rows, on each rank -> [count, ...] on all."""
+    """Gather the ranks' shares [own, ...] of `count` rows: [count, ...] on all ranks."""
     _, size = share_of(count, group.size(), 0)
     padded = x.new_zeros(size, *x.shape[1:])
     padded[: len(x)] = x

@@ -1,7 +1,7 @@
-"""CPU kernels: numba loops whose order is written out, without fast-math.
+"""CPU kernels: numba loops in which the order of every sum is written out, without fast-math.
 
-Vectors run across independent outputs; no reduction is left to the compiler, and exp and log are built
-from IEEE adds and multiplies. So the bits are the same on every x86 machine, whatever its vector width.
+Vector instructions run across independent outputs, no reduction is left to the compiler, and exp and log consist of
+IEEE additions and multiplications. The bits are therefore the same on every x86 machine, whatever its vector width.
 """
 
 from rlsync.kernels.cpu.activation import silu_and_mul

@@ -17,7 +17,7 @@ def _silu_kernel(x, y):  # [L]
 
 
 def silu_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """SiLU of `gate` in fp32, rounded to its dtype, times `up`, rounded. Any shape."""
+    """SiLU of `gate` in fp32, rounded to its dtype, times `up`, rounded; both have one shape."""
     silu = torch.empty(gate.shape, dtype=torch.float32)
     _silu_kernel(fp32_array(gate).reshape(-1), silu.view(-1).numpy())
     return silu.to(gate.dtype) * up

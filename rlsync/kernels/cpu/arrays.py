@@ -1,4 +1,4 @@
-"""torch tensors as numpy arrays for numba."""
+"""PyTorch tensors as NumPy arrays for numba."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch
 
 
 def fp32_array(t: torch.Tensor) -> np.ndarray:
-    """Contiguous fp32 values of t, without a copy where they are that already.
+    """The contiguous fp32 values of a tensor, without a copy if it has them already.
 
-    Through DLPack: `Tensor.numpy()` would mark the storage as not resizable, and FSDP2 frees gathered parameters by
-    resizing their storage.
+    The array is made through DLPack, because `Tensor.numpy()` would mark the storage as not resizable, and FSDP2 frees
+    gathered parameters by resizing their storage.
     """
     return np.from_dlpack(t.detach().to(torch.float32).contiguous())

@@ -1,9 +1,9 @@
 """Causal attention with grouped KV heads and an optional sliding window.
 
-One inner routine serves training on packs and trees, chunked prefill and paged decode, one query row at a time:
-scores sum over d in order, the softmax sum runs in lanes of the key's logical position, P V sums over keys in
-order, all in fp32. So a row knows neither pages, chunks, where its keys lie, nor its neighbours; skipped keys add
-nothing.
+One inner routine handles one query row at a time, in training on packs and trees, in chunked prefill and in paged
+decode. All sums are in fp32: scores over d in order, the softmax sum in lanes by the logical position of the key, and
+P V over keys in order. A row's bits therefore do not depend on pages, chunks, the place of its keys in memory, or other
+rows. Keys outside the window are skipped and add nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from rlsync.kernels.key_paths import KeyPaths
 
 @numba.njit(nogil=True)
 def _attend_row(q, keys_t, values, position, scale, window, p, lanes, out):
-    """One query. q [D], keys_t [D, L], values [L, D], p [L rounded up to LANES] scratch, out [D]; -> logsumexp."""
+    """Attention of one query row. Writes out [D] and returns the log-sum-exp of the scores.
+
+    q [D]; keys_t [D, L]; values [L, D]; p [L rounded up to LANES] and lanes [LANES] are scratch memory.
+    """
     dim = q.shape[0]
     hi = position + 1
     lo = max(0, hi - window) if window > 0 else 0
@@ -125,9 +128,11 @@ def packed_attention(
     Args:
         q: [T, Hq, D]; k, v: [T, Hkv, D], fp32 or bf16.
         starts: [S + 1] integer offsets of the sequences, from 0 to T.
-        window: keys a query sees, itself included (q - k < window); 0 = all.
+        scale: factor of the scores.
+        window: number of keys that a query sees, itself included (q - k < window); 0 for all.
+
     Returns:
-        out [T, Hq, D] in q's dtype, logsumexp [T, Hq] fp32.
+        The output [T, Hq, D] in q's dtype, and the log-sum-exp of each row's scores [T, Hq] fp32.
     """
     return tree_attention(q, k, v, starts, end_to_end(starts), scale, window)
 
@@ -141,14 +146,15 @@ def tree_attention(
     scale: float,
     window: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention over a tree of shared prefixes.
+    """Attention over a prefix tree.
 
     Args:
         q, k, v, scale, window: as in packed_attention.
         starts: [G + 1] integer offsets of the segments, from 0 to T.
-        paths: the keys of each segment, whose queries are their last ones.
+        paths: the keys of each segment; the last ones are those of the segment's own queries.
+
     Returns:
-        As packed_attention.
+        As in packed_attention.
     """
     out = torch.empty(q.shape, dtype=torch.float32)
     lse = torch.empty(q.shape[:2], dtype=torch.float32)
@@ -160,7 +166,7 @@ def tree_attention(
 
 
 def end_to_end(starts: torch.Tensor) -> KeyPaths:
-    """The paths of sequences that lie end to end: each reads its own rows."""
+    """The paths of sequences that lie end to end: each sequence attends to its own rows."""
     starts = starts.to(torch.int64)
     lengths = starts.diff()
     table = (starts[:-1, None] + torch.arange(int(lengths.max()))).clamp_max(int(starts[-1]) - 1)
@@ -180,10 +186,14 @@ def paged_attention(
     """Attention of new tokens over a paged cache that already holds their keys and values.
 
     Args:
-        q: [T, Hq, D]; sequence s owns rows starts[s]:starts[s+1], its last ones by position.
-        cache: [blocks, Hkv, block, 2D], keys then values in the last dim.
-        table: [S, pages] int32 block ids; lengths: [S] tokens in the cache, the new ones included.
-        out: takes the result; its last dim is dense.
+        q: [T, Hq, D]; rows starts[s] : starts[s + 1] are the last tokens of sequence s.
+        cache: [blocks, Hkv, block, 2D]; the last dim holds the key and then the value.
+        table: [S, pages] int32, the blocks of each sequence.
+        starts: [S + 1] integer offsets of the sequences' rows.
+        lengths: [S], number of tokens of each sequence in the cache, including the new ones.
+        scale, window: as in packed_attention.
+        out: receives the result if it is given; its last dim is dense.
+
     Returns:
         [T, Hq, D] in q's dtype.
     """
@@ -205,11 +215,11 @@ def decode_attention(
     window: int,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`paged_attention` where row s of q is the one new token of sequence s."""
+    """`paged_attention` with one new token, row s of q [S, Hq, D], for each sequence s."""
     return paged_attention(q, cache, table, torch.arange(q.shape[0] + 1), lengths, scale, window, out)
 
 
 def write_cache(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
-    """k, v [T, Hkv, D] into cache [blocks, Hkv, page, 2D] at slots [T] = block * page + offset."""
+    """Write k, v [T, Hkv, D] into cache [blocks, Hkv, page, 2D] at slots [T] = block * page + offset."""
     page = cache.shape[2]
     cache[slots // page, :, slots % page] = torch.cat((k, v), dim=-1)

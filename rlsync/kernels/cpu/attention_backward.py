@@ -1,4 +1,4 @@
-"""Gradient of attention, segment by segment in order, from the logsumexp of the forward pass."""
+"""Gradients of attention, one segment after another, from the log-sum-exp of the forward pass."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ def packed_attention_backward(
     window: int,
     longest: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q [T, Hq, D], k and v [T, Hkv, D] in their dtypes; other arguments as in attention.py.
+    """Gradients of q [T, Hq, D], k and v [T, Hkv, D] in their dtypes.
 
-    `longest`, the rows of the longest segment, is of use to a GPU only.
+    Args:
+        grad: [T, Hq, D], gradient of `out`.
+        q, k, v, starts, scale, window: as in `packed_attention`.
+        out, lse: the results of `packed_attention`.
+        longest: number of rows of the longest segment, which only GPUs need.
     """
     return tree_attention_backward(grad, q, k, v, out, lse, starts, end_to_end(starts), scale, window, longest)
 
@@ -41,9 +45,9 @@ def tree_attention_backward(
     paths: KeyPaths,
     scale: float,
     window: int,
-    longest: int,
+    longest: int,  # noqa: ARG001 (the backends share one interface)
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As packed_attention_backward; keys and values that several segments read get the sum of their gradients."""
+    """Like packed_attention_backward, for a prefix tree; shared keys and values get the sum of their gradients."""
     grad_q = torch.empty(q.shape, dtype=torch.float32)
     grad_k, grad_v = (torch.zeros(t.shape, dtype=torch.float32) for t in (k, v))
     bounds = itertools.pairwise(starts.tolist())

@@ -1,4 +1,4 @@
-"""Matrix product whose every output is a sum in increasing k, cut into leaves."""
+"""Matrix products in which each leaf is a sum in increasing k."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _matmul_leaves_kernel(x, w, y, leaves):  # x [M, K], w [N, K], y [leaves, M,
                 acc0[:] = 0
                 acc1[:] = 0
                 k = 0
-                # Four steps of k at a time, added one after the other: the sums keep their order.
+                # Four steps of k at a time, added one after another, so the sums keep their order.
                 while k + 4 <= leaf:
                     a0, a1, a2, a3 = x[m, base + k], x[m, base + k + 1], x[m, base + k + 2], x[m, base + k + 3]
                     b0, b1, b2, b3 = x[m1, base + k], x[m1, base + k + 1], x[m1, base + k + 2], x[m1, base + k + 3]
@@ -53,12 +53,13 @@ def _matmul_leaves_kernel(x, w, y, leaves):  # x [M, K], w [N, K], y [leaves, M,
 
 
 def matmul_leaves(x: torch.Tensor, w: torch.Tensor, leaves: int) -> torch.Tensor:
-    """Partial products x w^T, one per leaf of K.
+    """The partial products x w^T of each leaf.
 
     Args:
         x: [M, K] fp32 or bf16.
         w: [N, K], same dtype.
-        leaves: number of equal contiguous ranges of K.
+        leaves: number of leaves, which are equal contiguous ranges of K.
+
     Returns:
         [leaves, M, N] fp32.
     """
@@ -71,5 +72,5 @@ def matmul_leaves(x: torch.Tensor, w: torch.Tensor, leaves: int) -> torch.Tensor
 def matmul(
     x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, leaves: int, out_dtype: torch.dtype
 ) -> torch.Tensor:
-    """round(tree of x w^T + bias): x [M, K], w [N, K], bias [N] -> [M, N]."""
+    """The product x [M, K] w [N, K]^T in the tree of `leaves` leaves, plus the bias [N], rounded once: [M, N]."""
     return finish(tree_sum(matmul_leaves(x, w, leaves)), bias, out_dtype)

@@ -1,4 +1,4 @@
-"""Log-softmax with temperature: x = logits / T, then x - max - log(sum)."""
+"""Log-softmax with temperature: x = logits / temperature, then x - max - log(sum of exp(x - max))."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _logprobs_kernel(logits, out, temperature):  # [T, V]
 
 
 def logprobs(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """[T, V] fp32 logits -> [T, V] fp32 log-probs of the policy at `temperature`."""
+    """The fp32 log-probs [T, V] of fp32 logits [T, V] at `temperature`."""
     out = torch.empty(logits.shape, dtype=torch.float32)
     _logprobs_kernel(fp32_array(logits), out.numpy(), np.float32(temperature))
     return out

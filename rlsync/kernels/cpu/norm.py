@@ -1,4 +1,4 @@
-"""RMSNorm's reduction."""
+"""RMSNorm, with its reduction in lanes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ def _rms_rstd_kernel(x, rstd, eps):  # x [T, H], rstd [T]
 
 
 def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """round(round(x rstd) w) with rstd = 1 / sqrt(mean(x^2) + eps): x [..., H] -> [..., H] and rstd [rows, 1] fp32."""
+    """RMSNorm of x [..., H]: x rstd in fp32, rounded, times w, rounded, with rstd = 1 / sqrt(mean(x^2) + eps).
+
+    Returns:
+        The result [..., H], and rstd [rows, 1] fp32.
+    """
     rows = x.reshape(-1, x.shape[-1])
     rstd = torch.empty(rows.shape[0], 1, dtype=torch.float32)
     _rms_rstd_kernel(fp32_array(rows), rstd.view(-1).numpy(), np.float32(eps))
@@ -37,6 +41,6 @@ def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> tuple[torch.Tensor
 def add_rms_norm(
     x: torch.Tensor, residual: torch.Tensor, w: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """rms_norm of the rounded sum x + residual, and that sum."""
+    """RMSNorm of the rounded sum x + residual [..., H], and that sum."""
     total = residual + x
     return rms_norm(total, w, eps)[0], total

@@ -1,4 +1,4 @@
-"""Rotary positions in torch's elementwise ops, each rounded."""
+"""Rotary positions with PyTorch's elementwise ops, each of which rounds its result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 def rope(
     q: torch.Tensor, k: torch.Tensor, table: torch.Tensor, positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """q [T, Hq, D], k [T, Hkv, D], table [P, D], positions [T] -> rotated q and k."""
+    """Rotate q [T, Hq, D] and k [T, Hkv, D] by the rows `positions` [T] of a rope table [P, D]."""
     cos, sin = table[positions].chunk(2, dim=-1)
     return _rotate(q, cos, sin), _rotate(k, cos, sin)
 

@@ -1,7 +1,7 @@
-"""Stateless sampling: the token is a pure function of (log-prob row, seed, position).
+"""Stateless sampling: a token is a pure function of its row of log-probs, the seed and the position.
 
-Gumbel-max with counter-based noise. The hash is murmur3 over (seed, position, token), the one that vLLM's
-V2 runner uses, so both runners can share a stream.
+The method is Gumbel-max with noise from a hash. The hash is murmur3 of (seed, position, token), as in vLLM's V2 model
+runner, so both runners can draw with the same noise.
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ def _draw_kernel(logprobs, seeds, positions, out):  # [T, V], [T], [T], [T]
 
 
 def draw(logprobs: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Draw one token per row.
+    """Draw one token for each row.
 
     Args:
         logprobs: [T, V] fp32.
-        seeds: [T] int64, the request's seed, 0 <= seed < 2^63.
-        positions: [T] int64, absolute position of the token that predicts (0 = first prompt token).
+        seeds: [T] int64, the seed of each row's request, 0 <= seed < 2^63.
+        positions: [T] int64, the position in its sequence of the token that predicts; the first prompt token has 0.
+
     Returns:
         [T] int64 token ids.
     """

@@ -1,4 +1,4 @@
-"""exp and log from IEEE arithmetic alone, and the lane tree, for use inside numba kernels."""
+"""Functions for numba kernels: exp and log from IEEE arithmetic only, and the tree of lanes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _SQRT_HALF = 0.7071067811865476
 
 @numba.njit(inline="always")
 def exp32(x):
-    """e^x in fp32, under 1 ulp; below -87.3 it is zero (no subnormals), NaN stays NaN."""
+    """e^x in fp32 with an error below 1 ulp. Below -87.3 it is 0 (there are no subnormal results); NaN stays NaN."""
     clamped = x if x > _EXP_MIN else _EXP_MIN
     clamped = clamped if clamped < _EXP_MAX else _EXP_MAX
     n = (clamped * _LOG2E + _ROUND) - _ROUND
     r = (clamped - n * _LN2_HI) - n * _LN2_LO
     p = ((((_C0 * r + _C1) * r + _C2) * r + _C3) * r + _C4) * r + _HALF
     y = (p * (r * r) + r) + _ONE
-    # Two factors, since 2^128 itself is not a float.
+    # 2^n is multiplied in two factors, because 2^128 is not a finite float.
     half = np.int32(n) >> np.int32(1)
     rest = np.int32(n) - half
     y = y * np.int32((half + np.int32(127)) << np.int32(23)).view(np.float32)
@@ -45,7 +45,7 @@ def exp32(x):
 
 @numba.njit(inline="always")
 def log64(x):
-    """ln(x) in fp64 for finite normal x > 0, by 2 atanh((m-1)/(m+1)) on m in [sqrt(1/2), sqrt(2))."""
+    """ln(x) in fp64 for finite normal x > 0: 2 atanh((m - 1) / (m + 1)) for the mantissa m in [sqrt(1/2), sqrt(2))."""
     bits = np.float64(x).view(np.int64)
     e = ((bits >> 52) & 0x7FF) - 1022
     m = np.int64((bits & 0xFFFFFFFFFFFFF) | 0x3FE0000000000000).view(np.float64)
@@ -62,7 +62,7 @@ def log64(x):
 
 @numba.njit(inline="always")
 def fold_lanes(lanes):
-    """Balanced tree over the LANES partial sums, neighbours first (destroys `lanes`)."""
+    """Sum the LANES partial sums in a balanced tree, neighbours first; overwrites `lanes`."""
     width = LANES
     while width > 1:
         width //= 2

@@ -1,4 +1,4 @@
-"""Per-row results of a chunk of logits, and the chunk's gradient."""
+"""Results of each row of a chunk of logits, and the gradient with respect to the logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rlsync.kernels.cpu.logprobs import logprobs
 from rlsync.kernels.cpu.sampling import draw
 
 _NO_CHANCE = -1e4
-"""A log-prob whose exp is 0 in fp32, in place of -inf: 0 * -inf counts as 0."""
+"""A log-prob in place of -inf whose exp is 0 in fp32, so that 0 times it is 0 and not NaN."""
 
 
 def row_scores(
@@ -18,18 +18,21 @@ def row_scores(
     seeds: torch.Tensor | None,
     positions: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """What is kept of rows of logits.
+    """Compute the results that are kept of rows of logits.
 
     Args:
         logits: [T, V] fp32.
+        temperature: temperature of the policy.
         targets: [T] int64.
-        seeds, positions: [T] int64, or None: nothing is drawn.
+        seeds, positions: [T] int64; if None, no tokens are drawn.
+
     Returns:
-        Log-prob of the target [T], entropy [T], (max of logits / temperature, log of the sum of exponentials below
-        it) [T, 2], all fp32, and the drawn tokens [T] int64 or None.
+        The log-prob of each target [T]; the entropy of each row [T]; statistics of each row [T, 2]: the maximum of
+        x = logits / temperature and the logarithm of the sum of exp(x - maximum); and the drawn tokens [T] int64 or
+        None. All but the tokens are fp32.
     """
     rows = logprobs(logits, temperature)
-    # The likeliest token's log-prob is 0 - log(sum).
+    # The log-prob of the most probable token is 0 - log(sum).
     stats = torch.stack((logits.amax(-1) / temperature, -rows.amax(-1)), -1)
     draws = None if seeds is None or positions is None else draw(rows, seeds, positions)
     chosen = rows.gather(-1, targets[:, None])[:, 0]
@@ -41,7 +44,7 @@ def row_scores(
 def draw_scored(
     logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Drawn tokens [T] int64 of logits [T, V], and their log-probs [T] fp32."""
+    """Draw tokens [T] int64 from the log-probs of logits [T, V]; the result also has their log-probs [T] fp32."""
     rows = logprobs(logits, temperature)
     tokens = draw(rows, seeds, positions)
     return tokens, rows.gather(-1, tokens[:, None])[:, 0]
@@ -57,17 +60,20 @@ def logit_grads(
     entropy: torch.Tensor | None = None,
     entropy_grad: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Gradient of sum(grad * log-prob of the target + entropy_grad * entropy) by the logits.
+    """Gradient of sum(grad * log-prob of the target + entropy_grad * entropy) with respect to the logits.
 
-    grad (onehot - p) / temperature - entropy_grad p (log p + entropy) / temperature.
+    It is grad (onehot - p) / temperature - entropy_grad p (log p + entropy) / temperature.
 
     Args:
         logits: [T, V] fp32.
+        temperature: temperature of the policy.
         targets: [T] int64.
         stats: [T, 2] fp32, from row_scores.
-        grad: [T] fp32.
-        dtype: of the result.
-        entropy, entropy_grad: [T] fp32, entropy from row_scores; or None: the entropy has no gradient.
+        grad: [T] fp32, gradient of the targets' log-probs.
+        dtype: dtype of the result.
+        entropy: [T] fp32, from row_scores; None if the entropy has no gradient.
+        entropy_grad: [T] fp32, gradient of the entropy; None if it has none.
+
     Returns:
         [T, V] in `dtype`.
     """

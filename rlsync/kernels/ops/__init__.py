@@ -1,6 +1,6 @@
-"""The ops of the forward pass, with autograd. The forward is the contract; the backward is any correct one.
+"""The ops of the forward pass, with autograd. The forward pass is exact; the backward pass is any correct gradient.
 
-Model dtypes are fp32 and bf16. Every output value of a forward pass depends on its own row only.
+Compute dtypes are fp32 and bf16. Every output value of a forward pass depends on its own row only.
 """
 
 from rlsync.kernels.ops.activation import silu_and_mul

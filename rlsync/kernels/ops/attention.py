@@ -39,11 +39,13 @@ class _Attention(torch.autograd.Function):
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
-    """Causal attention of the rows of a pack; a row of a prefix tree has the bits that it has in a plain pack.
+    """Causal attention of the rows of a pack. In a prefix tree a row has the same bits as in a plain pack.
 
     Args:
-        q: [T, Hq, D]; k, v: [T, Hkv, D]. Hkv divides Hq, and D is a multiple of 4.
+        q: [T, Hq, D], where D is a multiple of 4.
+        k, v: [T, Hkv, D], where Hkv divides Hq.
         spec: which keys each row attends to.
+
     Returns:
         [T, Hq, D] in the dtype of q.
     """
@@ -60,7 +62,7 @@ def paged_attention(
     window: int = 0,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The same function over a paged cache (inference only); arguments as in cpu/attention.py."""
+    """Attention of new tokens over a paged cache (inference only); arguments are as in cpu/attention.py."""
     return backend(q).paged_attention(q, cache, table, starts, lengths, scale, window, out)
 
 
@@ -73,12 +75,18 @@ def decode_attention(
     window: int = 0,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`paged_attention` where row s of q [S, Hq, D] is the one new token of sequence s; length 0 = no sequence."""
+    """`paged_attention` with one new token, row s of q [S, Hq, D], for each sequence s; a length of 0 is padding."""
     return backend(q).decode_attention(q, cache, table, lengths, scale, window, out)
 
 
 def write_cache(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
-    """New keys and values [T, Hkv, D] into a paged cache, at slots [T] = block * page + offset; -1 = nowhere."""
+    """Write new keys and values [T, Hkv, D] into a paged cache.
+
+    Args:
+        k, v: [T, Hkv, D].
+        cache: [blocks, Hkv, page, 2D], where a block has `page` tokens.
+        slots: [T], the place of each token, block * page + offset; a token with slot -1 is not written (GPU only).
+    """
     backend(k).write_cache(k, v, cache, slots)
 
 

@@ -1,4 +1,4 @@
-"""The raw kernels that every device has, without autograd, and the module that holds a device's."""
+"""The protocols of the raw kernels, which have no autograd, and the lookup of a device's backend."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Backend(Protocol):
-    """The forward passes of all ops on one device. An output value depends on its own row only.
+    """The kernels of all ops on one device. In a forward pass an output value depends on its own row only.
 
-    Shapes: T tokens, K inputs, N outputs, Hq and Hkv heads, D channels of a head, V vocabulary, S sequences,
-    G segments. Model dtypes are fp32 and bf16. The CPU's files are the readable reference of each kernel.
+    Shapes: T tokens, K inputs, N outputs, Hq query heads, Hkv key-value heads, D channels of a head, V vocabulary,
+    S sequences, G segments. Compute dtypes are fp32 and bf16. The CPU's files are the readable reference of every
+    kernel.
     """
 
     def matmul(
         self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, leaves: int, out_dtype: torch.dtype
     ) -> torch.Tensor:
-        """x [T, K] w [N, K]^T, K summed in the tree of `leaves` leaves, plus the bias [N], rounded once: [T, N]."""
+        """The product x [T, K] w [N, K]^T in the tree of `leaves` leaves, plus the bias [N], rounded once: [T, N]."""
         ...
 
     def rms_norm(self, x: torch.Tensor, w: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,7 +42,7 @@ class Backend(Protocol):
         ...
 
     def silu_and_mul(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        """round(silu(gate)) * up, rounded; any shape."""
+        """silu(gate), rounded to the compute dtype, times up, rounded; gate and up have one shape."""
         ...
 
     def packed_attention(
@@ -60,7 +61,7 @@ class Backend(Protocol):
         scale: float,
         window: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention of a prefix tree; results as packed_attention."""
+        """Attention of a prefix tree; results are as in packed_attention."""
         ...
 
     def packed_attention_backward(
@@ -107,7 +108,7 @@ class Backend(Protocol):
         window: int,
         out: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Attention of the last rows of S sequences over a paged cache; arguments as in cpu/attention.py."""
+        """Attention of new tokens of S sequences over a paged cache; arguments are as in cpu/attention.py."""
         ...
 
     def decode_attention(
@@ -120,11 +121,11 @@ class Backend(Protocol):
         window: int,
         out: torch.Tensor | None,
     ) -> torch.Tensor:
-        """paged_attention with one row of q [S, Hq, D] for each sequence; length 0 stands for no sequence."""
+        """paged_attention with one row of q [S, Hq, D] for each sequence; a length of 0 is padding."""
         ...
 
     def write_cache(self, k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
-        """Write k, v [T, Hkv, D] into a paged cache at slots [T]; a slot of -1 is left out."""
+        """Write k, v [T, Hkv, D] into a paged cache at slots [T]; a token with slot -1 is not written (GPU only)."""
         ...
 
     def rope(
@@ -134,7 +135,7 @@ class Backend(Protocol):
         ...
 
     def logprobs(self, logits: torch.Tensor, temperature: float) -> torch.Tensor:
-        """log_softmax(logits / temperature): [T, V] fp32 -> [T, V] fp32."""
+        """log_softmax(logits / temperature) in fp32: [T, V] -> [T, V]."""
         ...
 
     def draw(self, rows: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -155,7 +156,7 @@ class Backend(Protocol):
         seeds: torch.Tensor | None,
         positions: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """What is kept of rows of logits [T, V] fp32; arguments and results as in cpu/scores.py."""
+        """Results of rows of logits [T, V] fp32; arguments and results are as in cpu/scores.py."""
         ...
 
     def logit_grads(
@@ -169,7 +170,7 @@ class Backend(Protocol):
         entropy: torch.Tensor | None = None,
         entropy_grad: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Gradient by the logits of what row_scores gives; arguments as in cpu/scores.py. [T, V] in `dtype`."""
+        """Gradient of row_scores with respect to the logits, [T, V] in `dtype`; arguments are as in cpu/scores.py."""
         ...
 
 
@@ -177,11 +178,11 @@ class GpuBackend(Backend, Protocol):
     """A backend with the kernels that only GPUs need."""
 
     def copy_launches(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[Callable[[], object]]:
-        """Functions that together copy the second tensor of each pair into the first, as kernels.copies.Copies."""
+        """Functions that together copy the second tensor of each pair into the first, for kernels.copies.Copies."""
         ...
 
     def keyed_sums(self, rectangles: Sequence[Rectangle]) -> torch.Tensor:
-        """As kernels.keyed_sum.keyed_sums."""
+        """The keyed sums of rectangles, as in kernels.keyed_sum.keyed_sums."""
         ...
 
     def finish_across(
@@ -192,11 +193,11 @@ class GpuBackend(Backend, Protocol):
         dtype: torch.dtype,
         share_memory: bool,
     ) -> torch.Tensor:
-        """As kernels.collectives.finish_across."""
+        """The tree across ranks, as in kernels.collectives.finish_across."""
         ...
 
 
-if TYPE_CHECKING:  # the type checker compares both modules with the protocols
+if TYPE_CHECKING:  # lets the type checker compare both modules with the protocols
     from rlsync.kernels import cpu, triton
     from rlsync.kernels.keyed_sum import Rectangle
 
@@ -205,25 +206,25 @@ if TYPE_CHECKING:  # the type checker compares both modules with the protocols
 
 
 def backend(x: torch.Tensor) -> Backend:
-    """The kernels of x's device.
+    """The backend of x's device.
 
     Raises:
-        ConfigError: there are none for that device.
+        ConfigError: the device has no backend.
     """
     return cast(Backend, _load_backend(x.device.type))
 
 
 def gpu_backend(x: torch.Tensor) -> GpuBackend:
-    """The kernels of x's device, which is a GPU."""
+    """The backend of x's device, which must be a GPU."""
     return cast(GpuBackend, _load_backend(x.device.type))
 
 
 @functools.cache
 def _load_backend(device: str) -> object:
-    # Loaded at first use: vLLM scans all modules when a worker starts, and stumbles over llvmlite's lazy objects.
+    # Loaded at first use: vLLM scans all modules when a worker starts, and fails on llvmlite's lazy objects.
     if device not in _BACKENDS:
         raise ConfigError(
             f"kernels=invariant has no kernels for device {device}, only for {', '.join(_BACKENDS)}. "
-            "kernels=native trains without the guarantee."
+            "Use kernels=native to train without the guarantee."
         )
     return importlib.import_module(_BACKENDS[device])

@@ -7,5 +7,5 @@ import torch.nn.functional as F
 
 
 def embedding(ids: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """Rows of w; -0.0 becomes +0.0, as the sum over vocabulary shards makes it."""
+    """The rows `ids` [...] of w [V, K]. -0.0 becomes +0.0, as in the sum over vocabulary shards with TP."""
     return F.embedding(ids, w) + 0.0

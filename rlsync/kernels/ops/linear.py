@@ -1,4 +1,4 @@
-"""Matrix products: each output is a sum over all of K, in one fixed order.
+"""Matrix products in which each output is a sum over all of K in one fixed order.
 
 Shapes: K inputs, N outputs, T tokens, V vocabulary.
 """
@@ -11,7 +11,7 @@ from rlsync.kernels.ops.backends import backend
 
 
 def row_parallel_root(x: torch.Tensor, w: torch.Tensor, leaves: int) -> torch.Tensor:
-    """The root of the subtree that x [..., K] w [N, K]^T spans, before bias and rounding: [..., N] fp32."""
+    """The root of a rank's subtree, x [..., K] w [N, K]^T with `leaves` leaves: [..., N] fp32, not rounded, no bias."""
     return _matmul(x, w, None, leaves, torch.float32)
 
 
@@ -32,7 +32,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, w = ctx.saved_tensors
-        # A bf16 product of the library is fast on a GPU (and sums in fp32), slow on a CPU.
+        # The library's bf16 product sums in fp32 on a GPU, and on a CPU it is slow.
         kind = x.dtype if x.is_cuda else torch.float32
         rows = grad.reshape(-1, grad.shape[-1])
         narrow = rows.to(kind)
@@ -47,21 +47,21 @@ def _linear(
 ) -> torch.Tensor:
     if torch.is_grad_enabled():
         return _Linear.apply(x, w, bias, leaves, out_dtype)
-    return _matmul(x, w, bias, leaves, out_dtype)  # autograd's records, here and below, take a third of a launch
+    return _matmul(x, w, bias, leaves, out_dtype)  # autograd's bookkeeping takes a third of the time of a launch
 
 
 def linear(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """round(x w^T + bias): each output one whole-K sum in increasing k. [..., K], [N, K] -> [..., N]."""
+    """The product x [..., K] w [N, K]^T plus the bias [N], rounded once: [..., N]. Sums run over K in increasing k."""
     return _linear(x, w, bias, 1, x.dtype)
 
 
 def row_parallel_linear(
     x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None, *, leaves: int
 ) -> torch.Tensor:
-    """Like `linear`, but K sums in the tree of `leaves` leaves (order.py), as TP ranks together do."""
+    """Like `linear`, but K is summed in the tree of `leaves` leaves (order.py), as tensor-parallel ranks do."""
     return _linear(x, w, bias, leaves, x.dtype)
 
 
 def lm_head(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """fp32 logits of hidden states in the model's dtype. [T, K], [V, K] -> [T, V]."""
+    """The fp32 logits [T, V] of hidden states x [T, K] and the head's weight w [V, K] in the compute dtype."""
     return _linear(x, w, None, 1, torch.float32)

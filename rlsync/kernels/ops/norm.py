@@ -1,4 +1,4 @@
-"""RMSNorm in Hugging Face's rounding."""
+"""RMSNorm, which rounds as Hugging Face's models do."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> torch.Tensor:
-    """RMSNorm over the last dim in Hugging Face's rounding: x rstd in fp32, round, times w, round."""
+    """RMSNorm of x [..., K] with weight w [K]: x rstd in fp32, rounded, times w, rounded again."""
     return _RMSNorm.apply(x, w, eps) if torch.is_grad_enabled() else backend(x).rms_norm(x, w, eps)[0]
 
 
 def add_rms_norm(
     x: torch.Tensor, residual: torch.Tensor, w: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """rms_norm of the rounded sum x + residual, and that sum (inference only). [..., H] each."""
+    """RMSNorm of the rounded sum x + residual [..., K], and that sum (inference only)."""
     return backend(x).add_rms_norm(x, residual, w, eps)

@@ -1,4 +1,4 @@
-"""Log-probs, and the tokens that are drawn from them.
+"""Log-probs, and tokens drawn from them.
 
 Shapes: T tokens, V vocabulary.
 """
@@ -25,23 +25,26 @@ class _Logprobs(torch.autograd.Function):
 
 
 def logprobs(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """log_softmax(logits / temperature), fp32 in and out. [T, V] -> [T, V]."""
+    """log_softmax(logits / temperature) in fp32: [T, V] -> [T, V]."""
     return _Logprobs.apply(logits, temperature)
 
 
 def draw(rows: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Tokens [T] int64: a pure function of log-probs [T, V], seeds [T] and positions [T]."""
+    """Draw tokens [T] int64, as a pure function of log-probs [T, V], seeds [T] and positions [T]."""
     return backend(rows).draw(rows, seeds, positions)
 
 
 def draw_scored(
     logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`draw` of the log-probs of contiguous fp32 logits [T, V], and the log-probs of what was drawn: [T] int64, [T]
-    fp32."""
+    """Draw tokens [T] int64 from the log-probs of contiguous fp32 logits [T, V].
+
+    Returns:
+        The tokens [T] int64 and their log-probs [T] fp32.
+    """
     return backend(logits).draw_scored(logits, temperature, seeds, positions)
 
 
 def greedy(rows: torch.Tensor) -> torch.Tensor:
-    """Most probable token of each row [T, V] -> [T]; a tie goes to the lower id."""
+    """The most probable token of each row of log-probs [T, V]: [T]. A tie goes to the lower token id."""
     return (rows == rows.amax(-1, keepdim=True)).to(torch.int8).argmax(-1)

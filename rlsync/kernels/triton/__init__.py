@@ -1,6 +1,7 @@
-"""GPU kernels: same names and meaning as rlsync.kernels.cpu, bits of their own; and what only GPUs need kernels for.
+"""GPU kernels with the names and the meaning of those in rlsync.kernels.cpu, and kernels that only GPUs need.
 
-Tiles are chosen by shape from a frozen table, and every choice gives the same bits.
+Their bits differ from those of the CPU. Tiles are chosen by shape from a fixed table, and every choice gives the same
+bits.
 """
 
 from rlsync.kernels.triton.activation import silu_and_mul

@@ -1,22 +1,27 @@
-"""The tree across ranks through peer memory: out = round(tree of the ranks' roots + bias), a kernel launch a call.
+"""The tree all-reduce across ranks through peer memory: out = round(tree of the ranks' roots + bias), in one launch.
 
-A rank writes into the others' buffers and reads its own alone: a write to a peer needs no answer, a read waits for one.
-A rank's buffer (symmetric.py) holds flags, two slots of roots for `one_shot`, parts and results for `two_shot`, and two
-slots of words for `in_words`; in each, every rank has a piece that it alone writes. Every rank launches the same
-kernels in the same order, in one stream, always with as many blocks; block b of a rank waits for block b of the others
-alone, and reads only what those wrote. A word is a number and, above it, the exchange that it belongs to: whoever sees
-it has both, so no flag follows, which would wait until all before it has arrived.
+A rank writes into the buffers of its peers and reads only its own, because a write needs no answer while a read waits
+for one. A rank's buffer (symmetric.py) holds flags, two slots of roots for `one_shot`, parts and results for
+`two_shot`, and two slots of words for `in_words`. In each of these every rank has a piece that only this rank writes.
+Every rank launches the same kernels in the same order, in one stream, and with the same number of blocks. Block b of a
+rank waits only for block b of the other ranks, and reads only what those blocks have written. A word holds a number
+and, in its upper half, the index of the exchange to which it belongs. Both arrive together, so no flag is needed, which
+could only be written after all data had arrived.
 
-Why nothing is overwritten that a peer still reads, whatever the mix of kernels and sizes: a block's flag value is the
-number of exchanges that it has been through, which all blocks of a rank share between kernels. A peer in exchange e, or
-whose words of e have come, is in the kernel of e, and so has ended all earlier kernels. (A block of `in_words` without
-elements waits for nobody, but block 0 does, and so the kernel.)
-- A slot is written before exchange e and read after it, until that kernel ends. Slots alternate with e, so the next
-  write comes before exchange e + 2 at the earliest, when this rank has passed e + 1: the peer's reads have ended.
-- Parts are read between the two exchanges of a `two_shot`. They are written again by a later kernel, and so after all
-  blocks of this one have passed the second: the peer's have come to it.
-- Results are read after the second, until the kernel ends, and written next after an exchange of a later kernel.
-Flags only grow, live in device memory and need no reset: a replayed CUDA graph goes on where the last call ended.
+No data is overwritten that a peer may still read, whatever the sequence of kernels and sizes. The flag of a block is
+the number of exchanges that the block has been through; between kernels it is equal for all blocks of a rank. If a peer
+has reached exchange e, or if its words of exchange e have arrived, then the peer runs the kernel of e and has finished
+all earlier kernels. (A block of `in_words` without elements waits for no peer, but block 0 waits, and with it the
+kernel.)
+- A slot is written before exchange e and read after it, until the kernel ends. Slots alternate with e, so the next
+  write to the slot comes before exchange e + 2, after this rank has passed exchange e + 1. By then the peer has
+  finished the kernel that reads.
+- Parts are read between the two exchanges of a `two_shot`. A later kernel writes them again, when all blocks of this
+  rank have passed the second exchange, which the blocks of the peer reach after their reads.
+- Results are read after the second exchange, until the kernel ends. They are written again after an exchange of a later
+  kernel.
+Flags only grow, lie in device memory and are never reset, so a CUDA graph that is replayed continues from the last
+call.
 """
 
 from __future__ import annotations
@@ -29,10 +34,10 @@ FLAG_BYTES = tl.constexpr(8)
 
 @triton.jit
 def _exchange(peers, epoch, RANK: tl.constexpr, RANKS: tl.constexpr):
-    """Tell block b of every rank that this one has come to exchange `epoch`, wait until they all have."""
+    """Tell block b of every rank that this block has reached exchange `epoch`, and wait until they all have."""
     ranks = tl.arange(0, RANKS)
     row = tl.program_id(0) * RANKS
-    tl.debug_barrier()  # what the other threads have written and read comes before the release
+    tl.debug_barrier()  # writes and reads of the other threads come before the release
     theirs = tl.load(peers + ranks) + (row + RANK) * FLAG_BYTES
     value = epoch + tl.zeros([RANKS], tl.int64)
     tl.atomic_xchg(theirs.to(tl.pointer_type(tl.int64)), value, sem="release", scope="sys")
@@ -40,34 +45,34 @@ def _exchange(peers, epoch, RANK: tl.constexpr, RANKS: tl.constexpr):
     zero = tl.zeros([RANKS], tl.int64)
     while tl.min(tl.atomic_add(ours, zero, sem="acquire", scope="sys"), 0) < epoch:
         pass
-    tl.debug_barrier()  # what the other threads read comes after the acquire
+    tl.debug_barrier()  # later reads of the other threads come after the acquire
 
 
 @triton.jit
 def _epoch(peers, RANK: tl.constexpr, RANKS: tl.constexpr):
-    """Exchanges that this block has been through: what it last told itself."""
+    """The number of exchanges that this block has been through, which is its own flag."""
     flag = tl.load(peers + RANK) + (tl.program_id(0) * RANKS + RANK) * FLAG_BYTES
     return tl.load(flag.to(tl.pointer_type(tl.int64)))
 
 
 @triton.jit
 def _at(peers, peer, offset, DTYPE: tl.constexpr):
-    """Pointer to byte `offset`, a multiple of 16, of a rank's buffer."""
+    """A pointer to byte `offset`, a multiple of 16, of the buffer of rank `peer`."""
     return tl.multiple_of((tl.load(peers + peer) + offset).to(tl.pointer_type(DTYPE)), 16)
 
 
 @triton.jit
 def _next_slot(peers, slots, slot_bytes, RANK: tl.constexpr, RANKS: tl.constexpr):
-    """The exchange to come, where its slot begins, and how much of it a rank has."""
+    """The index of the next exchange, the offset of its slot, and the size of each rank's piece of the slot."""
     epoch = _epoch(peers, RANK, RANKS) + 1
     return epoch, slots + epoch % 2 * slot_bytes, slot_bytes // RANKS
 
 
 @triton.jit
 def _from_words(piece, at, mask, epoch):
-    """Root [TILE] of a peer, once all its words are those of exchange `epoch`."""
+    """The root [TILE] of a peer, as soon as all its words belong to exchange `epoch`."""
     words = tl.multiple_of(piece.to(tl.pointer_type(tl.int64)), 16) + at
-    stamp = epoch.to(tl.int32)  # it comes again after 2^32 exchanges: a week of decoding
+    stamp = epoch.to(tl.int32)  # repeats after 2^32 exchanges, which is a week of decoding
     word = tl.load(words, mask=mask, other=0, volatile=True)
     while tl.max((mask & ((word >> 32).to(tl.int32) != stamp)).to(tl.int32), 0) > 0:
         word = tl.load(words, mask=mask, other=0, volatile=True)
@@ -77,7 +82,7 @@ def _from_words(piece, at, mask, epoch):
 @triton.jit
 def _tree(root, pieces, piece_bytes, at, within, mask, epoch, FIRST: tl.constexpr, COUNT: tl.constexpr,
           RANK: tl.constexpr, WORDS: tl.constexpr):  # fmt: skip
-    """Tree of ranks FIRST .. FIRST + COUNT - 1; `pieces`: where in this rank's buffer the ranks have written theirs."""
+    """The tree of ranks FIRST .. FIRST + COUNT - 1. `pieces` is where the ranks' pieces begin in this rank's buffer."""
     if COUNT > 1:
         left = _tree(root, pieces, piece_bytes, at, within, mask, epoch, FIRST, COUNT // 2, RANK, WORDS)
         right = _tree(root, pieces, piece_bytes, at, within, mask, epoch, FIRST + COUNT // 2, COUNT // 2, RANK, WORDS)
@@ -94,6 +99,7 @@ def _tree(root, pieces, piece_bytes, at, within, mask, epoch, FIRST: tl.constexp
 @triton.jit
 def _finished(root, pieces, piece_bytes, bias, at, within, mask, n, epoch, DTYPE: tl.constexpr, RANK: tl.constexpr,
               RANKS: tl.constexpr, HAS_BIAS: tl.constexpr, WORDS: tl.constexpr):  # fmt: skip
+    """The elements `at` of the result: the tree of all ranks plus the bias, rounded to DTYPE."""
     total = _tree(root, pieces, piece_bytes, at, within, mask, epoch, 0, RANKS, RANK, WORDS)
     if HAS_BIAS:
         total += tl.load(bias + at % n, mask=mask, other=0.0).to(tl.float32)
@@ -105,7 +111,7 @@ def in_words(
     root, peers, bias, out, size, n, slots, slot_bytes,
     RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """As `one_shot`, of few elements: at most TILE for a block."""
+    """Like `one_shot`, for few elements, at most TILE for each block, which are sent in words."""
     epoch, slot, piece_bytes = _next_slot(peers, slots, slot_bytes, RANK, RANKS)
     at = tl.program_id(0) * TILE + tl.arange(0, TILE)
     mask = at < size
@@ -114,7 +120,7 @@ def in_words(
     for step in tl.static_range(1, RANKS):
         piece = _at(peers, (RANK + step) % RANKS, slot + RANK * piece_bytes, tl.int64)
         tl.store(piece + at, word, mask=mask)
-    tl.debug_barrier()  # which no store moves past
+    tl.debug_barrier()  # no store moves past it
     own = tl.load(peers + RANK)
     y = _finished(
         root, own + slot, piece_bytes, bias, at, at, mask, n, epoch, out.dtype.element_ty, RANK, RANKS, HAS_BIAS, True
@@ -130,14 +136,14 @@ def one_shot(
     root, peers, bias, out, size, n, slots, slot_bytes,
     RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """Every rank gets all roots. root, out [M, N], size = M N; peers [RANKS]: addresses of the ranks' buffers."""
+    """Send all roots to every rank. root, out [M, N]; size = M N; peers [RANKS]: addresses of the ranks' buffers."""
     epoch, slot, piece_bytes = _next_slot(peers, slots, slot_bytes, RANK, RANKS)
     first = tl.program_id(0) * TILE
     stride = tl.num_programs(0) * TILE
     for start in range(first, size, stride):
         at = start + tl.arange(0, TILE)
         value = tl.load(root + at, mask=at < size)
-        for step in tl.static_range(1, RANKS):  # each rank starts at another, which spreads the load on the links
+        for step in tl.static_range(1, RANKS):  # each rank starts with another peer, which spreads the load on links
             piece = _at(peers, (RANK + step) % RANKS, slot + RANK * piece_bytes, tl.float32)
             tl.store(piece + at, value, mask=at < size)
     _exchange(peers, epoch, RANK, RANKS)
@@ -156,7 +162,7 @@ def two_shot(
     root, peers, bias, out, size, n, parts, results, region_bytes,
     RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """A rank finishes a slice of the elements for all: `share` tiles, dealt out to the blocks."""
+    """Finish one slice of the elements on each rank for all ranks: `share` tiles, which are dealt out to its blocks."""
     DTYPE: tl.constexpr = out.dtype.element_ty
     epoch = _epoch(peers, RANK, RANKS) + 1
     block, blocks = tl.program_id(0), tl.num_programs(0)

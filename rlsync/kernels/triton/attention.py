@@ -1,9 +1,10 @@
-"""Causal attention over logical key positions: one recurrence for packed training, chunked prefill and paged decode.
+"""Causal attention by logical key positions: one recurrence for training on packs, chunked prefill and paged decode.
 
-Keys are cut at logical multiples of SPLIT, and within a split into tiles of TILE; online softmax over the tiles
-of a split in order, then the splits' states merge in order. A tile that a row cannot see changes nothing of it,
-so the bits of a row know neither its neighbours, nor pages, nor chunks, nor how many programs shared the splits.
-The row sum is an MMA against ones: its order is then that of k, whatever the layout of warps.
+Keys are cut at logical multiples of SPLIT, and within a split at multiples of TILE. An online softmax runs over the
+tiles of a split in order, and then the states of the splits merge in order. A tile that a row does not see leaves the
+row's state as it is. The bits of a row therefore do not depend on other rows, pages, chunks, or the number of programs
+that share the splits. The row sum is an MMA with a matrix of ones, so its order is that of the MMA in k, whatever the
+layout of the warps.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ def _tile(
     highest, total, acc, ones,
     D: tl.constexpr, TILE: tl.constexpr, PAGED: tl.constexpr, HIDES: tl.constexpr,
 ):  # fmt: skip
-    """One tile of keys. highest [BM], total [BM, 16], acc [BM, D] are the state of the split; without HIDES every row
-    sees every key of the tile."""
+    """Add one tile of keys to the state of a split: highest [BM], total [BM, 16], acc [BM, D].
+
+    Without HIDES every row sees every key of the tile.
+    """
     dims = tl.arange(0, D)
     keys = start + tl.arange(0, TILE)
     if PAGED:
@@ -53,7 +56,7 @@ def _tile(
 
 @triton.jit
 def _merge(highest, total, acc, split_highest, split_total, split_acc):
-    """State of the splits so far and of the next one -> of both."""
+    """Merge the state of the splits so far with that of the next split."""
     top = tl.maximum(highest, split_highest)
     base = tl.where(top == float("-inf"), 0.0, top)
     old, new = tl.exp2(highest - base), tl.exp2(split_highest - base)
@@ -68,9 +71,9 @@ def _split(
     stride_kb, stride_kt, stride_vb, stride_vt, scale_log2, window,
     D: tl.constexpr, TILE: tl.constexpr, BM: tl.constexpr, PAGED: tl.constexpr,
 ):  # fmt: skip
-    """State after keys first .. last - 1; all but `last` are multiples of TILE.
+    """The state after keys first .. last - 1. All bounds except `last` are multiples of TILE.
 
-    Every row sees the keys open_from .. open_until - 1. k, v point at the sequence and head.
+    Every row sees the keys open_from .. open_until - 1. k and v point to the sequence and head.
     """
     highest = tl.full([BM], float("-inf"), tl.float32)
     total = tl.zeros([BM, 16], tl.float32)
@@ -96,7 +99,7 @@ def _split(
 
 @triton.jit
 def _sequence_of(block, starts, sequences, rounds, BM: tl.constexpr):
-    """The sequence that a block works on: sequence s owns the blocks from starts[s] // BM + s on."""
+    """The sequence of a block. The blocks of sequence s begin at block starts[s] // BM + s."""
     low, high = 0, sequences
     for _ in range(rounds):
         middle = (low + high) // 2
@@ -108,8 +111,10 @@ def _sequence_of(block, starts, sequences, rounds, BM: tl.constexpr):
 
 @triton.jit
 def _normalised(total, acc):
-    """acc [BM, D] over its sums [BM], and these; `total` has each in equal columns. One division a row: one an element
-    would take as long as a short prefill does otherwise."""
+    """Divide acc [BM, D] by its sums, which are in every column of `total`; returns the quotient and the sums [BM].
+
+    There is one division for each row, because a division for each element would double the time of a short prefill.
+    """
     sums = tl.max(total, 1)
     sums = tl.where(sums == 0.0, 1.0, sums)
     return acc * tl.div_rn(1.0, sums)[:, None] + 0.0, sums  # -0.0 depends on which hidden tiles were visited
@@ -122,10 +127,11 @@ def prefill(
     stride_qt, stride_qh, stride_kb, stride_kt, stride_kh, stride_vb, stride_vt, stride_vh, stride_ot, stride_oh,
     D: tl.constexpr, TILE: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr, PAGED: tl.constexpr,
 ):  # fmt: skip
-    """A block of BM consecutive queries of one sequence and head; the longest rows, at the end, go first.
+    """Attention of a block of BM consecutive queries of one sequence and head.
 
-    starts [S + 1]: rows of q; lengths [S]: keys of a paged sequence, whose queries are its last tokens. Without
-    pages, keys and values lie at the same rows as the queries.
+    The last blocks, whose rows see the most keys, run first. starts [S + 1]: offsets of the sequences' rows in q.
+    lengths [S]: number of keys of each paged sequence, whose queries are its last tokens. Without pages, keys and
+    values lie at the same rows as the queries.
     """
     head, block = tl.program_id(0), tl.num_programs(1) - 1 - tl.program_id(1)
     seq = _sequence_of(block, starts, sequences, rounds, BM)
@@ -151,7 +157,7 @@ def prefill(
         v += begin.to(tl.int64) * stride_vt
     last = tl.minimum(length, length - count + first_row + BM)
     oldest = tl.maximum(0, length - count + first_row - window + 1)
-    # The last row of the block sees keys from here on, the first row up to there.
+    # All rows see the keys from open_from, where the window of the last row begins, to open_until, the first row's end.
     open_from = tl.cdiv(tl.maximum(0, length - count + first_row + BM - window), TILE) * TILE
     open_until = (length - count + first_row + 1) // TILE * TILE
     highest = tl.full([BM], float("-inf"), tl.float32)
@@ -178,9 +184,9 @@ def decode_split(
     stride_qt, stride_qh, stride_kb, stride_kt, stride_kh, stride_vb, stride_vt, stride_vh,
     D: tl.constexpr, TILE: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
-    """One query token, all heads of a KV head, one split.
+    """One split of the attention of one query token, for all query heads of a KV head.
 
-    part_acc [S, Hkv, splits, group, D] and part_stats [S, Hkv, splits, 2, group] take its state.
+    The state goes to part_acc [S, Hkv, splits, group, D] and part_stats [S, Hkv, splits, 2, group].
     """
     seq, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     length = tl.load(lengths + seq)

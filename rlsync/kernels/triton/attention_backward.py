@@ -1,4 +1,4 @@
-"""Gradient of attention, the same in every run: PyTorch's flash-attention backward from our logsumexp; fp32 densely."""
+"""Gradients of attention, equal in every run: the backward pass of PyTorch's flash attention, or dense for fp32."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def packed_attention_backward(
     window: int,
     longest: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v; arguments as in cpu/attention_backward.py."""
+    """Gradients of q, k and v; arguments are as in cpu/attention_backward.py."""
     bounds = starts.to(torch.int32)
     return _backward(grad, q, k, v, out, lse, bounds, bounds, longest, longest, scale, window)
 
@@ -40,7 +40,7 @@ def tree_attention_backward(
     window: int,
     longest: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As packed_attention_backward. A chunk's paths are copied end to end; queries are the last ones of their keys."""
+    """Like packed_attention_backward, for a prefix tree. The paths of a chunk are copied end to end."""
     grad_q = torch.empty_like(q)
     grad_k, grad_v = (torch.zeros(t.shape, dtype=torch.float32, device=t.device) for t in (k, v))
     for chunk in paths.chunks:
@@ -58,7 +58,11 @@ def tree_attention_backward(
 
 
 def _flat(table: torch.Tensor, lengths: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Paths [G, P] of `lengths` [G], end to end [total], and their bounds [G + 1] int32; the host waits for nothing."""
+    """Lay paths [G, P] with `lengths` [G] end to end, without a wait for the GPU.
+
+    Returns:
+        The rows of all paths [total], and the bounds of the paths [G + 1] int32.
+    """
     ends = lengths.cumsum(0)
     at = torch.arange(total, device=table.device)
     segment = torch.searchsorted(ends, at, right=True)
@@ -80,10 +84,10 @@ def _backward(
     scale: float,
     window: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sequence s has queries bounds[s] .. and keys key_bounds[s] ..; the last query sees the last key."""
+    """Gradients of sequences whose queries begin at bounds[s] and keys at key_bounds[s]; last query sees last key."""
     if q.dtype == torch.float32:
         return dense_backward(grad, q, k, v, out, lse, bounds, key_bounds, scale, window)
-    state = torch.zeros(2, dtype=torch.uint64, device=q.device)  # of dropout, which there is none
+    state = torch.zeros(2, dtype=torch.uint64, device=q.device)  # state of dropout's generator, which is not used
     with deterministic():
         return torch.ops.aten._flash_attention_backward(
             grad.contiguous(), q, k, v, out, lse.t().contiguous(), bounds, key_bounds, most_rows, most_keys, 0.0, True,

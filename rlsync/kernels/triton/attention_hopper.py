@@ -1,8 +1,9 @@
-"""The kernel `prefill` of attention.py for bf16 on Hopper, with the same bits (Gluon).
+"""The kernel `prefill` of attention.py for bf16 on Hopper, written in Gluon, with the same bits.
 
-A block owns 64 consecutive queries of one sequence and head for each of its warpgroups, which run on their own: two,
-or three where small heads leave the registers. A producer warp keeps tiles of keys and values in flight. A warpgroup
-starts the scores of the next tile before it weighs the values of the last one, so its softmax runs beside its MMAs.
+A block has two warpgroups, or three if small heads leave enough registers. Each of them works independently on 64
+consecutive queries of one sequence and head. A producer warp keeps tiles of keys and values in flight. A warpgroup
+starts the scores of the next tile before it multiplies the weights of the last tile by its values, so the softmax runs
+in parallel with the MMAs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rlsync.kernels.triton.gluon_barrier import stage_barriers, thread_barrier
 
 @gluon.jit
 def _score(q, ring, full, load):
-    """Starts q k^T of the tile whose keys are `load`."""
+    """Start q k^T for the tile whose keys are load `load`."""
     LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
     zeros = gl.zeros([ROWS, ROWS], gl.float32, LAYOUT)
     a = gl.convert_layout(q, gl.DotOperandLayout(0, LAYOUT, 2))
@@ -31,12 +32,13 @@ def _score(q, ring, full, load):
 
 @gluon.jit
 def _faded(sums, fade):
+    """Sums [ROWS, ...] scaled by the factor of each row."""
     return sums * gl.convert_layout(fade, gl.SliceLayout(1, sums.type.layout))[:, None]
 
 
 @gluon.jit
 def _weigh(p, fade, values, ones, total, acc):
-    """Starts p v and the row sum, onto faded sums."""
+    """Start p v and the row sum, which are added to the sums so far, scaled by `fade`."""
     acc = warpgroup_mma(p, values, _faded(acc, fade), is_async=True)
     a = gl.convert_layout(p, gl.DotOperandLayout(0, total.type.layout, 2))
     return warpgroup_mma(a, ones, _faded(total, fade), is_async=True), acc
@@ -44,7 +46,7 @@ def _weigh(p, fade, values, ones, total, acc):
 
 @gluon.jit
 def _soften(scores, highest, rows, tile, window, scale_log2, A: gl.constexpr, HIDES: gl.constexpr):
-    """Highest score so far, by how much older sums fade, and weights in layout A."""
+    """The highest score so far, the factor by which older sums are scaled, and the weights in layout A."""
     scores = scores * scale_log2
     if HIDES:
         keys = tile * ROWS + gl.arange(0, ROWS, gl.SliceLayout(0, scores.type.layout))
@@ -58,7 +60,7 @@ def _soften(scores, highest, rows, tile, window, scale_log2, A: gl.constexpr, HI
 
 @gluon.jit
 def _step(q, pipe, load, rows, tile, window, scale_log2, state, HIDES: gl.constexpr, OVERLAP: gl.constexpr):
-    """Scores and weights of a tile, whose keys are `load`, while the tile before, of weights p, joins the sums."""
+    """Compute scores and weights of a tile, whose keys are load `load`, while the tile before is added to the sums."""
     ring, full, empty, ones = pipe
     highest, fade, p, total, acc = state
     A: gl.constexpr = p.type.layout
@@ -71,7 +73,7 @@ def _step(q, pipe, load, rows, tile, window, scale_log2, state, HIDES: gl.conste
         scores, total, acc = warpgroup_mma_wait(0, deps=[scores, total, acc])
     mbarrier.arrive(empty.index(load % SLOTS))
     highest, fade, next_p = _soften(scores, highest, rows, tile, window, scale_log2, A, HIDES)
-    wait_for(full, load + 1)  # here, as the compiler moves none of the softmax behind the loop of a barrier
+    wait_for(full, load + 1)  # placed here, because the compiler moves no part of the softmax past a wait
     if OVERLAP:
         total, acc, p, next_p, fade = warpgroup_mma_wait(0, deps=[total, acc, p, next_p, fade])
     mbarrier.arrive(empty.index((load - 1) % SLOTS))
@@ -80,7 +82,7 @@ def _step(q, pipe, load, rows, tile, window, scale_log2, state, HIDES: gl.conste
 
 @gluon.jit
 def _clear(values, rows):
-    """Zero the values from `rows` on, which are not the sequence's: a weight of 0 does not hide a NaN."""
+    """Set the values from row `rows` on to 0. They belong to no key, and a weight of 0 would not hide a NaN."""
     D: gl.constexpr = values.shape[1]
     LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
     exists = gl.arange(0, ROWS, gl.SliceLayout(1, LAYOUT)) < rows
@@ -93,7 +95,7 @@ def _clear(values, rows):
 def _split(q, pipe, load, rows, first, until, open_from, open_until, length, window, scale_log2, OVERLAP: gl.constexpr):
     """Highest score [ROWS], sum [ROWS] and weighted values [ROWS, D] of the tiles first .. until - 1 (at least one).
 
-    The keys of tile t are load 2t + `load`; every row sees all of the tiles open_from .. open_until - 1.
+    The keys of tile t are load 2 t + `load`. Every row sees all keys of the tiles open_from .. open_until - 1.
     """
     ring, full, empty, ones = pipe
     SLOTS: gl.constexpr = ring.shape[0]
@@ -108,7 +110,7 @@ def _split(q, pipe, load, rows, first, until, open_from, open_until, length, win
     highest, fade, p = _soften(scores, highest, rows, first, window, scale_log2, A, True)
     wait_for(full, load + 2 * first + 1)
     begin = first + 1
-    for part in gl.static_range(3):  # before, in and after the open range
+    for part in gl.static_range(3):  # before, within and after the tiles of which every row sees all keys
         end = gl.minimum(open_from if part == 0 else open_until if part == 1 else until, until)
         for tile in range(begin, end):
             highest, fade, p, total, acc = _step(
@@ -130,7 +132,7 @@ def _attend(
     q, pipe, waiting, load, rows, low, high, open_from, open_until, length, window, scale_log2,
     SPLIT: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
-    """As `_split`, of all splits of the tiles low .. high - 1; `waiting` [ROWS, D] fp32 holds those merged so far."""
+    """Like `_split`, for all splits of the tiles low .. high - 1; `waiting` [ROWS, D] fp32 holds the merged ones."""
     D: gl.constexpr = waiting.shape[1]
     LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     highest = gl.full([ROWS], float("-inf"), gl.float32, rows.type.layout)
@@ -160,7 +162,7 @@ def _consume(
     common, waiting, part: gl.constexpr, BLOCK: gl.constexpr, PAGED: gl.constexpr, SPLIT: gl.constexpr,
     OVERLAP: gl.constexpr,
 ):  # fmt: skip
-    """The queries part * ROWS .. of each block."""
+    """Compute the queries of one warpgroup, which begin at row part * ROWS of each block."""
     memory, pipe, queries, pack, scale_log2 = common
     out, lse, stride_ot = memory
     q_smem, q_full, q_empty = queries
@@ -176,7 +178,7 @@ def _consume(
         head, _seq, begin, count, length, block_row = item_of(index, pack, BLOCK, PAGED)
         mbarrier.wait(q_full.index(part), phase)
         q_tile = q_smem.index(part).load(A)
-        fence_async_shared()  # without it the next tile may overtake loads that were only issued
+        fence_async_shared()  # the next tile must not overwrite queries whose loads have been issued but not finished
         thread_barrier()
         mbarrier.arrive(q_empty.index(part))
         phase ^= 1
@@ -210,7 +212,7 @@ def _consume(
 
 @gluon.jit
 def _run(common, q_desc, loads, GROUPS: gl.constexpr, PAGED: gl.constexpr, SPLIT: gl.constexpr, OVERLAP: gl.constexpr):
-    """GROUPS warpgroups of queries and a producer."""
+    """Start GROUPS warpgroups of queries and a producer."""
     pipe, queries, pack = common[1], common[2], common[3]
     ring, full, empty, ones = pipe
     SLOTS: gl.constexpr = ring.shape[0]
@@ -248,7 +250,7 @@ def _run(common, q_desc, loads, GROUPS: gl.constexpr, PAGED: gl.constexpr, SPLIT
 
 @gluon.jit
 def _pipe(D: gl.constexpr, SLOTS: gl.constexpr):
-    """The ring, its barriers, and ones that sum rows."""
+    """The ring of tiles, its barriers, and a matrix of ones for the row sums."""
     ring = gl.allocate_shared_memory(
         gl.bfloat16, [SLOTS, ROWS, D], gl.NVMMASharedLayout.get_default_for([ROWS, D], gl.bfloat16)
     )
@@ -259,7 +261,7 @@ def _pipe(D: gl.constexpr, SLOTS: gl.constexpr):
 
 @gluon.jit
 def _queries(D: gl.constexpr, GROUPS: gl.constexpr):
-    """A tile of queries for each warpgroup, and its barriers."""
+    """Memory for a tile of queries of each warpgroup, and its barriers."""
     tiles = gl.allocate_shared_memory(
         gl.bfloat16, [GROUPS, ROWS, D], gl.NVMMASharedLayout.get_default_for([ROWS, D], gl.bfloat16)
     )
@@ -272,11 +274,11 @@ def prefill_packed(
     q_desc, k_desc, v_desc, out, lse, starts, sequences, rounds, heads, blocks, group, scale_log2, window, stride_ot,
     GROUPS: gl.constexpr, SPLIT: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
-    """Attention over sequences laid end to end, their heads side by side in a row.
+    """Attention over sequences that lie end to end, with the heads side by side in a row.
 
-    Descriptors have blocks [64, D] of q [T, Hq * D], k and v [T, Hkv * D]; out is as q, lse [T, Hq], starts [S + 1]. A
-    split has SPLIT tiles of 64 keys. `blocks` bounds the blocks of a head: T // (64 GROUPS) + S. GROUPS, warpgroups
-    of queries, and OVERLAP are for speed.
+    The descriptors have blocks [64, D] of q [T, Hq * D], and of k and v [T, Hkv * D]. out has the shape of q;
+    lse [T, Hq]; starts [S + 1]. A split has SPLIT tiles of 64 keys. `blocks` is an upper bound for the number of blocks
+    of a head, T // (64 GROUPS) + S. GROUPS (warpgroups of queries) and OVERLAP change the speed and not the bits.
     """
     pipe = _pipe(k_desc.block_shape[1], SLOTS)
     pack = starts, starts, sequences, rounds, heads, blocks, window
@@ -290,9 +292,9 @@ def prefill_paged(
     page, pages, kv_heads, stride_ot, D: gl.constexpr,
     GROUPS: gl.constexpr, SPLIT: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
-    """As prefill_packed, of the last tokens of sequences in a paged cache.
+    """Like prefill_packed, for the last tokens of sequences in a paged cache.
 
-    `desc` has blocks of a page by 64 channels of the cache as a matrix [blocks * Hkv * page, 2 D]; table [S, pages],
+    `desc` has blocks of one page by 64 channels of the cache as a matrix [blocks * Hkv * page, 2 D]; table [S, pages];
     lengths [S].
     """
     pipe = _pipe(D, SLOTS)

@@ -1,4 +1,4 @@
-"""Launches of the attention kernels."""
+"""Launches the attention kernels."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from rlsync.kernels.triton.tiles import ceil_div, multiprocessors, power_of_two,
 from rlsync.kernels.triton.tma import descriptor
 
 TILE = 64
-"""Keys of a step of the online softmax."""
+"""Number of keys of a step of the online softmax."""
 SPLIT = 1024
-"""Keys of a split; decode gives each its own program."""
+"""Number of keys of a split; in decode each split has a program of its own."""
 _ROWS = (64, 32, 16)
-"""Queries of a prefill's program: the most that there is shared memory for."""
+"""Numbers of queries of a program of `prefill`; the largest for which there is enough shared memory is used."""
 _WARPS, _STAGES = 4, 2
-"""Of prefill, and how many tiles of keys it keeps in flight, of which one is being multiplied."""
+"""Warps of a program of `prefill`, and tiles of keys that it keeps in flight, including the one that it multiplies."""
 _HOPPER_SLOTS = 8
-"""Of the Hopper kernels: tiles of keys or values in flight."""
+"""Tiles of keys or values that the Hopper kernels keep in flight."""
 _HOPPER_PAGES = (16, 32)
+"""Page sizes with which `prefill_paged` has been tested."""
 _NO_WINDOW = 1 << 30
+"""A window that hides nothing."""
 
 
 def packed_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, scale: float, window: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention over sequences laid end to end; arguments and result as in cpu/attention.py."""
+    """Attention over sequences that lie end to end; arguments and results are as in cpu/attention.py."""
     if all(_suits_tma(t) for t in (q, k, v)):
         return _prefill_hopper(q, k, v, starts.to(torch.int32), scale, window)
     k, v = (t if t.stride(2) == 1 else t.contiguous() for t in (k, v))
@@ -49,7 +51,7 @@ def paged_attention(
     window: int,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attention of new tokens over a paged cache; arguments as in cpu/attention.py."""
+    """Attention of new tokens over a paged cache; arguments are as in cpu/attention.py."""
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
     lengths = lengths.to(torch.int32)
     if _suits_tma(q) and _suits_tma(out) and _pages_suit_tma(cache):
@@ -67,9 +69,9 @@ def tree_attention(
     scale: float,
     window: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention over a tree of shared prefixes: paged, where each row of the pack is a page of one token.
+    """Attention over a prefix tree, computed as paged attention in which each row of the pack is a page of one token.
 
-    Arguments and result as in cpu/attention.py.
+    Arguments and results are as in cpu/attention.py.
     """
     k, v = (t if t.stride(2) == 1 else t.contiguous() for t in (k, v))
     strides = (k.stride(0), 0, k.stride(1), v.stride(0), 0, v.stride(1))
@@ -109,7 +111,7 @@ def _prefill(
 
 @functools.cache
 def _prefill_rows(dim: int, itemsize: int, shared: int) -> int:
-    """By what a program holds: queries, a tile of keys and of values, and their weights."""
+    """Queries of a program for which shared memory suffices: queries, a tile of keys and values, and weights."""
     fit = (rows for rows in _ROWS if (rows * (dim + TILE) + 2 * TILE * dim) * itemsize + 4 * rows <= shared)
     return next(fit, _ROWS[-1])
 
@@ -149,7 +151,7 @@ def _prefill_pages_hopper(
 
 
 def _hopper_launch(q: torch.Tensor, starts: torch.Tensor) -> tuple[tuple[int], tuple[int, ...], dict[str, object]]:
-    """Grid; sequences, rounds of their bisection, heads and blocks; and what is compiled in."""
+    """The grid; the numbers of sequences, rounds of bisection over them, heads and blocks; and compile-time options."""
     tokens, heads, dim = q.shape
     groups = 3 if dim == 64 else 2
     sequences = starts.shape[0] - 1
@@ -161,19 +163,19 @@ def _hopper_launch(q: torch.Tensor, starts: torch.Tensor) -> tuple[tuple[int], t
 
 
 def _suits_tma(t: torch.Tensor) -> bool:
-    """t [T, H, D] whose heads lie side by side in a row, and of a size that the Hopper kernel has."""
+    """Whether the Hopper kernels can read t [T, H, D]: heads are side by side in a row and have a supported size."""
     side_by_side = t.stride(2) == 1 and t.stride(1) == t.shape[2]
     return rows_suit_tma(t) and side_by_side and t.shape[0] > 0 and t.shape[2] in (64, 128)
 
 
 def _pages_suit_tma(cache: torch.Tensor) -> bool:
-    """cache [blocks, Hkv, page, 2D], dense, of pages that have been tested."""
+    """Whether the Hopper kernels can read a cache [blocks, Hkv, page, 2D]: it is dense and its page size was tested."""
     suits = cache.shape[2] in _HOPPER_PAGES and cache.is_contiguous()
     return suits and rows_suit_tma(cache.view(-1, cache.shape[3]))
 
 
 def _by_head(t: torch.Tensor) -> TensorDescriptor:
-    """Of t [T, H, D] as a matrix [T, H * D], by tiles of one head."""
+    """The descriptor of t [T, H, D] as a matrix [T, H * D], with tiles of one head."""
     tokens, heads, dim = t.shape
     return descriptor(t.view(tokens, heads * dim), TILE, dim)
 
@@ -187,7 +189,7 @@ def decode_attention(
     window: int,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`paged_attention` where row s of q [S, Hq, D] is the one new token of sequence s, split over programs."""
+    """`paged_attention` with one new token, row s of q [S, Hq, D], for each sequence s; splits run in parallel."""
     sequences, heads, dim = q.shape
     q = q if q.stride(2) == 1 else q.contiguous()
     k, v, strides = _halves(cache)

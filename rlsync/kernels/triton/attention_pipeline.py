@@ -1,8 +1,8 @@
-"""Which queries a block of attention_hopper.py works on, and the ring of shared memory its keys and values pass.
+"""Work distribution and loads of attention_hopper.py: the queries of a block, and the ring of its keys and values.
 
-Queries are the last `count` tokens of a sequence of `length`. Load 2n of a program is the keys of its n-th tile, load
-2n + 1 the values. Load i lies in slot i % SLOTS of the ring; all warpgroups must hand a slot back, also of a tile that
-one of them does not need.
+The queries are the last `count` tokens of a sequence of `length` tokens. Load 2n of a program is the keys of its n-th
+tile, and load 2n + 1 the values. Load i lies in slot i % SLOTS of a ring in shared memory. All warpgroups must release
+a slot, even if one of them does not need the tile.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
 ROWS = gl.constexpr(64)
-"""Queries of one warpgroup, and keys of a tile."""
+"""Number of queries of a warpgroup, and number of keys of a tile."""
 
 
 @gluon.jit
 def item_of(index, pack, BLOCK: gl.constexpr, PAGED: gl.constexpr):
-    """Head, sequence, its begin, count and length, and a block's first row of the count; late rows go first."""
+    """A block's head and sequence, the sequence's first row, count and length, and the block's first row in the count.
+
+    The last rows of a sequence come first.
+    """
     starts, lengths, sequences, rounds, heads, blocks = pack[0], pack[1], pack[2], pack[3], pack[4], pack[5]
     block = blocks - 1 - index // heads
     low = 0
     high = sequences
-    for _ in range(rounds):  # sequence s owns the blocks from starts[s] // BLOCK + s on
+    for _ in range(rounds):  # the blocks of sequence s begin at block starts[s] // BLOCK + s
         middle = (low + high) // 2
         before = gl.load(starts + middle) // BLOCK + middle <= block
         low = gl.where(before, middle, low)
@@ -37,7 +40,7 @@ def item_of(index, pack, BLOCK: gl.constexpr, PAGED: gl.constexpr):
 
 @gluon.jit
 def tiles_of(first_row, rows: gl.constexpr, count, length, window):
-    """First tile that `rows` rows from first_row on see and the one after the last; none for rows past the count."""
+    """The first tile that `rows` rows from first_row on see, and the one after the last; no tile past the count."""
     first = length - count + first_row
     low = gl.maximum(0, first - window + 1) // ROWS
     high = gl.cdiv(gl.minimum(length, first + rows), ROWS)
@@ -46,7 +49,7 @@ def tiles_of(first_row, rows: gl.constexpr, count, length, window):
 
 @gluon.jit
 def _produce_queries(q_desc, queries, head, row, phase):
-    """A tile for each warpgroup, from `row` on; of rows that are none of the block's, whatever lies there."""
+    """Load a tile of queries for each warpgroup, from `row` on. Rows past the block hold arbitrary values."""
     tiles, full, empty = queries
     D: gl.constexpr = tiles.shape[2]
     GROUPS: gl.constexpr = tiles.shape[0]
@@ -58,7 +61,7 @@ def _produce_queries(q_desc, queries, head, row, phase):
 
 @gluon.jit
 def _produce_rows(q_desc, queries, loads, pack, BLOCK: gl.constexpr):
-    """Keys and values that lie at the rows of their queries."""
+    """Load keys and values that lie at the same rows as the queries."""
     k_desc, v_desc, ring, full, empty, group = loads
     SLOTS: gl.constexpr = ring.shape[0]
     D: gl.constexpr = ring.shape[2]
@@ -84,7 +87,7 @@ def _produce_rows(q_desc, queries, loads, pack, BLOCK: gl.constexpr):
 
 @gluon.jit
 def _page_rows(table, tile, kv_head, kv_heads, page, last_page, PIECE: gl.constexpr):
-    """Row of the cache, as a matrix, at which each piece of a tile begins; past the sequence some row that exists."""
+    """The row of the cache, as a matrix, at which each piece of a tile begins; past the sequence any valid row."""
     rows = ()
     for piece in gl.static_range(ROWS // PIECE):
         key = tile * ROWS + piece * PIECE
@@ -95,7 +98,7 @@ def _page_rows(table, tile, kv_head, kv_heads, page, last_page, PIECE: gl.conste
 
 @gluon.jit
 def _produce_pages(q_desc, queries, loads, pack, BLOCK: gl.constexpr):
-    """Keys and values from the pages of a cache; its descriptor has blocks of PIECE tokens by WIDE channels."""
+    """Load keys and values from the pages of a cache, whose descriptor has blocks of PIECE tokens by WIDE channels."""
     desc, table, pages, kv_heads, page, ring, full, empty, group = loads
     SLOTS: gl.constexpr = ring.shape[0]
     D: gl.constexpr = ring.shape[2]
@@ -103,7 +106,7 @@ def _produce_pages(q_desc, queries, loads, pack, BLOCK: gl.constexpr):
     WIDE: gl.constexpr = desc.block_shape[1]
     PIECES: gl.constexpr = ROWS // PIECE
     PARTS: gl.constexpr = D // WIDE
-    # A slot holds WIDE channels of all rows, then the next ones: as many contiguous pieces.
+    # A slot holds WIDE channels of all rows, then the next WIDE channels, and so on: PARTS * PIECES contiguous pieces.
     pieces = ring._reinterpret(desc.dtype, [SLOTS * PARTS * PIECES, PIECE, WIDE], desc.layout)
     load = 0
     phase = 0
@@ -116,7 +119,7 @@ def _produce_pages(q_desc, queries, loads, pack, BLOCK: gl.constexpr):
         last_page = (length - 1) // page
         rows = _page_rows(own, low, head // group, kv_heads, page, last_page, PIECE)
         for tile in range(low, high):
-            next_rows = _page_rows(own, tile + 1, head // group, kv_heads, page, last_page, PIECE)  # in time
+            next_rows = _page_rows(own, tile + 1, head // group, kv_heads, page, last_page, PIECE)  # read in advance
             for which in gl.static_range(2):
                 slot = load % SLOTS
                 mbarrier.wait(empty.index(slot), load // SLOTS & 1 ^ 1)
@@ -132,6 +135,7 @@ def _produce_pages(q_desc, queries, loads, pack, BLOCK: gl.constexpr):
 
 @gluon.jit
 def produce(q_desc, queries, loads, pack, BLOCK: gl.constexpr, PAGED: gl.constexpr):
+    """Load queries, keys and values for all blocks of a program; runs in the producer warp."""
     if PAGED:
         _produce_pages(q_desc, queries, loads, pack, BLOCK)
     else:
@@ -140,7 +144,7 @@ def produce(q_desc, queries, loads, pack, BLOCK: gl.constexpr, PAGED: gl.constex
 
 @gluon.jit
 def wait_for(full, load):
-    """The slot of a load, which has arrived."""
+    """Wait for a load, and return its slot."""
     SLOTS: gl.constexpr = full.shape[0]
     mbarrier.wait(full.index(load % SLOTS), load // SLOTS & 1)
     return load % SLOTS
@@ -148,5 +152,6 @@ def wait_for(full, load):
 
 @gluon.jit
 def skip(full, empty, load, tiles):
+    """Release the slots of tiles that a warpgroup does not need, as they arrive."""
     for i in range(load, load + 2 * tiles):
         mbarrier.arrive(empty.index(wait_for(full, i)))

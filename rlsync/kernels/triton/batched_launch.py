@@ -1,4 +1,4 @@
-"""One launch over many pieces of memory: a table has an entry for each, and a program takes a span of one of them."""
+"""One launch for many pieces of memory: a table has an entry for each, and a program works on a span of one piece."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import triton
 import triton.language as tl
 
 TILE, SPAN = 4096, 1 << 15
-"""Elements at a time, and of a program."""
+"""Number of elements that a program handles at a time, and in all."""
 FIELDS = tl.constexpr(7)
-"""int64 numbers of an entry; the first is its first program."""
+"""Number of int64 fields of an entry; the first is the entry's first program."""
 TYPES = {torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
 
 
 @triton.jit
 def entry_of(table, count, rounds):
-    """Where this program's entry begins in table [count, 7]: the last whose first program is not a later one."""
+    """A pointer to this program's entry in table [count, 7]: the last entry whose first program is not a later one."""
     low, high = 0, count
     for _ in range(rounds):
         middle = (low + high) // 2

@@ -1,4 +1,4 @@
-"""New keys and values into the pages of a cache."""
+"""Writes new keys and values into the pages of a cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def _write_kernel(
 
 
 def write_cache(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
-    """k, v [T, Hkv, D] into cache [blocks, Hkv, page, 2D] at slots [T] = block * page + offset; -1 leaves a row out."""
+    """Write k, v [T, Hkv, D] into cache [blocks, Hkv, page, 2D].
+
+    slots [T] are block * page + offset; a token with slot -1 is not written.
+    """
     k, v = (t if t.stride(2) == 1 else t.contiguous() for t in (k, v))
     tokens, heads, dim = k.shape
     _write_kernel[(tokens, heads)](

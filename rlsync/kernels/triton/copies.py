@@ -1,4 +1,4 @@
-"""Copies of many matrices' parts in one launch (../copies.py)."""
+"""Many copies between parts of matrices in one launch (../copies.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlsync.kernels.triton.batched_launch import SPAN, TILE, TYPES, entry_of
 from rlsync.kernels.triton.tiles import ceil_div
 
 _VECTOR = 8
-"""Elements that move together where addresses and strides allow it."""
+"""Number of elements that are copied together if addresses and strides allow it."""
 
 
 @triton.jit(do_not_specialize=["count", "rounds"])
@@ -21,8 +21,11 @@ def _copy_kernel(
     table, count, rounds, INTO: tl.constexpr, FROM: tl.constexpr, VECTOR: tl.constexpr, TILE: tl.constexpr,
     SPAN: tl.constexpr,
 ):  # fmt: skip
-    """A span of one copy. table [count, 7]: its first program, both addresses, its vectors, and, in vectors too, its
-    width and both row strides."""
+    """Copy a span of one entry.
+
+    table [count, 7] has for each copy its first program, both addresses, its number of vectors, and its width and both
+    row strides in vectors.
+    """
     entry = entry_of(table, count, rounds)
     into = tl.multiple_of(tl.load(entry + 1).to(tl.pointer_type(INTO)), 2 * VECTOR)
     values = tl.multiple_of(tl.load(entry + 2).to(tl.pointer_type(FROM)), 2 * VECTOR)
@@ -40,7 +43,7 @@ def _copy_kernel(
 
 
 def copy_launches(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[Callable[[], object]]:
-    """One for each pair of dtypes, and for those that nothing aligns."""
+    """Prepare the launches: one for each pair of dtypes, and a separate one for copies that are not aligned."""
     device = pairs[0][0].device
     tables: dict[tuple[torch.dtype, torch.dtype, int], list[tuple[int, ...]]] = {}
     programs: dict[tuple[torch.dtype, torch.dtype, int], int] = {}

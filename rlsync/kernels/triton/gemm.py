@@ -1,7 +1,8 @@
-"""GEMM with the reduction tree for few rows, odd shapes and any stride.
+"""GEMM with the reduction tree, for few rows, odd shapes and any stride.
 
-All leaves lie side by side in one program, or follow each other there, or each has a program of its own and a combine
-follows. What varies from batch to batch is not specialised: one compiled kernel serves every number of rows.
+There are three forms: a program computes all leaves side by side, or one after another, or each leaf has a program of
+its own and a combine follows. The number of rows is not a compile-time constant, so one compiled kernel serves all
+batches.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ def leaf_gemm(
     x, w, bias, out, m, n, leaf_k, stride_xm, stride_xk, stride_wn, stride_wk,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN_K: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """out [LEAVES, M, N]: leaf i is x[:, leaf i] w[:, leaf i]^T, k in increasing order; fp32 unless it is the only one.
+    """The leaves x[:, leaf i] w[:, leaf i]^T, summed in increasing k, in out [LEAVES, M, N] fp32.
 
-    With one leaf the bias is added and the result rounded here.
+    With one leaf this kernel also adds the bias and rounds to the dtype of out.
     """
     column, leaf, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     rows = row * BM + tl.arange(0, BM)
@@ -46,7 +47,7 @@ def leaf_gemm(
 
 @triton.jit
 def _halve(parts, COUNT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """[COUNT, BM, BN] -> [COUNT / 2, BM, BN]: neighbours added."""
+    """Add neighbours: [COUNT, BM, BN] -> [COUNT / 2, BM, BN]."""
     left, right = tl.split(tl.permute(tl.reshape(parts, [COUNT // 2, 2, BM, BN]), [0, 2, 3, 1]))
     return left + right
 
@@ -56,7 +57,7 @@ def side_by_side(
     x, w, bias, out, m, n, leaf_k, stride_xm, stride_xk, stride_wn, stride_wk,
     LEAVES: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """out [M, N] = round(tree(x w^T) + bias) with all leaves in one program, a batched MMA; BK divides leaf_k."""
+    """Compute out [M, N] = round(tree(x w^T) + bias) with all leaves in one batched MMA; BK divides leaf_k."""
     column, row = tl.program_id(0), tl.program_id(1)
     rows = row * BM + tl.arange(0, BM)
     columns = column * BN + tl.arange(0, BN)
@@ -93,9 +94,10 @@ def in_turn(
     x, w, bias, out, m, n, leaf_steps, stride_xm, stride_xk, stride_wn, stride_wk,
     LEAVES: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """out [M, N] = round(tree(x w^T) + bias) with one leaf after another in one uninterrupted loop over K.
+    """Compute out [M, N] = round(tree(x w^T) + bias) with one leaf after another in a single loop over K.
 
-    A leaf has leaf_steps tiles of BK. one, two, four, eight: subtrees of so many leaves that wait for their sibling.
+    A leaf has leaf_steps tiles of BK. The variables one, two, four and eight hold the roots of subtrees with that many
+    leaves, which wait for their sibling.
     """
     tl.static_assert(LEAVES <= 16)
     column, row = tl.program_id(0), tl.program_id(1)
@@ -141,7 +143,7 @@ def in_turn(
 
 @triton.jit
 def subtree(parts, at, stride, mask, FIRST: tl.constexpr, COUNT: tl.constexpr):
-    """Root of leaves FIRST .. FIRST + COUNT - 1, which lie `stride` elements apart."""
+    """The root of the leaves FIRST .. FIRST + COUNT - 1, which lie `stride` elements apart."""
     if COUNT == 1:
         return tl.load(parts + FIRST * stride + at, mask=mask, other=0.0)
     else:
@@ -152,7 +154,7 @@ def subtree(parts, at, stride, mask, FIRST: tl.constexpr, COUNT: tl.constexpr):
 
 @triton.jit(do_not_specialize=["size"])
 def combine(parts, bias, out, size, n, LEAVES: tl.constexpr, BLOCK: tl.constexpr, HAS_BIAS: tl.constexpr):
-    """out [M, N] = round(tree of parts [LEAVES, M, N] + bias); size = M N."""
+    """Compute out [M, N] = round(tree of parts [LEAVES, M, N] + bias); size = M N."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < size
     root = subtree(parts, at, size, mask, 0, LEAVES)

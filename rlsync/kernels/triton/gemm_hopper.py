@@ -1,9 +1,9 @@
 """Row-parallel GEMM with the reduction tree, for large M on Hopper (wgmma and TMA, written in Gluon).
 
-One persistent block per multiprocessor works on tiles of 128 rows. A producer warp keeps STAGES pieces of K in
-flight; two warpgroups own 64 rows each and run on their own, so that one feeds the tensor cores while the other
-folds finished leaves or stores. Leaves are summed in pairs. Of the subtrees that wait for their sibling, the
-pair sum stays in registers and the larger ones in shared memory. So nothing of the tree leaves the chip.
+One persistent block on each multiprocessor works on tiles of 128 rows. A producer warp keeps STAGES pieces of K in
+flight. Two warpgroups compute 64 rows each, independently of each other, so that one of them uses the tensor cores
+while the other adds finished leaves or stores results. Leaves are summed in pairs. Of the subtrees that wait for their
+sibling, pairs stay in registers and larger ones in shared memory, so no node of the tree leaves the chip.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from rlsync.kernels.triton.gluon_barrier import stage_barriers, thread_barrier
 
 ROWS = gl.constexpr(64)
-"""Rows of one warpgroup."""
+"""Number of rows of one warpgroup."""
 
 
 @gluon.jit
 def tile_of(index, tiles_m, tiles_n, GROUP: gl.constexpr):
-    """Row and column of a tile; neighbours in time share operands in the cache."""
+    """Row and column of the tile `index`. Consecutive tiles share operands, so that these are found in the cache."""
     per_group = GROUP * tiles_n
     first = index // per_group * GROUP
     rows = gl.minimum(tiles_m - first, GROUP)
@@ -43,7 +43,7 @@ def _produce(x_desc, w_desc, x_smem, w_smem, full, empty, m, tiles_m, tiles_n, k
         row, column = tile_of(tile, tiles_m, tiles_n, GROUP)
         upper = row * 2 * ROWS
         lower = upper + ROWS
-        whole = lower < m  # else nobody keeps what the second warpgroup makes of whatever lies there
+        whole = lower < m  # otherwise the second warpgroup has no rows, and its part of x is not loaded
         for k in range(k_steps):
             stage = step % STAGES
             mbarrier.wait(empty.index(stage), step // STAGES & 1 ^ 1)
@@ -58,7 +58,7 @@ def _produce(x_desc, w_desc, x_smem, w_smem, full, empty, m, tiles_m, tiles_n, k
 
 @gluon.jit
 def _leaf(x_smem, w_smem, full, empty, step, leaf_steps, half: gl.constexpr, LAYOUT: gl.constexpr):
-    """One leaf of this warpgroup's rows: [ROWS, BN] fp32, k in increasing order."""
+    """One leaf of this warpgroup's rows, summed in increasing k: [ROWS, BN] fp32. Also returns the next step."""
     STAGES: gl.constexpr = w_smem.shape[0]
     BN: gl.constexpr = w_smem.shape[1]
     acc = gl.zeros([ROWS, BN], gl.float32, LAYOUT)
@@ -78,6 +78,7 @@ def _leaf(x_smem, w_smem, full, empty, step, leaf_steps, half: gl.constexpr, LAY
 
 @gluon.jit
 def _pair(x_smem, w_smem, full, empty, step, leaf_steps, half: gl.constexpr, LAYOUT: gl.constexpr):
+    """The sum of the next two leaves, and the next step."""
     left, step = _leaf(x_smem, w_smem, full, empty, step, leaf_steps, half, LAYOUT)
     right, step = _leaf(x_smem, w_smem, full, empty, step, leaf_steps, half, LAYOUT)
     return left + right, step
@@ -88,7 +89,7 @@ def _tree(
     x_smem, w_smem, waiting, full, empty, step, leaf_steps, quads,
     half: gl.constexpr, LEAVES: gl.constexpr, LAYOUT: gl.constexpr,
 ):  # fmt: skip
-    """The root of all leaves. `waiting` [2, ROWS, BN] fp32 holds subtrees of four and of eight leaves."""
+    """The root of all leaves, and the next step. `waiting` [2, ROWS, BN] fp32 holds subtrees of 4 and 8 leaves."""
     BN: gl.constexpr = w_smem.shape[1]
     if LEAVES == 1:
         root, step = _leaf(x_smem, w_smem, full, empty, step, leaf_steps, half, LAYOUT)
@@ -110,7 +111,7 @@ def _tree(
                     if q == 3:
                         root = waiting.index(1).load(LAYOUT) + root
                 if q % 2 == 0:
-                    if q == 0:  # the result of the last tile may still be leaving from there
+                    if q == 0:  # the result of the last tile lies in the same memory and may still be copied from it
                         tma.store_wait(0)
                         thread_barrier()
                     waiting.index(0).store(root)
@@ -119,7 +120,7 @@ def _tree(
 
 @gluon.jit
 def add_bias(root, bias, first, n, LAYOUT: gl.constexpr):
-    """root [ROWS, BN] fp32 of the columns from `first` on, plus their bias."""
+    """Add the bias to root [ROWS, BN] fp32, whose columns begin at `first`."""
     columns = first + gl.arange(0, root.shape[1], gl.SliceLayout(0, LAYOUT))
     return root + gl.load(bias + columns, mask=columns < n, other=0.0).to(gl.float32)[None, :]
 
@@ -151,10 +152,11 @@ def tree_gemm(
     x_desc, w_desc, out_desc, bias, m, n, leaf_steps, quads,
     LEAVES: gl.constexpr, STAGES: gl.constexpr, GROUP: gl.constexpr, HAS_BIAS: gl.constexpr,
 ):  # fmt: skip
-    """out = round(tree(x w^T) + bias).
+    """Compute out = round(tree(x w^T) + bias).
 
-    Descriptors have blocks [ROWS, BK] of x [M, K], [BN, BK] of w [N, K], [ROWS, BN] of out [M, N]; a leaf has
-    leaf_steps blocks of K. `quads` is LEAVES // 4, at run time so that its loop stays one (unrolled, it spills).
+    The descriptors have blocks [ROWS, BK] of x [M, K], [BN, BK] of w [N, K], and [ROWS, BN] of out [M, N]. A leaf has
+    leaf_steps blocks of K. `quads` is LEAVES // 4; it is an argument at run time, so that the compiler does not unroll
+    its loop, which would spill registers.
     """
     BN: gl.constexpr = w_desc.block_shape[0]
     BK: gl.constexpr = w_desc.block_shape[1]
@@ -165,7 +167,7 @@ def tree_gemm(
     SWIZZLED: gl.constexpr = gl.NVMMASharedLayout(128, 32, 2)
     waiting0 = gl.allocate_shared_memory(gl.float32, [LEVELS, ROWS, BN if LEAVES > 4 else 32], SWIZZLED)
     waiting1 = gl.allocate_shared_memory(gl.float32, [LEVELS, ROWS, BN if LEAVES > 4 else 32], SWIZZLED)
-    if LEAVES > 4:  # the last fold has read what waits when the result is staged
+    if LEAVES > 4:  # the result uses the memory of the waiting subtrees, which have been read by then
         FIT: gl.constexpr = 32 // out_desc.dtype.primitive_bitwidth
         out0 = waiting0.index(0)._reinterpret(out_desc.dtype, [FIT, ROWS, BN], out_desc.layout).index(0)
         out1 = waiting1.index(0)._reinterpret(out_desc.dtype, [FIT, ROWS, BN], out_desc.layout).index(0)

@@ -1,7 +1,7 @@
-"""Column-parallel GEMM in tiles of 128 rows by 192 columns on Hopper: one wave where 128 columns take two.
+"""Column-parallel GEMM on Hopper in tiles of 128 rows by 192 columns, for shapes where 128 columns need a second wave.
 
-Tensors have widths of powers of two, so a warpgroup keeps two accumulators, of 128 and of 64 columns, and a stage two
-pieces of w. Otherwise it works as gemm_hopper.py does, for one leaf.
+The widths of tensors must be powers of two, so a warpgroup has two accumulators, of 128 and of 64 columns, and a stage
+has two pieces of w. Otherwise it works like gemm_hopper.py with one leaf.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rlsync.kernels.triton.gluon_barrier import stage_barriers, thread_barrier
 MAIN = gl.constexpr(128)
 REST = gl.constexpr(64)
 WIDTHS = (MAIN.value, REST.value)
-"""Columns of the two accumulators."""
+"""Numbers of columns of the two accumulators."""
 
 
 @gluon.jit
@@ -93,10 +93,10 @@ def wide_gemm(
     x_desc, w_main, w_rest, out_main, out_rest, bias, m, n, steps,
     STAGES: gl.constexpr, GROUP: gl.constexpr, HAS_BIAS: gl.constexpr,
 ):  # fmt: skip
-    """out = round(x w^T + bias) in bf16.
+    """Compute out = round(x w^T + bias) in bf16.
 
-    Descriptors have blocks [ROWS, BK] of x [M, K], [MAIN, BK] and [REST, BK] of w [N, K], [ROWS, MAIN] and [ROWS, REST]
-    of out [M, N]; `steps` is K / BK.
+    The descriptors have blocks [ROWS, BK] of x [M, K], [MAIN, BK] and [REST, BK] of w [N, K], and [ROWS, MAIN] and
+    [ROWS, REST] of out [M, N]. `steps` is K / BK.
     """
     BK: gl.constexpr = x_desc.block_shape[1]
     x_smem = gl.allocate_shared_memory(x_desc.dtype, [STAGES * 2, ROWS, BK], x_desc.layout)

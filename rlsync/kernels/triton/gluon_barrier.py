@@ -1,4 +1,4 @@
-"""Barriers of Gluon kernels: of a warp group, whose name depends on the release of Triton, and of a ring of stages."""
+"""Barriers of Gluon kernels: for a warpgroup, whose name depends on Triton's version, and for a ring of stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["stage_barriers", "thread_barrier"]
 
 @gluon.jit
 def stage_barriers(STAGES: gl.constexpr, READERS: gl.constexpr):
-    """full [STAGES, 1], which one producer arrives at, and empty [STAGES, 1], which READERS do."""
+    """The barriers of a ring: full [STAGES, 1], on which one producer arrives, and empty [STAGES, 1] for READERS."""
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):

@@ -1,4 +1,4 @@
-"""The keyed sums of tensors' bits (../keyed_sum.py), all in one launch: integers, so the order is free."""
+"""Keyed sums (../keyed_sum.py) of many tensors in one launch. They are sums of integers, so their order is free."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlsync.kernels.triton.tiles import ceil_div
 
 _GOLDEN = tl.constexpr(GOLDEN)
 _KINDS = [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32), (torch.float32, torch.bfloat16)]
-"""Of the values, and what they are rounded to."""
+"""Pairs of the dtype of the values and the dtype to which they are rounded."""
 
 
 @triton.jit(do_not_specialize=["count", "rounds"])
@@ -22,10 +22,11 @@ def _keyed_sums_kernel(
     table, out, count, rounds, DTYPE: tl.constexpr, ROUNDED: tl.constexpr, BITS: tl.constexpr, TILE: tl.constexpr,
     SPAN: tl.constexpr,
 ):  # fmt: skip
-    """Adds the sum of a span to out [count].
+    """Add the keyed sum of a span to the rectangle's element of out.
 
-    table [count, 7]: a rectangle's first program, its output, address, elements, width, offset and columns of the
-    whole; `offset` is the place of its first element in the whole, row by row.
+    table [count, 7] has for each rectangle its first program, its index in out, its address, its number of elements,
+    its width, its offset and the columns of the whole matrix. The offset is the index of its first element in the whole
+    matrix, counted row by row.
     """
     entry = entry_of(table, count, rounds)
     address, size = tl.load(entry + 2), tl.load(entry + 3)
@@ -34,19 +35,19 @@ def _keyed_sums_kernel(
     begin = (tl.program_id(0) - tl.load(entry)) * SPAN
     total = tl.zeros([TILE], tl.int64)
     for first in range(begin, tl.minimum(begin + SPAN, size), TILE):
-        if (address % 16 == 0) & (first + TILE <= size):  # nearly always: wide loads
+        if (address % 16 == 0) & (first + TILE <= size):  # the usual case, with wide loads
             values = tl.multiple_of(address.to(tl.pointer_type(DTYPE)), 16)
             value = tl.load(values + first + lane)
-        else:  # from a pointer that promises nothing
+        else:  # the pointer is not known to be aligned
             values = address.to(tl.pointer_type(DTYPE))
             value = tl.load(values + first + lane, mask=first + lane < size, other=0.0)
         bits = value.to(ROUNDED).to(BITS, bitcast=True)
         key = (offset + first) * _GOLDEN + lane.to(tl.int64) * _GOLDEN
-        if width < columns:  # then a row of the whole has more
+        if width < columns:  # a row of the whole matrix is longer, so each new row skips some indices
             row = first // width
             across = (first - row * width).to(tl.int32) + lane
             down = (across >= width).to(tl.int32)
-            if width < TILE:  # then a division each
+            if width < TILE:  # the tile may span several rows, which takes a division for each element
                 down = across // width.to(tl.int32)
             key += (row + down) * ((columns - width) * _GOLDEN)
         total += bits.to(tl.int64) * ((key ^ (key >> 29)) | 1)
@@ -54,7 +55,7 @@ def _keyed_sums_kernel(
 
 
 def keyed_sums(rectangles: Sequence[Rectangle]) -> torch.Tensor:
-    """As in ../keyed_sum.py; a launch for each pair of dtypes."""
+    """Keyed sums as in ../keyed_sum.py, with one launch for each pair of dtypes."""
     device = rectangles[0].values.device
     out = torch.zeros(len(rectangles), dtype=torch.int64, device=device)
     for dtype, rounded in _KINDS:

@@ -1,7 +1,8 @@
-"""Log-softmax with temperature over fixed vocabulary chunks: x = logits / T, then x - max - log(sum).
+"""Log-softmax with temperature over fixed chunks of the vocabulary.
 
-A row's chunks are summed by programs of their own and meet in order. One kernel makes these statistics for everybody:
-the order of a sum within a tile follows the layout of registers, which another kernel might have otherwise.
+With x = logits / temperature it is x - max - log(sum of exp(x - max)). Each chunk of a row is summed by a program of
+its own, and the chunks merge in order. All callers use one kernel for these statistics, because the order of a sum
+within a tile follows the layout of registers, which may differ in another kernel.
 """
 
 from __future__ import annotations
@@ -13,28 +14,29 @@ import triton.language as tl
 from rlsync.kernels.triton.tiles import ceil_div
 
 TILE = 4096
-"""Lanes of a chunk's sum: lane i adds the tokens i, i + TILE, ... in order."""
+"""Number of lanes of a chunk's sum; lane i adds the tokens i, i + TILE and so on, in order."""
 CHUNK = 4 * TILE
-"""Tokens of a chunk."""
+"""Number of tokens of a chunk."""
 
 
 @triton.jit
 def scaled(row, at, size, temperature):
-    """logits / T of the tokens `at`, -inf beyond the row's end."""
+    """The values logits / temperature of the tokens `at`, and -inf beyond the row's end."""
     x = tl.load(row + at, mask=at < size, other=float("-inf"))
-    if temperature != 1.0:  # the usual 1 spares a slow division that would change nothing
+    if temperature != 1.0:  # at a temperature of 1 the slow division would change nothing
         x = tl.div_rn(x, temperature)
     return x
 
 
 @triton.jit
 def log_prob(x, highest, log_sum):
+    """The log-prob of x = logits / temperature, from its row's maximum and logarithm of the sum."""
     return (x - highest) - log_sum
 
 
 @triton.jit
 def _chunk_kernel(logits, parts, size, temperature, TILE: tl.constexpr, CHUNK: tl.constexpr):
-    """parts [T, chunks, 3]: max, sum of exp(x - max), and that sum weighted with x - max."""
+    """Write parts [T, chunks, 3]: the maximum of x, the sum of exp(x - max), and the sum of exp(x - max) (x - max)."""
     t, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row = logits + t * size
     first = chunk * CHUNK
@@ -59,7 +61,7 @@ def _chunk_kernel(logits, parts, size, temperature, TILE: tl.constexpr, CHUNK: t
 
 @triton.jit(do_not_specialize=["chunks"])
 def _merge_kernel(parts, stats, entropy, chunks):
-    """Chunks in order, number by number."""
+    """Merge the chunks of a row in order."""
     t = tl.program_id(0).to(tl.int64)
     row = parts + t * chunks * 3
     highest = float("-inf")
@@ -89,7 +91,11 @@ def _logprobs_kernel(logits, stats, out, size, temperature, TILE: tl.constexpr):
 
 
 def row_statistics(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each row of contiguous fp32 logits [T, V]: max and log of the sum of exp(x - max) [T, 2], and entropy [T]."""
+    """Statistics of each row of contiguous fp32 logits [T, V], with x = logits / temperature.
+
+    Returns:
+        [T, 2] fp32, the maximum of x and the logarithm of the sum of exp(x - max); and the entropy [T] fp32.
+    """
     rows, size = logits.shape
     chunks = ceil_div(size, CHUNK)
     parts = torch.empty(rows, chunks, 3, dtype=torch.float32, device=logits.device)
@@ -103,7 +109,7 @@ def row_statistics(logits: torch.Tensor, temperature: float) -> tuple[torch.Tens
 
 
 def logprobs(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """[T, V] fp32 logits -> [T, V] fp32 log-probs of the policy at `temperature`."""
+    """The fp32 log-probs [T, V] of fp32 logits [T, V] at `temperature`."""
     logits = logits.contiguous()
     rows, size = logits.shape
     stats, _ = row_statistics(logits, temperature)

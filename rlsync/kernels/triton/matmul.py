@@ -1,4 +1,4 @@
-"""round(tree(x w^T) + bias) on a GPU: chooses among kernels that all give the same bits."""
+"""Matrix products round(tree(x w^T) + bias) on a GPU; chooses among kernels that all give the same bits."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from rlsync.kernels.triton.tiles import (
 from rlsync.kernels.triton.tma import descriptor
 
 _COMBINE_BLOCK = 512
+"""Number of elements that a program of `combine` handles."""
 _GROUP = 8
+"""Number of rows of tiles that the persistent kernels visit together."""
 
 
 def matmul(
     x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, leaves: int, out_dtype: torch.dtype
 ) -> torch.Tensor:
-    """x [M, K] w [N, K]^T as a tree of `leaves` leaves: [M, N]."""
+    """The product x [M, K] w [N, K]^T in the tree of `leaves` leaves, plus the bias [N], rounded once: [M, N]."""
     leaf_k = x.shape[1] // leaves
     tile = persistent_tile(x.shape[0], w.shape[0], leaves, leaf_k, out_dtype == torch.float32)
     if tile is not None and _suits_tma(x, w, out_dtype):
@@ -44,6 +46,7 @@ def persistent(
     out_dtype: torch.dtype,
     tile: PersistentTile,
 ) -> torch.Tensor:
+    """Like `matmul`, by a persistent kernel for Hopper; `tile` changes the speed and not the bits."""
     (m, k), n = x.shape, w.shape[0]
     out = torch.empty(m, n, dtype=out_dtype, device=x.device)
     grid = (min(multiprocessors(x.device.index), ceil_div(m, 128) * ceil_div(n, tile.columns)),)
@@ -51,7 +54,7 @@ def persistent(
               "enable_fp_fusion": False}  # fmt: skip
     added = x if bias is None else bias
     if tile.columns == sum(WIDTHS):
-        assert leaves == 1, f"tiles of {tile.columns} columns know no tree, and there are {leaves} leaves"
+        assert leaves == 1, f"tiles of {tile.columns} columns are for one leaf only, and there are {leaves} leaves"
         wide_gemm[grid](
             descriptor(x, 64, tile.depth), *(descriptor(w, width, tile.depth) for width in WIDTHS),
             *(descriptor(out, 64, width) for width in WIDTHS), added, m, n, k // tile.depth, **shared,
@@ -67,6 +70,7 @@ def persistent(
 def blockwise(
     x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, leaves: int, out_dtype: torch.dtype, tile: BlockTile
 ) -> torch.Tensor:
+    """Like `matmul`, by the kernels of gemm.py; `tile` changes the speed and not the bits."""
     (m, k), n = x.shape, w.shape[0]
     leaf_k = k // leaves
     out = torch.empty(m, n, dtype=out_dtype, device=x.device)
@@ -93,7 +97,7 @@ def blockwise(
 
 
 def fold(parts: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
-    """out [M, N] = round(tree of parts [leaves, M, N] + bias)."""
+    """Compute out [M, N] = round(tree of parts [leaves, M, N] + bias)."""
     leaves, m, n = parts.shape
     combine[(ceil_div(m * n, _COMBINE_BLOCK),)](
         parts, out if bias is None else bias, out, m * n, n, LEAVES=leaves, BLOCK=_COMBINE_BLOCK,
@@ -102,6 +106,6 @@ def fold(parts: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> N
 
 
 def _suits_tma(x: torch.Tensor, w: torch.Tensor, out_dtype: torch.dtype) -> bool:
-    """Rows of all three contiguous and aligned."""
+    """Whether TMA can move the operands and the result: their rows are contiguous and aligned."""
     operands = all(rows_suit_tma(t) and t.stride(1) == 1 for t in (x, w))
     return operands and w.shape[0] * out_dtype.itemsize % 16 == 0

@@ -9,14 +9,15 @@ import triton.language as tl
 from rlsync.kernels.triton.tiles import ceil_div, power_of_two
 
 _LARGEST_BLOCK = 8192
-"""A longer row is summed in blocks of this size, in order: a function of the row's length alone."""
+"""A longer row is summed in blocks of this size, in order, so the order depends on the row's length only."""
 _SHORT, _SHORT_ROWS = 256, 16
-"""Rows up to this length, as those of heads, are so many to a program."""
+"""Rows of at most the first number of elements, such as those of heads, are handled by a program in groups of the
+second number."""
 
 
 @triton.jit
 def _row_value(x_row, residual_row, at, mask, ADDS: tl.constexpr):
-    """What is normalised: x, or x + residual rounded to the model's dtype."""
+    """The values to normalise: x, or x + residual rounded to the compute dtype."""
     value = tl.load(x_row + at, mask=mask, other=0.0)
     if ADDS:
         value = value.to(tl.float32) + tl.load(residual_row + at, mask=mask, other=0.0).to(tl.float32)
@@ -25,7 +26,7 @@ def _row_value(x_row, residual_row, at, mask, ADDS: tl.constexpr):
 
 @triton.jit
 def _normed(value, rstd, weight):
-    """round(round(value rstd) weight)"""
+    """The product of value and rstd, rounded, times weight, rounded."""
     scaled = (value.to(tl.float32) * rstd).to(weight.dtype)
     return (scaled * weight).to(value.dtype)
 
@@ -35,14 +36,17 @@ def _rms_norm_kernel(
     x, residual, w, out, sum_out, rstd_out, rows, n, heads, stride_t, stride_h, eps,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr, ADDS: tl.constexpr,
 ):  # fmt: skip
-    """x [T, heads, n] by strides; residual, sum_out and out lie densely. WHOLE: a row is one block."""
+    """Normalise rows of x [T, heads, n], which has strides; residual, sum_out and out are dense.
+
+    With WHOLE a row is one block.
+    """
     index = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     there = (index < rows)[:, None]
     x_row = (x + index // heads * stride_t + index % heads * stride_h)[:, None]
     row = (index * n)[:, None]
     lanes = tl.arange(0, BLOCK)[None, :]
     total = tl.zeros([ROWS, BLOCK], tl.float32)
-    if WHOLE:  # the weight is on its way while the row is summed
+    if WHOLE:  # the weight is loaded while the row is summed
         weight = tl.load(w + lanes, mask=lanes < n, other=0.0)
         value = _row_value(x_row, residual + row, lanes, there & (lanes < n), ADDS)
         if ADDS:
@@ -69,7 +73,7 @@ def _rms_norm_kernel(
 
 
 def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """round(round(x rstd) w): x [..., H] -> [..., H] and rstd [rows, 1] fp32."""
+    """RMSNorm of x [..., H] as in cpu/norm.py: the result [..., H], and rstd [rows, 1] fp32."""
     out, rstd, _ = _launch(x, None, w, eps)
     return out, rstd
 
@@ -77,7 +81,7 @@ def rms_norm(x: torch.Tensor, w: torch.Tensor, eps: float) -> tuple[torch.Tensor
 def add_rms_norm(
     x: torch.Tensor, residual: torch.Tensor, w: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rounded sum x + residual, normalised, and the sum itself; both [..., H]."""
+    """RMSNorm of the rounded sum x + residual [..., H], and that sum."""
     out, _, total = _launch(x, residual.contiguous(), w, eps)
     return out, total
 

@@ -1,4 +1,4 @@
-"""Rotary positions of queries and keys in one launch; each product and sum rounded, as Hugging Face's torch ops do."""
+"""Rotary positions of queries and keys in one launch. Each product and sum is rounded, as in Hugging Face's models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlsync.kernels.triton.tiles import power_of_two
 def _rotate(
     x, out, cos, sin, t, heads, stride_t, stride_h, at, HALF: tl.constexpr, HEADS: tl.constexpr
 ):  # fmt: skip
-    """All heads of token t: x by strides, out [T, heads, 2 HALF]."""
+    """Rotate all heads of token t. x [T, heads, 2 HALF] has strides; out is dense."""
     head = tl.arange(0, HEADS)[:, None]
     mask = (head < heads) & (at < HALF)
     row = x + t * stride_t + head * stride_h + at
@@ -32,7 +32,10 @@ def _rope_kernel(
     q, k, table, positions, q_out, k_out, heads, kv_heads, stride_qt, stride_qh, stride_kt, stride_kh,
     HALF: tl.constexpr, BLOCK: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr,
 ):  # fmt: skip
-    """A token's queries or keys: q [T, heads, 2 HALF], k [T, kv_heads, 2 HALF]; table [P, 2 HALF]: cos, then sin."""
+    """Rotate the queries or the keys of a token.
+
+    q [T, heads, 2 HALF]; k [T, kv_heads, 2 HALF]; table [P, 2 HALF]: cosines, then sines.
+    """
     t = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)[None, :]
     angles = table + tl.load(positions + t) * 2 * HALF + at
@@ -47,7 +50,7 @@ def _rope_kernel(
 def rope(
     q: torch.Tensor, k: torch.Tensor, table: torch.Tensor, positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """q [T, Hq, D], k [T, Hkv, D], table [P, D], positions [T] -> rotated copies of q and k."""
+    """Rotate q [T, Hq, D] and k [T, Hkv, D] by the rows `positions` [T] of a rope table [P, D]; returns copies."""
     q, k = (t if t.stride(2) == 1 else t.contiguous() for t in (q, k))
     outs = tuple(torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k))
     half, heads, kv_heads = q.shape[2] // 2, q.shape[1], k.shape[1]

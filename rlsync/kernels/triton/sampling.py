@@ -1,6 +1,7 @@
 """Stateless sampling: Gumbel-max with murmur3 of (seed, position, token), as in rlsync.kernels.cpu.sampling.
 
-The noise is fp32 here and fp64 there: the same stream, but a near tie may fall the other way.
+The noise comes from the same hash, but it is computed in fp32 here and in fp64 on the CPU, so a near tie may be decided
+differently.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from rlsync.kernels.triton.logprobs import log_prob, scaled
 from rlsync.kernels.triton.tiles import ceil_div
 
 TILE = 2048
+"""Number of tokens that a program handles at a time."""
 CHUNK = 16384
-"""Tokens of a program: a row of a large vocabulary takes several."""
+"""Number of tokens of a program; a row of a large vocabulary has several programs."""
 
 
 @triton.jit
@@ -41,7 +43,7 @@ def _finish(h):
 
 @triton.jit
 def stream(seed, position):
-    """The hash state of a row's noise; `gumbel` adds the token to it."""
+    """The state of the hash of a row's noise after seed and position; `gumbel` adds the token."""
     seed = seed.to(tl.uint64)
     h = _mix((seed * 0).to(tl.uint32), (seed & 0xFFFFFFFF).to(tl.uint32))
     h = _mix(h, ((seed >> 32) & 0xFFFFFFFF).to(tl.uint32))
@@ -50,9 +52,9 @@ def stream(seed, position):
 
 @triton.jit
 def gumbel_of_bits(bits):
-    """-log(-log(u)) in fp32 of u = (bits + 0.5) 2^-32; bits uint32."""
-    # A u near 1 would round to 1, and -log(u) to 0. So the upper half of the range keeps f = 1 - u, whose bits are the
-    # complement, and takes -log(1 - f) as -log(w) plus what rounding 1 - f to w lost; f - (1 - w) is exact.
+    """Gumbel noise -log(-log(u)) in fp32 for u = (bits + 0.5) 2^-32, with bits in uint32."""
+    # A u near 1 would round to 1, and -log(u) to 0. The upper half of the range therefore uses f = 1 - u, whose bits
+    # are the complement, and makes -log(1 - f) of -log(w) and the error of rounding 1 - f to w; f - (1 - w) is exact.
     upper = bits >= 0x80000000
     f = (tl.where(upper, bits ^ 0xFFFFFFFF, bits).to(tl.uint32).to(tl.float32) + 0.5) * 2.3283064365386963e-10  # 2^-32
     w = tl.where(upper, 1.0 - f, f)
@@ -62,7 +64,7 @@ def gumbel_of_bits(bits):
 
 @triton.jit
 def gumbel(state, tokens):
-    """Noise of each of `tokens`, fp32."""
+    """The fp32 noise of each of `tokens`."""
     return gumbel_of_bits(_finish(_mix(state + tl.zeros_like(tokens).to(tl.uint32), tokens.to(tl.uint32))))
 
 
@@ -71,7 +73,7 @@ def _chunk_kernel(
     rows, stats, seeds, positions, best_out, winner_out, size, temperature,
     TILE: tl.constexpr, CHUNK: tl.constexpr, LOGITS: tl.constexpr,
 ):  # fmt: skip
-    """Best score and its token of a chunk of a row: of log-probs, or of LOGITS with their `stats` [T, 2]."""
+    """The best score of a chunk of a row, and its token, from log-probs, or with LOGITS from logits and `stats`."""
     t, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row = rows + t * size
     state = stream(tl.load(seeds + t), tl.load(positions + t))
@@ -86,7 +88,7 @@ def _chunk_kernel(
         else:
             value = tl.load(row + tokens, mask=tokens < size, other=float("-inf"))
         score = value + gumbel(state, tokens)
-        better = score > best  # a tie stays with the earlier, lower token
+        better = score > best  # a tie goes to the lower token id
         best, winner = tl.where(better, score, best), tl.where(better, tokens, winner)
     top = tl.max(best, 0)
     out = t * tl.num_programs(1) + chunk
@@ -107,14 +109,14 @@ def _winner_kernel(best_in, winner_in, out, chunks):
 
 
 def draw(logprobs: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Draw one token per row: logprobs [T, V] fp32, seeds and positions [T] int64 -> [T] int64."""
+    """Draw a token [T] int64 for each row of log-probs [T, V] fp32, with seeds and positions [T] int64."""
     return _draw(logprobs.contiguous(), None, 1.0, seeds, positions)
 
 
 def draw_from_logits(
     logits: torch.Tensor, stats: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
-    """The draws of log-probs that are not there: contiguous logits [T, V] and their row_statistics [T, 2]."""
+    """Like `draw`, but from contiguous logits [T, V] and their row_statistics [T, 2], without storing log-probs."""
     return _draw(logits, stats, temperature, seeds, positions)
 
 

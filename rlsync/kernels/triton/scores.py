@@ -1,4 +1,4 @@
-"""Per-row results of a chunk of logits, and the chunk's gradient: nothing of its size is kept."""
+"""Results of each row of a chunk of logits, and the gradient with respect to the logits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _logit_grads_kernel(
 def _target_logprobs(
     logits: torch.Tensor, stats: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """[T] fp32, of the targets [T] int64 of contiguous logits [T, V] with their row_statistics."""
+    """The log-probs [T] fp32 of targets [T] int64, from contiguous logits [T, V] and their row_statistics."""
     rows, size = logits.shape
     logprobs = torch.empty(rows, dtype=torch.float32, device=logits.device)
     _target_kernel[(rows,)](
@@ -56,7 +56,10 @@ def row_scores(
     seeds: torch.Tensor | None,
     positions: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Arguments and results as in rlsync.kernels.cpu.scores; the bits of this package's logprobs and draw."""
+    """Compute the results that are kept of rows of logits, with the bits of this package's logprobs and draw.
+
+    Arguments and results are as in cpu/scores.py.
+    """
     logits = logits.contiguous()
     stats, entropy = row_statistics(logits, temperature)
     logprobs = _target_logprobs(logits, stats, targets.contiguous(), temperature)
@@ -69,7 +72,7 @@ def row_scores(
 def draw_scored(
     logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Drawn tokens [T] int64 of contiguous logits [T, V], and their log-probs [T] fp32; bits as of row_scores."""
+    """Draw tokens from contiguous logits [T, V]: tokens [T] int64 and their log-probs [T] fp32, as by row_scores."""
     stats, _ = row_statistics(logits, temperature)
     tokens = draw_from_logits(logits, stats, temperature, seeds, positions)
     return tokens, _target_logprobs(logits, stats, tokens, temperature)
@@ -85,11 +88,11 @@ def logit_grads(
     entropy: torch.Tensor | None = None,
     entropy_grad: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Arguments and results as in rlsync.kernels.cpu.scores."""
+    """Gradient of row_scores with respect to the logits; arguments and results are as in cpu/scores.py."""
     logits = logits.contiguous()
     rows, size = logits.shape
     bonus = entropy is not None and entropy_grad is not None
-    extra = (entropy.contiguous(), entropy_grad.contiguous()) if bonus else (stats, stats)  # unused
+    extra = (entropy.contiguous(), entropy_grad.contiguous()) if bonus else (stats, stats)  # placeholders
     out = torch.empty(rows, size, dtype=dtype, device=logits.device)
     _logit_grads_kernel[(rows, ceil_div(size, TILE))](
         logits, targets.contiguous(), stats, grad.contiguous(), *extra, out, size, float(temperature),

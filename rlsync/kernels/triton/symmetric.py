@@ -1,7 +1,8 @@
-"""Memory of each other that the ranks of one host write to, and the tree all-reduce through it.
+"""The tree all-reduce through memory that the GPUs of one host share.
 
-A group gets its buffer at its first call outside a CUDA graph, or none, where ranks lie on several hosts or have no
-access to each other; then NCCL gathers the roots, as it does with kernels.all_reduce=gather. The bits are the same.
+A group of ranks allocates its buffer at its first call outside a CUDA graph. If the ranks are on several hosts, or
+their GPUs have no access to each other, NCCL gathers the roots, as with kernels.all_reduce=gather. The bits are the
+same.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from rlsync.kernels.triton.matmul import fold
 from rlsync.kernels.triton.tiles import ONE_SHOT_BYTES, WORDS_BYTES, element_tile, multiprocessors, word_tile
 
 SLOT_BYTES = 8 << 20
-"""The roots of all ranks in a `one_shot`, at most."""
+"""Largest size of the roots of all ranks together in a `one_shot`."""
 PART_BYTES = 32 << 20
-"""Largest root of a `two_shot`; a larger one goes in pieces."""
+"""Largest size of a root in a `two_shot`; a larger root is handled in pieces."""
 WORD_SLOT_BYTES = 4 << 20
-"""The words of all ranks in an `in_words`, at most: twice the bytes of their roots."""
+"""Largest size of the words of all ranks together in an `in_words`; words take twice the bytes of their roots."""
 _BLOCKS = 128
-"""One a multiprocessor: they wait for each other, so all must be resident together."""
+"""Largest number of blocks, at most one for each multiprocessor. Blocks wait for blocks of other ranks, so all of them
+must be resident at the same time."""
 _SLOTS = _BLOCKS * FLAG_BYTES.value * max(ONE_SHOT_BYTES)
 _PARTS = _SLOTS + 2 * SLOT_BYTES
 _RESULTS = _PARTS + PART_BYTES
@@ -37,26 +39,30 @@ _log = logging.getLogger(__name__)
 
 
 class TreeAllReduce:
-    """The tree across the ranks of a group through peer memory; a collective: all ranks call the same, in one stream.
+    """The tree all-reduce of a group through peer memory. All ranks must make the same calls, in one stream.
+
+    Args:
+        group: the ranks.
+        device: this rank's GPU.
 
     Raises:
         RuntimeError: the ranks' memory cannot be shared.
     """
 
     def __init__(self, group: dist.ProcessGroup, device: torch.device) -> None:
-        # Not from a pool: the peers' addresses are those of whole allocations.
+        # The memory does not come from a pool, because the peers' addresses are those of whole allocations.
         self.memory = symmetric_memory._SymmetricMemory.empty_strided_p2p((_BUFFER_BYTES,), (1,), torch.uint8, device)
         self.handle = symmetric_memory.rendezvous(self.memory, group.group_name)
         self.rank, self.ranks = group.rank(), group.size()
         if self.handle.buffer_ptrs[self.rank] != self.memory.data_ptr():
-            raise RuntimeError("a symmetric allocation does not begin where its tensor does")
+            raise RuntimeError("the symmetric memory does not begin at the address of its tensor")
         self.peers = torch.tensor(self.handle.buffer_ptrs, dtype=torch.int64, device=device)
         self.memory[:_SLOTS].zero_()
-        self.memory[_WORDS:].zero_()  # words of no exchange
+        self.memory[_WORDS:].zero_()  # words that belong to no exchange
         self.blocks = _blocks(device)
 
     def __call__(self, root: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-        """root [M, N] fp32 -> round(tree + bias) [M, N]."""
+        """Add the ranks' roots [M, N] fp32 in the order of the tree, then the bias [N], and round once to `dtype`."""
         out = torch.empty(root.shape, dtype=dtype, device=root.device)
         if root.nbytes <= ONE_SHOT_BYTES[self.ranks]:
             form = self.in_words if root.nbytes <= WORDS_BYTES[self.ranks] else self.one_shot
@@ -68,17 +74,17 @@ class TreeAllReduce:
         return out
 
     def in_words(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
-        """Root of at most WORD_SLOT_BYTES / (2 ranks)."""
+        """Send a root of at most WORD_SLOT_BYTES / (2 ranks) bytes in words, and write the result to `out`."""
         tile = word_tile(root.numel(), self.blocks)
         self._launch(in_words, (_WORDS, WORD_SLOT_BYTES), root, bias, out, tile, min(16, tile // 128))
 
     def one_shot(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
-        """Root of at most SLOT_BYTES / ranks."""
+        """Send a root of at most SLOT_BYTES / ranks bytes to all ranks, and write the result to `out`."""
         tile = element_tile(root.numel(), self.blocks)
         self._launch(one_shot, (_SLOTS, SLOT_BYTES), root, bias, out, tile, 16)
 
     def two_shot(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
-        """Root of at most PART_BYTES."""
+        """Finish slices of a root of at most PART_BYTES bytes on all ranks, and write the result to `out`."""
         tile = element_tile(root.numel() // self.ranks, self.blocks)
         self._launch(two_shot, (_PARTS, _RESULTS, PART_BYTES), root, bias, out, tile, 16)
 
@@ -92,7 +98,7 @@ class TreeAllReduce:
         tile: int,
         warps: int,
     ) -> None:
-        """`places`: of what the kernel uses in a rank's buffer."""
+        """Launch a kernel; `places` are the offsets and sizes of the parts of a rank's buffer that it uses."""
         kernel[(self.blocks,)](
             root, self.peers, out if bias is None else bias, out, root.numel(), root.shape[1], *places,
             RANK=self.rank, RANKS=self.ranks, TILE=tile, HAS_BIAS=bias is not None,
@@ -103,7 +109,7 @@ class TreeAllReduce:
 def gather_and_finish(
     root: torch.Tensor, group: dist.ProcessGroup, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
-    """The same through NCCL: every rank gathers all roots."""
+    """The tree all-reduce through NCCL: every rank gathers all roots [M, N] fp32 and adds them."""
     parts = torch.empty(group.size(), *root.shape, dtype=torch.float32, device=root.device)
     dist.all_gather_into_tensor(parts, root, group=group)
     out = torch.empty(root.shape, dtype=dtype, device=root.device)
@@ -117,11 +123,11 @@ _reducers: dict[tuple[dist.ProcessGroup, torch.device], TreeAllReduce | None] = 
 def finish_across(
     root: torch.Tensor, group: dist.ProcessGroup, bias: torch.Tensor | None, dtype: torch.dtype, share_memory: bool
 ) -> torch.Tensor:
-    """As kernels.collectives.finish_across."""
+    """Add the ranks' roots in the order of the tree, as kernels.collectives.finish_across on GPUs (collective)."""
     if root.dtype != torch.float32:
-        raise TypeError(f"finish_across: root is {root.dtype}, the nodes of the tree are float32")
+        raise TypeError(f"finish_across: the root is {root.dtype}, but the nodes of the tree must be float32")
     if not is_power_of_two(group.size()):
-        raise ValueError(f"finish_across: {group.size()} ranks, want a power of two")
+        raise ValueError(f"finish_across: there are {group.size()} ranks, but their number must be a power of two")
     key = (group, root.device)
     if share_memory and key not in _reducers and not torch.cuda.is_current_stream_capturing():
         _reducers[key] = open_reducer(group, root.device)
@@ -136,7 +142,7 @@ def _blocks(device: torch.device) -> int:
 
 
 def open_reducer(group: dist.ProcessGroup, device: torch.device) -> TreeAllReduce | None:
-    """None on all ranks, unless it works on all."""
+    """Make the all-reduce of a group (collective); None on all ranks if it does not work on one of them."""
     wanted = group.size() in ONE_SHOT_BYTES
     host = zlib.crc32(f"{socket.gethostname()} {_blocks(device)}".encode())
     if not _all_say(host if wanted else -1, group, device) or not wanted:
@@ -145,12 +151,13 @@ def open_reducer(group: dist.ProcessGroup, device: torch.device) -> TreeAllReduc
     try:
         reducer = TreeAllReduce(group, device)
     except RuntimeError as error:
-        _log.warning("no memory shared between GPUs, the tree all-reduce takes NCCL: %s", error)
-    # Also the barrier after which every rank's flags are zero.
+        _log.warning("the tree all-reduce uses NCCL, because the GPUs cannot share memory: %s", error)
+    # This exchange is also the barrier after which every rank's flags are 0.
     return reducer if _all_say(int(reducer is not None), group, device) else None
 
 
 def _all_say(value: int, group: dist.ProcessGroup, device: torch.device) -> bool:
+    """Whether all ranks pass the same value (collective)."""
     values = torch.empty(group.size(), dtype=torch.int64, device=device)
     dist.all_gather_into_tensor(values, torch.tensor([value], dtype=torch.int64, device=device), group=group)
     return bool((values == value).all())
