@@ -77,7 +77,11 @@ def test_a_whole_model_is_accepted(make, family):
         (Family.llama, renamed("", "module."), r"the prefix 'module\.'"),
         (Family.qwen3, renamed("model.", ""), r"missing \(model\..*lack the prefix 'model\.'"),
         (Family.qwen3, lambda s: s | {"model.extra": torch.ones(2)}, r"not belong to the model \(model\.extra\)"),
-        (Family.qwen3, lambda s: s | {DOWN: s[DOWN][:, 1:].clone()}, rf"{DOWN} has shape \[64, 255\], but .* \[64, 256\]"),
+        (
+            Family.qwen3,
+            lambda s: s | {DOWN: s[DOWN][:, 1:].clone()},
+            rf"{DOWN} has shape \[64, 255\], but .* \[64, 256\]",
+        ),
         (Family.qwen3, lambda s: s | {DOWN: s[DOWN].to(torch.float8_e4m3fn)}, rf"quantised \({DOWN} is F8_E4M3"),
         (Family.qwen3, lambda s: s | {HEAD: s[EMBEDDING] + 1}, rf"tie_word_embeddings=true, but {HEAD} differs"),
     ],
