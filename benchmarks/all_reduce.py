@@ -22,12 +22,18 @@ import torch
 import torch.distributed as dist
 import triton
 
-from rlsync.kernels.triton.symmetric import PART_BYTES, SLOT_BYTES, WORD_SLOT_BYTES, gather_and_finish, open_reducer
+from rlsync.kernels.triton.symmetric import (
+    LOW_LATENCY_SLOT_BYTES,
+    PART_BYTES,
+    SLOT_BYTES,
+    gather_and_finish,
+    open_reducer,
+)
 
 COLUMNS = 4096
 ROWS = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 8192)
 """8 KiB to 64 MiB of output in bf16."""
-FORMS = ("chosen", "words", "one_shot", "two_shot", "gather", "nccl_bf16", "nccl_fp32", "vllm_bf16")
+FORMS = ("chosen", "low_latency", "one_shot", "two_shot", "gather", "nccl_bf16", "nccl_fp32", "vllm_bf16")
 CUSTOM_BYTES = 8 << 20
 """vLLM's custom all-reduce takes less."""
 
@@ -75,8 +81,8 @@ def measure(rows: int, group: dist.ProcessGroup, reducer: Any, custom: Any) -> d
     out = torch.empty_like(narrow)
     calls = 20 if rows <= 512 else 5
     us: dict[str, float] = {"chosen": seconds(lambda: reducer(root, None, torch.bfloat16), calls)}
-    if root.nbytes <= WORD_SLOT_BYTES // (2 * group.size()):
-        us["words"] = seconds(lambda: reducer.in_words(root, None, out), calls)
+    if root.nbytes <= LOW_LATENCY_SLOT_BYTES // (2 * group.size()):
+        us["low_latency"] = seconds(lambda: reducer.low_latency(root, None, out), calls)
     if root.nbytes <= SLOT_BYTES // group.size():
         us["one_shot"] = seconds(lambda: reducer.one_shot(root, None, out), calls)
     if root.nbytes <= PART_BYTES:

@@ -50,11 +50,11 @@ def _expected(root, group, bias, dtype):
 
 
 def _forms(reducer, root, group, bias, dtype):
-    from rlsync.kernels.triton.symmetric import PART_BYTES, SLOT_BYTES, WORD_SLOT_BYTES, gather_and_finish
+    from rlsync.kernels.triton.symmetric import LOW_LATENCY_SLOT_BYTES, PART_BYTES, SLOT_BYTES, gather_and_finish
 
     out = {"chosen": finish_across(root, group, bias, dtype), "gather": gather_and_finish(root, group, bias, dtype)}
     for name, form, limit in (
-        ("words", reducer.in_words, WORD_SLOT_BYTES // (2 * group.size())),
+        ("words", reducer.low_latency, LOW_LATENCY_SLOT_BYTES // (2 * group.size())),
         ("one", reducer.one_shot, SLOT_BYTES // group.size()),
         ("two", reducer.two_shot, PART_BYTES),
     ):
@@ -136,7 +136,8 @@ def every_form_holds_for_long(reducer, group):
 
     def calls():
         for root, right, out in zip(roots, expected, outs, strict=True):
-            for form in (reducer.in_words, reducer.one_shot, reducer.in_words, reducer.two_shot, reducer.in_words):
+            small = reducer.low_latency
+            for form in (small, reducer.one_shot, small, reducer.two_shot, small):
                 root.neg_()
                 right.neg_()
                 form(root, None, out)

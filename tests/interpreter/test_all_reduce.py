@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlsync.kernels import order
-from rlsync.kernels.triton.all_reduce import in_words, one_shot, two_shot
+from rlsync.kernels.triton.all_reduce import low_latency, one_shot, two_shot
 
 BLOCKS = 3
 FLAGS, ROOM = BLOCKS * 8, 1 << 15
@@ -58,7 +58,7 @@ def _run_in_words(roots, bias, exchange):
         pieces[rank, :, :size] = (exchange << 32) | bits
         buffers[rank, rank : ranks * BLOCKS : ranks] = exchange - 1
         peers = torch.tensor([buffer.data_ptr() for buffer in buffers])
-        in_words[(BLOCKS,)](
+        low_latency[(BLOCKS,)](
             roots[rank].contiguous(), peers, outs if bias is None else bias, outs[rank], size, n, OFFSETS[0], ROOM,
             RANK=rank, RANKS=ranks, TILE=128, HAS_BIAS=bias is not None,
         )  # fmt: skip

@@ -2,16 +2,16 @@
 
 A rank writes into the buffers of its peers and reads only its own, because a write needs no answer while a read waits
 for one. A rank's buffer (symmetric.py) holds flags, two slots of roots for `one_shot`, parts and results for
-`two_shot`, and two slots of words for `in_words`. In each of these every rank has a piece that only this rank writes.
-Every rank launches the same kernels in the same order, in one stream, and with the same number of blocks. Block b of a
-rank waits only for block b of the other ranks, and reads only what those blocks have written. A word holds a number
-and, in its upper half, the index of the exchange to which it belongs. Both arrive together, so no flag is needed, which
-could only be written after all data had arrived.
+`two_shot`, and two slots for `low_latency`. In each of these every rank has a piece that only this rank writes. Every
+rank launches the same kernels in the same order, in one stream, and with the same number of blocks. Block b of a rank
+waits only for block b of the other ranks, and reads only what those blocks have written. `low_latency` follows NCCL's
+LL protocol: a 64-bit word holds a number and, in its upper half, the index of the exchange to which it belongs. Both
+arrive together, so no flag is needed, which could only be written after all data had arrived.
 
 No data is overwritten that a peer may still read, whatever the sequence of kernels and sizes. The flag of a block is
 the number of exchanges that the block has been through; between kernels it is equal for all blocks of a rank. If a peer
 has reached exchange e, or if its words of exchange e have arrived, then the peer runs the kernel of e and has finished
-all earlier kernels. (A block of `in_words` without elements waits for no peer, but block 0 waits, and with it the
+all earlier kernels. (A block of `low_latency` without elements waits for no peer, but block 0 waits, and with it the
 kernel.)
 - A slot is written before exchange e and read after it, until the kernel ends. Slots alternate with e, so the next
   write to the slot comes before exchange e + 2, after this rank has passed exchange e + 1. By then the peer has
@@ -69,7 +69,7 @@ def _next_slot(peers, slots, slot_bytes, RANK: tl.constexpr, RANKS: tl.constexpr
 
 
 @triton.jit
-def _from_words(piece, at, mask, epoch):
+def _from_line(piece, at, mask, epoch):
     """The root [TILE] of a peer, as soon as all its words belong to exchange `epoch`."""
     words = tl.multiple_of(piece.to(tl.pointer_type(tl.int64)), 16) + at
     stamp = epoch.to(tl.int32)  # repeats after 2^32 exchanges, which is a week of decoding
@@ -90,7 +90,7 @@ def _tree(root, pieces, piece_bytes, at, within, mask, epoch, FIRST: tl.constexp
     elif FIRST == RANK:
         return tl.load(root + at, mask=mask, other=0.0)
     elif WORDS:
-        return _from_words(pieces + FIRST * piece_bytes, within, mask, epoch)
+        return _from_line(pieces + FIRST * piece_bytes, within, mask, epoch)
     else:
         piece = tl.multiple_of((pieces + FIRST * piece_bytes).to(tl.pointer_type(tl.float32)), 16)
         return tl.load(piece + within, mask=mask, other=0.0, cache_modifier=".cg")
@@ -107,7 +107,7 @@ def _finished(root, pieces, piece_bytes, bias, at, within, mask, n, epoch, DTYPE
 
 
 @triton.jit
-def in_words(
+def low_latency(
     root, peers, bias, out, size, n, slots, slot_bytes,
     RANK: tl.constexpr, RANKS: tl.constexpr, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip

@@ -17,24 +17,30 @@ import triton
 from torch.distributed import _symmetric_memory as symmetric_memory
 
 from rlsync.kernels.order import is_power_of_two
-from rlsync.kernels.triton.all_reduce import FLAG_BYTES, in_words, one_shot, two_shot
+from rlsync.kernels.triton.all_reduce import FLAG_BYTES, low_latency, one_shot, two_shot
 from rlsync.kernels.triton.matmul import fold
-from rlsync.kernels.triton.tiles import ONE_SHOT_BYTES, WORDS_BYTES, element_tile, multiprocessors, word_tile
+from rlsync.kernels.triton.tiles import (
+    LOW_LATENCY_BYTES,
+    ONE_SHOT_BYTES,
+    element_tile,
+    low_latency_tile,
+    multiprocessors,
+)
 
 SLOT_BYTES = 8 << 20
 """Largest size of the roots of all ranks together in a `one_shot`."""
 PART_BYTES = 32 << 20
 """Largest size of a root in a `two_shot`; a larger root is handled in pieces."""
-WORD_SLOT_BYTES = 4 << 20
-"""Largest size of the words of all ranks together in an `in_words`; words take twice the bytes of their roots."""
+LOW_LATENCY_SLOT_BYTES = 4 << 20
+"""Largest size of the words of all ranks together in an `low_latency`; words take twice the bytes of their roots."""
 _BLOCKS = 128
 """Largest number of blocks, at most one for each multiprocessor. Blocks wait for blocks of other ranks, so all of them
 must be resident at the same time."""
 _SLOTS = _BLOCKS * FLAG_BYTES.value * max(ONE_SHOT_BYTES)
 _PARTS = _SLOTS + 2 * SLOT_BYTES
 _RESULTS = _PARTS + PART_BYTES
-_WORDS = _RESULTS + PART_BYTES
-_BUFFER_BYTES = _WORDS + 2 * WORD_SLOT_BYTES
+_LOW_LATENCY = _RESULTS + PART_BYTES
+_BUFFER_BYTES = _LOW_LATENCY + 2 * LOW_LATENCY_SLOT_BYTES
 _log = logging.getLogger(__name__)
 
 
@@ -58,14 +64,14 @@ class TreeAllReduce:
             raise RuntimeError("the symmetric memory does not begin at the address of its tensor")
         self.peers = torch.tensor(self.handle.buffer_ptrs, dtype=torch.int64, device=device)
         self.memory[:_SLOTS].zero_()
-        self.memory[_WORDS:].zero_()  # words that belong to no exchange
+        self.memory[_LOW_LATENCY:].zero_()  # words that belong to no exchange
         self.blocks = _blocks(device)
 
     def __call__(self, root: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
         """Add the ranks' roots [M, N] fp32 in the order of the tree, then the bias [N], and round once to `dtype`."""
         out = torch.empty(root.shape, dtype=dtype, device=root.device)
         if root.nbytes <= ONE_SHOT_BYTES[self.ranks]:
-            form = self.in_words if root.nbytes <= WORDS_BYTES[self.ranks] else self.one_shot
+            form = self.low_latency if root.nbytes <= LOW_LATENCY_BYTES[self.ranks] else self.one_shot
             form(root, bias, out)
             return out
         rows = PART_BYTES // (4 * root.shape[1])
@@ -73,10 +79,10 @@ class TreeAllReduce:
             self.two_shot(root[begin : begin + rows], bias, out[begin : begin + rows])
         return out
 
-    def in_words(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
-        """Send a root of at most WORD_SLOT_BYTES / (2 ranks) bytes in words, and write the result to `out`."""
-        tile = word_tile(root.numel(), self.blocks)
-        self._launch(in_words, (_WORDS, WORD_SLOT_BYTES), root, bias, out, tile, min(16, tile // 128))
+    def low_latency(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
+        """Send a root of at most LOW_LATENCY_SLOT_BYTES / (2 ranks) bytes in words, and write the result to `out`."""
+        tile = low_latency_tile(root.numel(), self.blocks)
+        self._launch(low_latency, (_LOW_LATENCY, LOW_LATENCY_SLOT_BYTES), root, bias, out, tile, min(16, tile // 128))
 
     def one_shot(self, root: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
         """Send a root of at most SLOT_BYTES / ranks bytes to all ranks, and write the result to `out`."""

@@ -207,11 +207,11 @@ each element one-shot sends 4 (n - 1) bytes and two-shot 6 (n - 1) / n) and the 
 """
 
 
-WORDS_BYTES = {2: 512 << 10, 4: 256 << 10, 8: 128 << 10}
+LOW_LATENCY_BYTES = {2: 512 << 10, 4: 256 << 10, 8: 128 << 10}
 """For each number of ranks, the largest fp32 root in bytes that is sent in words, which take twice as many bytes."""
 
 
-def word_tile(elements: int, blocks: int) -> int:
+def low_latency_tile(elements: int, blocks: int) -> int:
     """Number of elements of a block that sends words; a block sends all its elements at once."""
     return max(512, _share(elements, blocks))
 
