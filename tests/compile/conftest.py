@@ -1,4 +1,4 @@
-"""GPU kernels compiled where there is no GPU: Triton has a driver with a GPU's properties, which launches nothing."""
+"""Compiles GPU kernels without a GPU: Triton gets a driver with the properties of a GPU that launches nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 SHARED_KIB = {89: 99, 90: 227}
-"""Compute capability -> shared memory that a program may have, as CUDA's programming guide says."""
+"""The shared memory of a program for each compute capability, from CUDA's programming guide."""
 _PROCESSORS = 132
 
 
@@ -24,7 +24,7 @@ class Launcher:
 
 
 class Compiling:
-    """What Triton asks of a driver, besides launches; its device's number is the capability."""
+    """The part of a driver that Triton needs besides launches; the number of its device is the compute capability."""
 
     launcher_cls = Launcher
 
@@ -33,7 +33,7 @@ class Compiling:
         self.utils = self
 
     def load_binary(self, *_: Any) -> tuple[int, int, int, int, int]:
-        """Module, function, registers, spills and threads at most."""
+        """Module, function, registers, spills and the largest number of threads."""
         return 0, 0, 0, 0, 1024
 
     def get_device_properties(self, _: int) -> dict[str, int]:
@@ -57,7 +57,7 @@ class Compiling:
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A function that makes tensors of the CPU count as those of a GPU of some compute capability."""
+    """A function that makes tensors on the CPU pass for tensors on a GPU of some compute capability."""
 
     def become(capability: int) -> None:
         compiling = Compiling(capability, SHARED_KIB[capability] << 10)

@@ -1,4 +1,4 @@
-"""Every tile of the GEMM's table compiles, and finds room."""
+"""Every tile of the GEMM's table compiles and fits into shared memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_few_rows(gpu, capability, dtype):
             for n in COLUMNS:
                 for k in DEPTHS:
                     tile = block_tile(m, n, leaves, k // leaves, dtype.itemsize, shared)
-                    # What else a kernel is compiled for: programs do not know how many leaves there are.
+                    # A kernel is compiled for these arguments; with Form.programs it does not depend on the leaves.
                     kind = (tile, leaves == 1 if tile.form is Form.programs else leaves, k // leaves % tile.depth == 0)
                     shapes.setdefault(kind, (m, k, n, leaves, tile))
     for m, k, n, leaves, tile in shapes.values():
@@ -36,14 +36,14 @@ def test_few_rows(gpu, capability, dtype):
 
 
 def test_fp32_on_hopper_finds_room(gpu):
-    """The shape whose tile in bf16 has more stages than fit in fp32."""
+    """The shape whose tile for bf16 has more stages than fit in fp32."""
     gpu(90)
     x, w = torch.empty(33, 4096), torch.empty(4096, 4096)
     matmul.matmul(x, w, None, 1, torch.float32)
 
 
 def test_a_tile_without_room_is_noticed(gpu):
-    """The control: Hopper's tile on a GPU with less shared memory."""
+    """The control: a tile of Hopper does not fit on a GPU with less shared memory."""
     tile = block_tile(300, 4096, 1, 4096, 2, 227 << 10)
     gpu(89)
     x, w = torch.empty(300, 4096, dtype=torch.bfloat16), torch.empty(4096, 4096, dtype=torch.bfloat16)
@@ -67,5 +67,5 @@ def test_many_rows(gpu, leaves):
 
 
 def test_the_driver_is_gone():
-    """The others left nothing behind that a GPU's tests would meet."""
+    """The other tests leave nothing behind that tests on a GPU would see."""
     assert driver._active is None or not hasattr(driver._active, "_capability")

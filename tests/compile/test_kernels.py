@@ -1,4 +1,4 @@
-"""The other kernels, by the launches that serve models."""
+"""The other kernels compile, with the launches that models need."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_attention(gpu, capability, heads, kv_heads, dim):
 
 
 def test_attention_in_fp32_finds_room(gpu):
-    """Where there is the least of it."""
+    """Compiles for the GPU with the least shared memory."""
     gpu(89)
     q, k = torch.empty(200, 32, 128), torch.empty(200, 8, 128)
     kernels.packed_attention(q, k, k, STARTS, 1.0, 0)

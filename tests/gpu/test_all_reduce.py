@@ -1,6 +1,7 @@
 """The tree all-reduce through peer memory and through NCCL: the bits of a gather and the tree on one rank.
 
-The file runs itself, a process a GPU; each rank reports the checks it has passed, and of one that failed the traceback.
+The file runs itself, with one process for each GPU. Each rank reports the checks that it has passed, and the traceback
+of a failure.
 """
 
 import json
@@ -25,7 +26,7 @@ SECONDS = 180
 
 
 def _root(shape, seed, rank):
-    """Exponents far apart, infinities, and where ranks meet infinities of both signs."""
+    """Exponents far apart and infinities, of both signs where ranks meet."""
     torch.manual_seed(seed * 64 + rank)
     root = torch.randn(shape, device="cuda")
     root *= torch.exp2(torch.randint(-40, 41, shape, device="cuda").float())
@@ -78,7 +79,7 @@ def control_other_roots_or_another_order_differ(reducer, group):
     root = torch.randn(16, 4096, device="cuda")
     parts = all_gather(root, group)
     wrong = parts.clone()
-    if group.size() == 2:  # two roots have no order: one of them is off by the last bit
+    if group.size() == 2:  # two roots have only one order, so one of them differs in the last bit
         wrong[1] = torch.nextafter(wrong[1], torch.full_like(root, torch.inf))
     else:
         wrong[[1, 2]] = parts[[2, 1]]
@@ -88,7 +89,7 @@ def control_other_roots_or_another_order_differ(reducer, group):
 
 
 def calls_follow_each_other_without_a_wait(reducer, group):
-    """Ranks run apart by sleeps of their own; a buffer overwritten early would show."""
+    """Ranks sleep for different times, so a buffer that is overwritten too early would show."""
     bases = [_root(shape, i, group.rank()) for i, shape in enumerate(MIXED)]
     calls = []
     for i in range(200):
@@ -127,7 +128,7 @@ def graphs_replay_among_other_calls(reducer, group):
 
 
 def every_form_holds_for_long(reducer, group):
-    """Thousands of calls in replays of a graph; roots change sign from one to the next, so an old one would show."""
+    """Thousands of calls in replays of a graph. The roots change sign at each call, so an old root would show."""
     shapes = [(t, 4096) for t in (1, 3, 16, 32, 3, 1)]
     roots = [torch.randn(shape, device="cuda") for shape in shapes]
     expected = [order.tree_sum(all_gather(root, group)) for root in roots]
@@ -166,7 +167,7 @@ def without_shared_memory_nccl_gives_the_same_bits(reducer, group):
     reducers, symmetric._reducers = symmetric._reducers, {}
     try:
         gathered = finish_across(root, group, None, torch.bfloat16, share_memory=False)
-        assert not symmetric._reducers  # none was opened
+        assert not symmetric._reducers  # no shared memory was opened
     finally:
         symmetric._reducers = reducers
     assert torch.equal(gathered, shared)
@@ -199,14 +200,14 @@ def _run(rank, ranks, port, report):
             results[check.__name__] = traceback.format_exc()
         Path(report).write_text(json.dumps(results))
         if results[check.__name__] != "passed":
-            os._exit(1)  # the others hang in a collective, and are ended
+            os._exit(1)  # the other ranks hang in a collective and are ended
     Path(report).write_text(json.dumps(results))
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module", params=[2, 4, 8])
 def reports(request, tmp_path_factory):
-    """What each rank reported."""
+    """The report of each rank."""
     ranks = request.param
     if torch.cuda.device_count() < ranks:
         pytest.skip(f"wants {ranks} GPUs")

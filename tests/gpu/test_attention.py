@@ -18,7 +18,7 @@ def _random(rows, heads, dim, seed):
 
 
 def _cache(k, v, lengths, page):
-    """Scattered pages; what was never written is NaN."""
+    """A paged cache with scattered pages, which is NaN where nothing was written."""
     pages = [-(-n // page) for n in lengths]
     order = torch.randperm(sum(pages) + 5).tolist()
     cache = torch.full((len(order), k.shape[1], page, 2 * k.shape[2]), torch.nan, dtype=k.dtype, device="cuda")
@@ -60,11 +60,11 @@ def test_one_function(heads, kv_heads, dim, window, page, longest):
         begin = torch.tensor([0, *new], device="cuda").cumsum(0)
         for pages in (cache, cache.transpose(1, 2).contiguous().transpose(1, 2)):  # dense, or tokens before heads
             assert torch.equal(ops.paged_attention(q[rows], pages, table, begin, counts, scale, window), packed[rows])
-    for length in (1, 63, 64, 65, 1000, 1024, 1025, longest // 2):  # one sequence at the time it had that length
+    for length in (1, 63, 64, 65, 1000, 1024, 1025, longest // 2):  # the sequence at the time when it had that length
         one = torch.tensor([length], device="cuda")
         alone = ops.decode_attention(q[length - 1 : length], cache, table[:1], one, scale, window)
         assert torch.equal(alone[0], packed[length - 1])
-    cache[table[0, 0]] += 1  # the control; a window has forgotten that page
+    cache[table[0, 0]] += 1  # the control; with a window that page is not read any more
     again = ops.decode_attention(q[last], cache, table, counts, scale, window)
     assert torch.equal(again[0], decoded[0]) == bool(window)
 
@@ -123,7 +123,7 @@ def test_hopper_kernel_is_the_triton_kernel(dim, group, window):
 
 @pytest.mark.parametrize("dim", [64, 128])
 def test_hopper_kernel_over_many_short_tiles(dim):
-    """A tile of queries that is overwritten while it is read shows in one tile of ten thousand: here is a million."""
+    """A tile of queries that is overwritten while it is read shows in one of ten thousand tiles; here are a million."""
     if not is_hopper(0):
         pytest.skip("needs a Hopper GPU")
     heads, kv_heads, page, scale = 16, 8, 16, 1 / math.sqrt(dim)

@@ -56,7 +56,7 @@ def _train(folder):
 
 
 def _halves():
-    """Columns of the matrices, behind each other in one allocation, and whole vectors."""
+    """Columns of the matrices, one after another in one allocation, and whole vectors."""
     memory = torch.full((9, 1000, 2048), torch.nan, dtype=torch.bfloat16, device="cuda")
     for layer in range(9):
         yield Part(name=f"w{layer}", values=memory[layer], row=0, column=2048, columns=4096)

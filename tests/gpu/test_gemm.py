@@ -16,7 +16,7 @@ def _operand(rows, k, kind, seed):
     elif kind == "cancelling":
         t[:, 1::2] = -t[:, ::2] * (1 + 2**-7 * torch.randint(0, 2, (rows, k // 2), generator=g, device="cuda"))
     elif kind == "subnormal":
-        t *= 2.0**-70  # products lie among the subnormals of fp32
+        t *= 2.0**-70  # products are subnormal numbers of fp32
     elif kind == "infinite":
         t[0, k // 2] = torch.inf
     return t.to(torch.bfloat16)
@@ -31,7 +31,7 @@ def _same(a, b):
 
 
 def _forms(leaves, leaf_k, dtype):
-    """Every entry of the tile table, and a few more, as calls of (x, w, bias)."""
+    """Every entry of the tile table, and a few more, as functions of (x, w, bias)."""
     from rlsync.kernels.triton.matmul import blockwise, persistent
     from rlsync.kernels.triton.tiles import (
         BlockTile,
@@ -63,7 +63,7 @@ def test_every_tile_gives_the_same_bits(m, k, n, leaves, kind):
     for added, dtype in ((None, torch.float32), (bias, torch.bfloat16)):
         first, *others = [form(x, w, added) for form in _forms(leaves, k // leaves, dtype)]
         assert all(_same(first, other) for other in others)
-    if kind == "normal":  # the control: cuBLAS has an order, and roundings, of its own
+    if kind == "normal":  # the control: cuBLAS has another order and other roundings
         assert not _same(first, torch.matmul(x, w.t()) + bias)
 
 
@@ -81,7 +81,7 @@ def test_a_row_does_not_know_how_many_there_are(leaves):
 @pytest.mark.parametrize("leaves", [1, 8])
 @pytest.mark.parametrize("n", [520, 4096])
 def test_fp32_rows_do_not_know_either(n, leaves):
-    """Tiles of fp32 have fewer stages where shared memory has no room for them."""
+    """Tiles of fp32 have fewer stages if shared memory has no room for more."""
     from rlsync.kernels.triton import matmul
 
     x, w = _operand(130, 2048, "exponents", 0).float(), _operand(n, 2048, "exponents", 1).float()
@@ -91,7 +91,7 @@ def test_fp32_rows_do_not_know_either(n, leaves):
 
 
 def test_33_to_64_rows_of_a_wide_product():
-    """Which take the persistent kernel, where fewer do not."""
+    """Numbers of rows that use the persistent kernel, while fewer rows do not."""
     from rlsync.kernels.triton import matmul
 
     x, w = _operand(130, 4096, "exponents", 0), _operand(4096, 4096, "exponents", 1)
@@ -102,7 +102,7 @@ def test_33_to_64_rows_of_a_wide_product():
 
 @pytest.mark.parametrize("columns", [32, 64])
 def test_rows_of_half_a_tile(columns):
-    """Nothing is loaded for the second warpgroup; what lies in its shared memory is another product's NaNs."""
+    """No rows are loaded for the second warpgroup, whose shared memory holds NaNs of another product."""
     from rlsync.kernels.triton.matmul import persistent
     from rlsync.kernels.triton.tiles import PersistentTile
 
@@ -117,7 +117,7 @@ def test_rows_of_half_a_tile(columns):
 
 @pytest.mark.parametrize(("n", "depth"), [(12288, 64), (24584, 64), (6400, 64), (12288, 32), (6400, 16)])
 def test_two_accumulators_over_many_tiles(n, depth):
-    """Blocks take many tiles in turn, over and over; the last ones lack rows, columns or a whole accumulator."""
+    """Blocks compute many tiles one after another; the last tiles lack rows, columns or a whole accumulator."""
     from rlsync.kernels.triton.matmul import persistent
     from rlsync.kernels.triton.tiles import PersistentTile
 
@@ -166,7 +166,7 @@ def test_error_is_no_larger_than_that_of_one_sum(m):
 @pytest.mark.parametrize("leaves", [1, 2, 8])
 @pytest.mark.parametrize(("m", "k", "n"), [(300, 896, 1152), (300, 4864, 896), (300, 8960, 1536), (2100, 896, 1152)])
 def test_odd_depths(m, k, n, leaves):
-    """Leaves that no stage of 64 divides, as Qwen2.5's: 112, 608 and 1120 long."""
+    """Leaves that a stage of 64 does not divide, like those of Qwen2.5: 112, 608 and 1120 long."""
     from rlsync.kernels.triton import matmul
 
     x, w = _operand(m, k, "normal", 0), _operand(n, k, "normal", 1)

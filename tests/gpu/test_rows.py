@@ -1,4 +1,4 @@
-"""RMSNorm, the gated activation, log-probs and the draw: rows alone, right values, the CPU's draws."""
+"""RMSNorm, the gated activation, log-probs and the draw: independence of rows, values, and the draws of the CPU."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_values():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dim", [64, 128])
 def test_rope_is_transformers_own_order(dtype, dim):
-    """vLLM's side rotates slices of one projection in one kernel, the trainer in Hugging Face's torch ops."""
+    """vLLM rotates slices of one projection in one kernel, and the trainer uses the PyTorch ops of Hugging Face."""
     table = rope_table(RopeSpec(dim, 1e6, 4096), dtype).cuda()
     q, k = _rows(300, 24 * dim, dtype).split([16 * dim, 8 * dim], -1)
     q, k = q.view(300, 16, dim), k.view(300, 8, dim)

@@ -1,4 +1,4 @@
-"""Scores of targets at a real vocabulary: the bits of log-probs and draws, the gradient, and the memory."""
+"""Scores of targets with a real vocabulary: bits of log-probs and draws, the gradient, and the memory."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_the_bits_are_those_of_the_ops(dtype, rows, monkeypatch):
 
 @pytest.mark.parametrize("size", [151_936, 50_257, 1000])
 def test_row_scores_are_the_bits_of_logprobs_and_draw(size):
-    """Sizes that Triton compiles apart: divisible by 16 or not, shorter than a tile."""
+    """Sizes that Triton compiles separately: divisible by 16 or not, and shorter than a tile."""
     logits = _random(65, size, dtype=torch.float32) * 4
     targets, keys = torch.arange(65, device="cuda") * 3, _keys(65).values()
     rows = ops.logprobs(logits, TEMPERATURE)

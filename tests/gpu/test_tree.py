@@ -1,4 +1,4 @@
-"""Attention along a tree of shared prefixes has the bits of sequences apart, and so has a whole policy."""
+"""In a prefix tree attention, and a whole policy, give the bits of separate sequences."""
 
 import math
 from dataclasses import replace
@@ -19,7 +19,7 @@ from rlsync.trainer.prefix_tree import lay_as_tree
 
 
 def _sequences(prompt, answers):
-    """Answers to one prompt, one of which goes on with a branch of its own, and a sequence apart."""
+    """Answers to one prompt, one of which has a further branch, and a separate sequence."""
     begin = torch.arange(prompt)
     own = [torch.cat((begin, 10**6 * (i + 1) + torch.arange(n))) for i, n in enumerate(answers)]
     branch = torch.cat((own[0][: prompt + answers[0] // 2], torch.arange(70)))
@@ -132,7 +132,7 @@ def test_a_policy_on_a_tree(policy):
 
 
 def test_the_gradient_of_a_policy(policy):
-    """Gradients of rows round to bf16, those of a shared row after its sum; samples apart differ by that."""
+    """The gradient of a row is rounded to bf16, that of a shared row after its sum, so separate samples differ."""
     samples, device = _samples(), torch.device("cuda")
     grads = []
     for trees in (True, False):

@@ -22,7 +22,7 @@ def _dot_in_order(builder, a, b, d, input_precision, max_num_imprecise_acc):
 
 @pytest.fixture(autouse=True)
 def ordered_dot(monkeypatch):
-    """Give tl.dot an order of its own.
+    """Give tl.dot a fixed order.
 
     The interpreter calls numpy's BLAS, which picks its kernel by the processor and may round a row differently when
     there are other rows beside it. A GPU's tensor cores do not, and tests compare products with other row counts.

@@ -1,4 +1,4 @@
-"""The all-reduce's kernels, a rank after the other: buffers of the host, and flags that say that all have come."""
+"""The kernels of the all-reduce, one rank after another, with buffers on the host and flags that are already set."""
 
 import pytest
 import torch
@@ -8,12 +8,12 @@ from rlsync.kernels.triton.all_reduce import low_latency, one_shot, two_shot
 
 BLOCKS = 3
 FLAGS, ROOM = BLOCKS * 8, 1 << 15
-"""Of flags, and bytes of a slot, of parts and of results."""
+"""Size of the flags, and size of a slot, of the parts and of the results, in bytes."""
 OFFSETS = (8 * FLAGS, 8 * FLAGS + ROOM)
 
 
 def _arrive(buffers, rank):
-    """Every rank is far ahead, this one at exchange 6."""
+    """Set the flags of all other ranks far ahead, and those of this rank to exchange 6."""
     for buffer in buffers:
         buffer[:FLAGS] = 1 << 40
         buffer[rank : len(buffers) * BLOCKS : len(buffers)] = 6
@@ -47,7 +47,7 @@ def test_every_rank_gets_the_bits_of_the_tree(kernel, offsets, m, n, ranks):
 
 
 def _run_in_words(roots, bias, exchange):
-    """Each rank's result where the words of its peers have come; checks those that it sends."""
+    """The result of each rank after the words of its peers have arrived; also checks the words that it sends."""
     ranks, m, n = roots.shape
     size, piece, slot = m * n, ROOM // 8 // ranks, (OFFSETS[0] + exchange % 2 * ROOM) // 8
     bits = roots.view(torch.int32).reshape(ranks, size).long() & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""The scores kernels in Triton's interpreter: the bits of its own log-probs and draw, and the right gradient."""
+"""The scores kernels in Triton's interpreter have the bits of its log-probs and draws, and the right gradient."""
 
 import importlib
 
@@ -70,7 +70,7 @@ def test_logit_grads_of_entropy():
     logits, targets, _, _ = _inputs()
     grad, pull = _random(T, seed=2), _random(T, seed=3)
     _, entropy, stats, _ = gpu.row_scores(logits, TEMPERATURE, targets, None, None)
-    finite = logits.double().clamp_min(-1e4).requires_grad_()  # exp is 0 there, and autograd makes no NaN
+    finite = logits.double().clamp_min(-1e4).requires_grad_()  # exp is 0 there, so autograd gives no NaN
     rows = torch.log_softmax(finite / TEMPERATURE, -1)
     outputs = [rows.gather(-1, targets[:, None])[:, 0], -(rows.exp() * rows).sum(-1)]
     (expected,) = torch.autograd.grad(outputs, finite, [grad.double(), pull.double()])
@@ -98,7 +98,7 @@ def test_the_whole_function(monkeypatch):
 
 
 def test_the_noise_is_right_to_the_ends():
-    """Every uint32 gives finite noise, as fp64 gives it to fp32's rounding."""
+    """Every uint32 gives finite noise that equals the noise in fp64 up to the rounding of fp32."""
     dense = torch.arange(-512, 512)
     sampled = (torch.arange(2**14) * 2654435761) % 2**32
     bits = torch.cat((dense, dense + 2**31, dense + 2**24, 2**32 - 2**24 + dense, sampled)) % 2**32

@@ -1,4 +1,4 @@
-"""The GPU kernels' logic in Triton's interpreter (fp32, on the CPU). Their bits are for tests/gpu."""
+"""The logic of the GPU kernels in Triton's interpreter (fp32, on the CPU). tests/gpu tests their bits."""
 
 import importlib
 import math
@@ -19,7 +19,7 @@ from rlsync.trainer import prefix_tree
 
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch):
-    """So small that every loop runs more than once."""
+    """Sizes so small that every loop runs more than once."""
     for name, value in {"TILE": 16, "SPLIT": 32, "_ROWS": (16,)}.items():
         monkeypatch.setattr(attention_launch, name, value)
     for module, name in (("norm", "_LARGEST_BLOCK"), ("logprobs", "TILE"), ("scores", "TILE"), ("sampling", "TILE")):
@@ -45,7 +45,7 @@ def test_matmul_is_the_tree(leaves, m, k, n):
 
 
 def test_a_row_of_a_product_does_not_depend_on_the_others():
-    """The fixture ordered_dot sees to it: with numpy's BLAS a row's place among others may change its bits."""
+    """The fixture ordered_dot is needed, because with NumPy's BLAS other rows may change the bits of a row."""
     x, w = _random(20, 64), _random(48, 64, seed=1)
     whole = gpu.matmul(x, w, None, 1, torch.float32)
     for first in range(20):
@@ -54,7 +54,7 @@ def test_a_row_of_a_product_does_not_depend_on_the_others():
 
 
 def test_the_tree_of_parts_is_balanced():
-    """Numbers whose sum depends on the order: only ((a + b) + (c + d)) + ... gives the tree's bits."""
+    """Numbers whose sum depends on the order, so only ((a + b) + (c + d)) + ... gives the bits of the tree."""
     parts = _random(8, 1, 64) * torch.exp2(_random(8, 1, 64, seed=3) * 12)
     out = torch.empty(1, 64)
     combine[(1,)](parts, parts, out, 64, 64, LEAVES=8, BLOCK=64, HAS_BIAS=False)
@@ -160,7 +160,7 @@ def test_attention_along_a_tree(window, monkeypatch):
 
 
 def test_rope_strides_and_the_cache():
-    """Rows that lie apart, as slices of one projection do; rope, cache writes and the fused norm against torch."""
+    """Rope, cache writes and the fused norm on rows with gaps, like slices of one projection, compared with PyTorch."""
     table = torch.randn(50, 24, generator=torch.Generator().manual_seed(1))
     qkv = _random(9, (4 + 2 + 2) * 24)
     q, k, v = (part.view(9, -1, 24) for part in qkv.split([96, 48, 48], -1))
@@ -186,7 +186,7 @@ def test_rope_strides_and_the_cache():
 
 
 def _short(*shape, seed=0):
-    """Numbers that bf16 has: the interpreter cuts others where a GPU rounds them."""
+    """Numbers that bf16 represents exactly, because the interpreter truncates others where a GPU rounds them."""
     return _random(*shape, seed=seed).bfloat16().float()
 
 
@@ -207,7 +207,7 @@ def test_keyed_sums_are_the_cpus():
 
 
 def test_copies_are_the_cpus():
-    """Rows, columns, vectors, odd sizes and places; some longer than a program's span."""
+    """Rows, columns, vectors, odd sizes and addresses, and some copies that are longer than a program's span."""
     values = [_short(3, 64), _short(40, 1000, seed=1), _short(17, seed=2), _short(2, 7, seed=3).bfloat16()]
     pairs = []
     for dtype in (torch.bfloat16, torch.float32):
@@ -223,4 +223,4 @@ def test_copies_are_the_cpus():
     assert all(torch.equal(into, source.to(into.dtype)) for into, source in pairs)
     base = pairs[4][0]._base
     base[5:45, 40:64] = 0
-    assert not base.any()  # nothing beside it
+    assert not base.any()  # nothing beside the target is written

@@ -38,7 +38,7 @@ def make_pack():
 @pytest.fixture
 def make_logprobs():
     def make(pack: Pack, spread: float = 0.3, seed: int = 1) -> torch.Tensor:
-        """Log-probs [T] float64 near the rollout's, whose ratios stay off the clip's corners; they want a gradient."""
+        """Log-probs [T] float64, with a gradient, near the rollout's; their ratios avoid the corners of the clip."""
         noise = torch.randn(pack.mask.numel(), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         return (pack.rollout_logprobs + spread * noise).requires_grad_()
 

@@ -10,7 +10,7 @@ from rlsync.algorithms.advantages import compute_advantages, groups_without_sign
 from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig
 from rlsync.errors import ConfigError
 
-OF_REWARDS = [kind for kind in AdvantageKind if kind is not AdvantageKind.gae]  # which is of tokens: test_gae.py
+OF_REWARDS = [kind for kind in AdvantageKind if kind is not AdvantageKind.gae]  # GAE is per token: test_gae.py
 TWO_GROUPS = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.3, 0.3, 0.3, 0.3]], dtype=torch.float64)
 
 
@@ -46,7 +46,7 @@ def test_reinforce_pp_by_hand():
 
 def test_reinforce_pp_baseline_by_hand():
     rewards = torch.tensor([[3.0, 1.0], [0.5, 0.5]], dtype=torch.float64)
-    deviation = math.sqrt(2 / 3) + 1e-6  # of 1, -1, 0, 0
+    deviation = math.sqrt(2 / 3) + 1e-6  # the standard deviation of 1, -1, 0, 0
     out = _advantages(rewards, AdvantageKind.reinforce_pp_baseline).flatten().tolist()
     assert out == pytest.approx([1 / deviation, -1 / deviation, 0.0, 0.0])
 
@@ -81,7 +81,7 @@ def test_against_a_naive_one(kind):
 
 @pytest.mark.parametrize("kind", [k for k in OF_REWARDS if k is not AdvantageKind.reinforce_pp])
 def test_a_group_of_equal_rewards_gives_exactly_zero(kind):
-    """Although 0.1 - mean of three times 0.1 is not 0 in float64, which is the control."""
+    """The advantages are 0, although in float64 0.1 minus the mean of three times 0.1 is not (the control)."""
     equal = torch.full((1, 3), 0.1, dtype=torch.float64)
     rewards = torch.cat((equal, torch.tensor([[0.0, 1.0, 0.5]], dtype=torch.float64)))
     assert _advantages(rewards, kind)[0].tolist() == [0.0] * 3

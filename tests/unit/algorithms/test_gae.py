@@ -18,7 +18,7 @@ def _random(*shape, seed=0):
 
 
 def test_gae_by_hand():
-    """Surprises 0 + 0.5 * 2 - 1 = 0, 0 + 0.5 * 4 - 2 = 0, 10 - 4 = 6; each weighs 0.25 of the next."""
+    """Differences 0 + 0.5 * 2 - 1 = 0, 0 + 0.5 * 4 - 2 = 0 and 10 - 4 = 6; each later one counts a quarter."""
     out = gae(_tensor(0, 0, 10), _tensor(1, 2, 4), gamma=0.5, gae_lambda=0.5)
     assert out.tolist() == [0.375, 1.5, 6.0]
     assert out.dtype == torch.float64
@@ -31,7 +31,7 @@ def test_the_two_ends_of_lambda():
 
 
 def _naive(rewards, values, gamma, gae_lambda):
-    """Eq. 16 as it stands: the sum over l of (gamma lambda)^l d_(t+l)."""
+    """Eq. 16 as the paper writes it: the sum over l of (gamma lambda)^l d_(t+l)."""
     values = [*values, 0.0]
     surprises = [r + gamma * values[t + 1] - values[t] for t, r in enumerate(rewards)]
     return [sum((gamma * gae_lambda) ** (k - t) * surprises[k] for k in range(t, len(rewards))) for t in
@@ -67,7 +67,7 @@ def test_whitening():
 
 
 def test_equal_ones_whiten_to_exactly_zero():
-    """Although 0.1 - mean of three times 0.1 is not 0 in float64, which is the control."""
+    """The results are 0, although in float64 0.1 minus the mean of three times 0.1 is not (the control)."""
     equal = _tensor(0.1, 0.1, 0.1)
     assert torch.equal(whiten(equal), torch.zeros_like(equal))
     assert torch.equal(whiten(_tensor(0.1)), torch.zeros_like(_tensor(0.1)))

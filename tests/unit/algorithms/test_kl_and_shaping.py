@@ -38,7 +38,7 @@ def test_garbage_outside_the_mask_is_not_read(kind):
 
 @pytest.mark.parametrize("kind", [KlKind.k1, KlKind.k3])
 def test_k1_and_k3_estimate_the_kl(kind):
-    """Over all outcomes of a distribution their mean is the KL itself."""
+    """The mean of an estimator over all outcomes of a distribution is the KL."""
     p, q = (torch.log_softmax(torch.randn(50, generator=torch.Generator().manual_seed(s)).double(), 0) for s in (0, 1))
     mean = (p.exp() * token_kl(p, q, torch.ones(50, dtype=torch.bool), kind)).sum()
     assert float(mean) == pytest.approx(float((p.exp() * (p - q)).sum()), rel=1e-12)

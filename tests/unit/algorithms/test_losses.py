@@ -15,12 +15,12 @@ def _loss(logprobs, pack, kind=LossKind.ppo_clip, **settings):
 
 
 def _sequences(pack):
-    """Items, sequence by sequence."""
+    """The items of each sequence."""
     return [(pack.sequences == s).nonzero()[:, 0].tolist() for s in range(len(pack.lengths))]
 
 
 def _naive(logprobs, pack, kind, low, high, dual):
-    """{item: loss}, items that the clip reached, in plain Python."""
+    """The loss of each item, and the items that the clip reached, in plain Python."""
     new, old, advantages = logprobs.tolist(), pack.rollout_logprobs.tolist(), pack.advantages.tolist()
     losses, clipped = {}, 0
     for rows in _sequences(pack):
@@ -55,7 +55,7 @@ def test_against_a_naive_one(kind, dual, make_pack, make_logprobs):
 
 
 def _one(ratio, advantage, make_pack):
-    """A response of one token with this ratio."""
+    """A response of one token with the given importance ratio."""
     pack = make_pack([(1, 1)])
     pack = replace(pack, advantages=torch.full_like(pack.advantages, advantage))
     return (pack.rollout_logprobs + math.log(ratio)).requires_grad_(), pack
@@ -65,11 +65,11 @@ def _one(ratio, advantage, make_pack):
     ("ratio", "advantage", "dual", "loss", "slope"),
     [
         (1.1, 2.0, 0.0, -2.2, -2.2),
-        (1.5, 2.0, 0.0, -2.4, 0.0),  # above 1 + 0.2: cut
-        (0.5, 2.0, 0.0, -1.0, -1.0),  # a good token that became rarer pulls
-        (0.5, -2.0, 0.0, 1.6, 0.0),  # below 1 - 0.2: cut
-        (5.0, -2.0, 0.0, 10.0, 10.0),  # a bad token that became likelier pushes without a bound
-        (5.0, -2.0, 3.0, 6.0, 0.0),  # but for the dual clip
+        (1.5, 2.0, 0.0, -2.4, 0.0),  # above 1 + 0.2: the gradient is cut off
+        (0.5, 2.0, 0.0, -1.0, -1.0),  # a good token that became less probable keeps its gradient
+        (0.5, -2.0, 0.0, 1.6, 0.0),  # below 1 - 0.2: the gradient is cut off
+        (5.0, -2.0, 0.0, 10.0, 10.0),  # a bad token that became more probable has no bound
+        (5.0, -2.0, 3.0, 6.0, 0.0),  # except with the dual clip
         (5.0, 2.0, 3.0, -2.4, 0.0),
     ],
 )
@@ -90,7 +90,7 @@ def test_clip_higher_lets_good_tokens_rise_further(make_pack):
 
 
 def test_gspo_by_hand(make_pack):
-    """Two tokens with ratios e^0.2 and 1: the sequence's is e^0.1 for both."""
+    """Two tokens have the ratios e^0.2 and 1, so the ratio of their sequence is e^0.1."""
     pack = make_pack([(1, 2)])
     pack = replace(pack, advantages=torch.ones_like(pack.advantages))
     logprobs = (pack.rollout_logprobs + torch.tensor([0.2, 0.0])).detach().requires_grad_()
@@ -98,7 +98,7 @@ def test_gspo_by_hand(make_pack):
     free.per_token.sum().backward()
     whole = math.exp(0.1)
     assert free.per_token.tolist() == pytest.approx([-whole, -whole])
-    assert logprobs.grad.tolist() == pytest.approx([-whole, -whole])  # 2 tokens, each with s / 2 of both
+    assert logprobs.grad.tolist() == pytest.approx([-whole, -whole])  # each of the 2 tokens has s / 2 from both
     assert (free.ratio_min, free.ratio_max, free.clipped) == (pytest.approx(whole), pytest.approx(whole), 0)
     assert _loss(logprobs, pack, LossKind.gspo, clip_high=4e-4).clipped == 2
     assert _loss(logprobs, pack, LossKind.ppo_clip, clip_high=0.2).clipped == 1  # the control: token by token
@@ -116,7 +116,7 @@ def test_cispo_weighs_every_token_and_cuts_none(ratio, weight, make_pack):
 @pytest.mark.parametrize(("kind", "spread"), [(LossKind.ppo_clip, 0.3), (LossKind.gspo, 0.3), (LossKind.cispo, 20.0)])
 @pytest.mark.parametrize("dual", [0.0, 1.3])
 def test_gradients_are_those_of_the_numbers(kind, spread, dual, make_pack, make_logprobs):
-    """CISPO's weight carries no gradient, so its numbers agree where the clip holds the weight: with a wide spread."""
+    """CISPO's weight has no gradient, so numeric gradients agree only if the clip fixes it: with a wide spread."""
     pack = make_pack()
     settings = {"clip_low": 0.2, "clip_high": 0.25, "dual_clip": dual if kind is LossKind.ppo_clip else 0.0}
     assert torch.autograd.gradcheck(lambda x: _loss(x, pack, kind, **settings).per_token, make_logprobs(pack, spread))

@@ -67,7 +67,7 @@ def _naive_mean(values, pack, aggregation):
 
 @pytest.mark.parametrize("aggregation", Aggregation)
 def test_the_terms_add_up(aggregation, make_pack, make_logprobs):
-    """Loss + 0.3 KL - 0.2 entropy, with the on-policy loss -A, against plain Python."""
+    """Loss + 0.3 KL - 0.2 entropy, with the on-policy loss -A, compared with plain Python."""
     pack = make_pack([(1, 3), (2, 6), (1, 1)])
     g = torch.Generator().manual_seed(3)
     reference, entropy = (torch.rand(len(pack.mask), generator=g, dtype=torch.float64) for _ in range(2))
@@ -107,7 +107,7 @@ def test_the_gradient_of_the_whole(kind, aggregation, make_pack, make_logprobs):
 
 
 def test_truncated_importance_sampling_by_hand(make_pack):
-    """Trainer's over rollout's probability is 2 and 0.5; the cap makes the first 1.5."""
+    """The trainer's probabilities are 2 and 0.5 times the rollout's; the cap lowers the first factor to 1.5."""
     pack = make_pack([(1, 2)])
     old = pack.rollout_logprobs + torch.tensor([2.0, 0.5], dtype=torch.float64).log()
     pack = replace(pack, old_logprobs=old, advantages=torch.ones(2, dtype=torch.float64))
@@ -117,4 +117,4 @@ def test_truncated_importance_sampling_by_hand(make_pack):
     assert logprobs.grad.tolist() == pytest.approx([-1.5, -0.5])
     assert (terms.truncated, terms.policy.ratio_min, terms.policy.ratio_max) == (1, 1.0, 1.0)
     plain = objective(_output(logprobs), replace(pack, old_logprobs=None), AlgorithmConfig())
-    assert plain.policy.ratio_max == pytest.approx(2.0)  # the control: the rollout's own stand for the old ones
+    assert plain.policy.ratio_max == pytest.approx(2.0)  # the control: the rollout's log-probs are the old ones

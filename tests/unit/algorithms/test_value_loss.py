@@ -21,7 +21,7 @@ def pack(make_pack):
 
 
 def test_by_hand(pack):
-    """Moved by 0.1 towards the return; by 0.5 beyond the clip, cut off; by 0.5 away from it, not cut off."""
+    """Values move by 0.1 towards the return, by 0.5 beyond the clip (cut off), and by 0.5 away from it (kept)."""
     values = _tensor(0.1, 1.5, 1.5, float("nan")).requires_grad_()
     terms = value_loss(values, pack, 0.2)
     assert float(terms.total) == pytest.approx((0.9**2 + (1.2 - 2) ** 2 + 0.5**2) / 2)

@@ -1,4 +1,4 @@
-"""A checkpoint that is broken, or of other tensors, is refused in one line that names the file or the tensor."""
+"""A damaged checkpoint, or one with other tensors, is refused in one line that names the file or the tensor."""
 
 import json
 from dataclasses import asdict
@@ -83,7 +83,7 @@ def test_a_progress_that_cannot_be_read(checkpoint, text):
 
 
 def test_a_state_without_its_progress(checkpoint):
-    """A run that stopped while it saved."""
+    """A run that stopped while it was saving."""
     assert newest(checkpoint.parent) is not None  # the control
     (checkpoint / "progress.json").unlink()
     assert newest(checkpoint.parent) is None

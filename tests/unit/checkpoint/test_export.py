@@ -1,4 +1,4 @@
-"""Files that a checkpoint copies from the model it started from, and folders that saving leaves alone."""
+"""Files that a checkpoint copies from the model from which it started, and folders that saving does not touch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_checkpoint_has_what_its_source_has_besides_weights(source, tmp_path):
         "tokenizer_config.json",
     }
     assert (saved / "generation_config.json").read_bytes() == (source / "generation_config.json").read_bytes()
-    assert json.loads((saved / "config.json").read_text())["dtype"] == "bfloat16"  # the control: this one is its own
+    assert json.loads((saved / "config.json").read_text())["dtype"] == "bfloat16"  # the control: it is not copied
     assert AutoTokenizer.from_pretrained(saved).get_vocab() == AutoTokenizer.from_pretrained(source).get_vocab()
 
 

@@ -1,4 +1,4 @@
-"""A sharded model and its AdamW from a checkpoint take the steps that the saved ones would have taken, bit for bit."""
+"""A sharded model and its AdamW that are restored from a checkpoint continue with the same bits."""
 
 import os
 import subprocess
@@ -34,7 +34,8 @@ def _steps(module, optimizer, first, count):
 def _run(rank, ranks, folder, mode):
     dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store_{mode}", ranks), rank=rank, world_size=ranks)
     mesh = init_device_mesh("cpu", (ranks,))
-    main, fresh = _make(mesh, 0), _make(mesh, 1)  # the second has taken no step, as a policy in a critic's warm-up
+    # The second has taken no step, like a policy during the critic's warm-up.
+    main, fresh = _make(mesh, 0), _make(mesh, 1)
     parts, counters = {"main": main, "fresh": fresh}, torch.tensor([3, 7])
     if mode == "save":
         _steps(*main, 0, 3)
@@ -46,7 +47,7 @@ def _run(rank, ranks, folder, mode):
         _steps(*main, 0, 3)
         assert torch.equal(found, counters)
         assert not other["fresh"][1].state
-        if mode == "forget":  # the control: without the moments the next steps are others
+        if mode == "forget":  # the control: without the moments the next steps differ
             other["main"][1].state.clear()
         same = [
             torch.equal(a, b)
@@ -54,7 +55,7 @@ def _run(rank, ranks, folder, mode):
             for a, b in zip(_steps(*parts[name], 3, 2), _steps(*other[name], 3, 2), strict=True)
         ]
         assert all(same) == (mode == "load"), same
-    dist.barrier()  # a thread of gloo lets go of the last tensors; while Python ends that would abort the process
+    dist.barrier()  # a thread of gloo frees the last tensors; during Python's exit that would abort the process
     dist.destroy_process_group()
 
 

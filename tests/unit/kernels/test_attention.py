@@ -23,7 +23,7 @@ def _attention(q, k, v, starts, window=0):
 
 
 def _cache(k, v, starts, block, seed):
-    """A paged cache with scattered pages; what was never written is NaN."""
+    """A paged cache with scattered pages, which is NaN where nothing was written."""
     pages = [-(-n // block) for n in LENGTHS]
     order = torch.randperm(sum(pages) + 3, generator=torch.Generator().manual_seed(seed))
     cache = torch.full((len(order), KV, block, 2 * D), float("nan"), dtype=k.dtype)

@@ -1,4 +1,4 @@
-"""Ranks over gloo give the bits of the tree on one rank."""
+"""The tree across ranks over gloo gives the bits of the tree on one rank."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -12,7 +12,7 @@ from rlsync.kernels.collectives import finish_across
 
 
 def _on_ranks(roots, bias, dtype):
-    """What each rank gets; a thread a rank."""
+    """The result of each rank; each rank is a thread."""
     store, ranks = dist.HashStore(), len(roots)
 
     def rank(i):

@@ -1,4 +1,4 @@
-"""The gradient of attention by plain products is the one that autograd finds."""
+"""The dense gradient of attention equals that of autograd."""
 
 import math
 
@@ -10,7 +10,7 @@ from rlsync.kernels.dense_backward import dense_backward
 
 HEADS, KV_HEADS, DIM = 4, 2, 8
 QUERIES, KEYS = (1, 37, 5), (1, 37, 20)
-"""Of the last sequence only the last queries are there, as in a tree's branch."""
+"""The last sequence has only its last queries, like a branch of a prefix tree."""
 
 
 def _case(window):

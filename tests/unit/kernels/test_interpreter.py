@@ -1,4 +1,4 @@
-"""Triton decides at import whether it interprets, so those tests run in a process of their own."""
+"""Runs tests/interpreter in a process of its own, because Triton decides at its import whether it interprets."""
 
 import os
 import subprocess

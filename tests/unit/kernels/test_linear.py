@@ -15,7 +15,7 @@ def _data(m, n, k, dtype, seed=0):
 
 
 def test_sum_is_sequential_with_rounded_products():
-    """Against a scalar loop: no fused multiply-add, no reordering. So every x86 machine gives these bits."""
+    """Compared with a scalar loop: no fused multiply-add and no other order, so every x86 machine gives these bits."""
     x, w = _data(3, 70, 37, torch.float32)
     want = np.zeros((3, 70), np.float32)
     for k in range(37):
@@ -33,7 +33,7 @@ def test_a_row_does_not_know_the_others(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_column_does_not_know_the_others(dtype):
-    """So column shards, the gather form and fused qkv give the same bits."""
+    """Column shards, the gather form and fused qkv projections therefore give the same bits."""
     x, w = _data(9, 131, 96, dtype)
     whole = ops.linear(x, w)
     assert torch.equal(torch.cat([ops.linear(x, part) for part in w.split([1, 30, 64, 36])], 1), whole)

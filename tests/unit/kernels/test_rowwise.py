@@ -1,4 +1,4 @@
-"""RMSNorm, SiLU, log-probs, rope, embedding, sampling: rows alone, right values, right gradients."""
+"""RMSNorm, SiLU, log-probs, rope, embedding and sampling: independence of rows, values and gradients."""
 
 import hashlib
 
@@ -112,7 +112,7 @@ def test_rope_turns_by_position():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rope_and_the_fused_norm_are_transformers_own_order(dtype):
-    """The trainer rotates and adds residuals in Hugging Face's own code: the fused ops give its bits."""
+    """The trainer rotates and adds residuals with Hugging Face's own code, and the fused ops give the same bits."""
     table = rope_table(RopeSpec(16, 100.0, 10), dtype)
     q, k = _rows(10, 64, dtype).view(10, 4, 16), _rows(10, 32, dtype, seed=1).view(10, 2, 16)
     cos, sin = (torch.cat((t, t), -1)[None] for t in table.chunk(2, -1))

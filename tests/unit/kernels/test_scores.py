@@ -1,4 +1,4 @@
-"""Scores of targets: the bits of the ops that they stand for, chunk by chunk, and the right gradient."""
+"""Scores of targets, computed in chunks, have the bits of the ops that they replace, and the right gradient."""
 
 import weakref
 
@@ -134,7 +134,7 @@ def test_gradients_of_entropy(with_logprobs, rows, monkeypatch):
 
 
 class _Entropy(torch.autograd.Function):
-    """Entropy of float64 logits, with the kernels' gradient."""
+    """The entropy of float64 logits, with the gradient of the kernels."""
 
     @staticmethod
     def forward(ctx, logits):

@@ -1,4 +1,4 @@
-"""Ranks with some columns each draw what one rank draws of whole rows, and report its log-probs."""
+"""Ranks that hold some columns each draw the tokens that one rank draws from whole rows, with the same log-probs."""
 
 import pytest
 import torch

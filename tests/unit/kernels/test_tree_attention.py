@@ -1,4 +1,4 @@
-"""Attention along a tree gives each row the bits that its sequence alone gives it; its gradient is right."""
+"""In a prefix tree attention gives each row the bits that it has in its sequence, and the gradient is right."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ D, HEADS, KV, SCALE = 16, 4, 2, 0.25
 FOREST = st.lists(
     st.tuples(st.integers(0, 9), st.integers(0, 40), st.integers(1, 30)), min_size=2, max_size=7
 )  # fmt: skip
-"""Sequences that follow an earlier one (if there is one of that number) so far, then go on so long by themselves."""
+"""For each sequence an earlier one, the number of tokens that they share, and the number of tokens that follow."""
 
 
 def _layout(forest):
@@ -60,7 +60,7 @@ def test_control_other_keys_change_bits():
 
 
 def _naive(q, k, v, layout, window):
-    """Row by row, each along the path of one sequence."""
+    """The rows, one at a time, each along the path of one sequence."""
     out = {}
     for rows in layout.rows:
         for t, row in enumerate(rows.tolist()):
@@ -73,7 +73,7 @@ def _naive(q, k, v, layout, window):
 
 @pytest.mark.parametrize("window", [0, 5])
 def test_values_and_gradients(window):
-    """Against float64, by the tolerance of packed attention; and no further from it than sequences apart are."""
+    """Compared with float64: within the tolerance of packed attention, and no worse than separate sequences."""
     layout = _layout([(0, 20, 5), (0, 20, 30), (1, 23, 4), (9, 0, 12)])
     qkv = _qkv(layout.tokens.numel(), torch.float32)
     mine = [t.clone().requires_grad_() for t in qkv]
@@ -100,4 +100,4 @@ def test_taken_rows_give_their_gradients_back():
     for row, each in zip(index.tolist(), grad.float(), strict=True):
         wide[row] += each
     assert torch.equal(got, wide.to(torch.bfloat16))  # one rounding of the sum
-    assert not torch.equal(got[1], grad[1] + grad[2])  # the control: a term less
+    assert not torch.equal(got[1], grad[1] + grad[2])  # the control: one term fewer

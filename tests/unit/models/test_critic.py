@@ -1,4 +1,4 @@
-"""The critic: its values, what it is loaded from, and that a saved one is the same."""
+"""The critic: its values, the models that it starts from, and that a saved critic is the same."""
 
 import json
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_a_saved_critic_is_the_same(path, tmp_path):
 
 
 def test_stock_transformers_loads_a_saved_critic(path, tmp_path):
-    """Its score of a sequence is the value of what comes after."""
+    """A classifier's score of a sequence is the critic's value after the sequence."""
     critic = _with_a_head(_critic(path))
     _save(critic, path, tmp_path / "critic", torch.float32)
     stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "critic", dtype=torch.float32)
@@ -119,7 +119,7 @@ def test_what_is_no_critic_is_refused(path, tmp_path):
     folder = tmp_path / "critic"
     _save(critic, path, folder, torch.float32)
     with pytest.raises(ConfigError, match="SequenceClassification is not supported"):
-        load_model(str(folder), KernelMode.invariant)  # a critic is no policy
+        load_model(str(folder), KernelMode.invariant)  # a critic is not a policy
     state = load_file(folder / "model.safetensors")
     save_file(
         {k: v for k, v in state.items() if "layers.0.mlp" not in k}, folder / "model.safetensors", {"format": "pt"}

@@ -1,4 +1,4 @@
-"""Ops in Hugging Face models: every family, near to the stock forward, and nothing left stock."""
+"""Ops in Hugging Face models of every family: results close to the stock forward pass, and no stock op is left."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A model of the hub is read at model.revision, by everyone who reads it; no network."""
+"""All that reads a model from the hub reads it at model.revision; without a network."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ HUB_ID = "owner/name"
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
-    """(class, path, revision) of each load."""
+    """Class, path and revision of each load."""
     calls: list[tuple[str, str, str]] = []
     critic = torch.nn.Module()
     critic.config = Qwen3Config()

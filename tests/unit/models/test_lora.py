@@ -1,4 +1,4 @@
-"""Adapters: the forward is that of the merged weight, the gradient that of its formula, and peft reads the file."""
+"""Adapters: the forward pass uses the merged weight, the gradient is that of its formula, and PEFT reads the file."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_the_forward_is_that_of_the_merged_weight(dtype):
     layer.weight.data = merged
     layer.to(dtype)
     assert torch.equal(layer(x), ops.linear(x, merged))
-    assert not torch.equal(layer(x), unmerged)  # the control: how it is done elsewhere
+    assert not torch.equal(layer(x), unmerged)  # the control: the usual formula
 
 
 def test_a_merged_row_does_not_know_its_shard():

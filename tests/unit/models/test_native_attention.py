@@ -1,4 +1,4 @@
-"""Native attention over packs: what the model calls, and where it stays sdpa. The op itself runs on GPUs alone."""
+"""Native attention over packs: what the model calls, and where it keeps SDPA. The op itself runs only on GPUs."""
 
 from dataclasses import replace
 

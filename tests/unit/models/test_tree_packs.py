@@ -1,4 +1,4 @@
-"""A pack as a tree: log-probs, entropy, draws and values bit for bit those of samples apart, and the same gradient."""
+"""A prefix tree has the log-probs, entropies, draws and values of separate samples, bit for bit, and their gradient."""
 
 import functools
 from dataclasses import replace
@@ -23,7 +23,7 @@ TEMPERATURE = 0.9
 ROUNDING = 64 * 2**-24
 DTYPES = [torch.float32, torch.bfloat16]
 GROUP = [(0, 45, 1), (0, 45, 9), (1, 48, 4), (0, 20, 12), (9, 0, 7)]
-"""The first sample is of 50 tokens; these follow an earlier one for so many, then go on for so many of their own."""
+"""For each sample after the first, which has 50 tokens: an earlier one, how many tokens they share, how many follow."""
 FOREST = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 50), st.integers(1, 12)), min_size=1, max_size=5)
 
 
@@ -37,7 +37,7 @@ def _samples(forest):
 
 def _sample(tokens, seed):
     n = tokens.numel()
-    sampled = torch.arange(n) % 7 != 3  # others' tokens in between
+    sampled = torch.arange(n) % 7 != 3  # with tokens of an environment in between
     rollout = Rollout(
         tokens=tokens, sampled=sampled, logprobs=torch.zeros(n), seed=seed, finish_reason=FinishReason.stop,
         weight_version=torch.where(sampled, 0, -1).int(),
@@ -75,7 +75,7 @@ def _forward(policy, pack):
 
 
 def _equal(policy, pack, samples):
-    """Items of a pack lie sample after sample."""
+    """Items of a pack are ordered by sample."""
     alone = [_forward(policy, pack_samples([sample], [0])) for sample in samples]
     apart = (torch.cat(parts) for parts in zip(*alone, strict=True))
     return all(torch.equal(a, b) for a, b in zip(_forward(policy, pack), apart, strict=True))
@@ -133,7 +133,8 @@ def test_the_monitor_names_the_sequence_and_position(folder):
         output = policy(pack)
     pack = replace(pack, rollout_logprobs=output.logprobs.clone())
     assert compare(pack, output, version=0).tokens_different == 0
-    item = int((pack.sequences == 2).nonzero()[-1])  # the third sample's last token, on rows that others share in part
+    # The third sample's last token; other samples share some of its rows.
+    item = int((pack.sequences == 2).nonzero()[-1])
     pack.rollout_logprobs.view(torch.int32)[item] += 1
     counts = compare(pack, output, version=0)
     assert (counts.first_sequence, counts.first_position, counts.max_ulp) == (2, len(samples[2].rollout.tokens) - 1, 1)
@@ -165,14 +166,14 @@ def _exact_gradient(path, samples):
 
 
 def _distance(grads, exact):
-    """Of all parameters together, relative."""
+    """The relative distance of the gradients of all parameters together."""
     square = sum(float((g.double() - e).square().sum()) for g, e in zip(grads, exact, strict=True))
     return (square / sum(float(e.square().sum()) for e in exact)) ** 0.5
 
 
 @pytest.mark.parametrize("family", [Family.qwen3, Family.mistral])
 def test_the_gradient(family, folder):
-    """fp32 rounds by 2^-24; a tree, like samples apart, is within 64 of that of float64, over all parameters."""
+    """Over all parameters, a tree and separate samples are both within 64 * 2^-24 (the rounding of fp32) of float64."""
     samples = _samples(GROUP)
     policy = _policy(family, torch.float32, folder)
     exact = _exact_gradient(_model_path(family, folder), samples)

@@ -1,4 +1,4 @@
-"""The monitor counts every sampled token, by bits, and never calls silence success."""
+"""The monitor counts every sampled token by its bits, and a step without comparisons is an error."""
 
 import torch
 
@@ -23,7 +23,7 @@ def rollout(prompt: int, response: int, version: int = 3, seed: int = 1) -> Roll
 
 
 def _pack() -> Pack:
-    """Items 0-2 and 3-5 are of two sequences."""
+    """A pack of two sequences, whose items are 0-2 and 3-5."""
     return pack_samples([TrainSample(rollout=rollout(2, 3)) for _ in range(2)], [0, 1])
 
 

@@ -1,4 +1,4 @@
-"""The critic's step on one rank, with a critic that is a table of values: and what packing changes."""
+"""The critic's step on one rank, and what packing changes, with a critic that is a table of values."""
 
 import functools
 from dataclasses import replace
@@ -19,7 +19,7 @@ VOCABULARY = 7
 
 
 class Values(torch.nn.Module):
-    """The value by the last token."""
+    """A table of values by the last token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Values(torch.nn.Module):
 
 
 class FakeCritic:
-    """One of `ranks` equal copies."""
+    """One of `ranks` equal copies of a critic."""
 
     def __init__(self, config, ranks: int = 1) -> None:
         self.critic, self.device, self.settings = Values(), torch.device("cpu"), config.trainer
@@ -39,7 +39,7 @@ class FakeCritic:
 
 
 def _samples(count=9, returns=None) -> list[TrainSample]:
-    """With environment tokens among the sampled ones."""
+    """Samples with environment tokens among the sampled ones."""
     g = torch.Generator().manual_seed(5)
     weight = Values().weight.detach()
     samples = []
@@ -76,7 +76,7 @@ def _packs(config, samples, ranks=1):
 
 
 def _run(config, samples, ranks=1):
-    """Values after a step (mean over ranks, as equal gradients would give), and each rank's stats."""
+    """The table after a step, as the mean over ranks, and the statistics of each rank."""
     packs = _packs(config, samples, ranks)
     sizes = [minibatch_size(minibatch) for minibatch in packs]
     weights, stats = [], []
@@ -90,7 +90,7 @@ def _run(config, samples, ranks=1):
 @pytest.mark.parametrize("minibatch", [1, 3])
 @pytest.mark.parametrize(("budget", "ranks"), [(8, 1), (15, 2)])
 def test_neither_micro_batches_nor_ranks_change_the_update(budget, ranks, minibatch):
-    """Ranks that train apart agree in a first update alone, so they get one minibatch."""
+    """Ranks that train separately agree only in the first update, so they get one minibatch."""
     settings = () if ranks > 1 else (f"trainer.minibatches={minibatch}",)
     samples = _samples()
     whole, (all_stats,) = _run(_config(*settings), samples)

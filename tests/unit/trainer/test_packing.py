@@ -69,7 +69,7 @@ def test_numbers_of_tokens_go_to_the_items():
 
 @pytest.mark.parametrize(("prompt", "name"), [(1, -1), (5, 3)])
 def test_a_pack_without_a_token_to_train_still_scores_one(prompt, name):
-    """Filler, and a sample of which the model sampled nothing."""
+    """Filler, and a sample without sampled tokens."""
     pack = pack_samples([_sample(5, prompt)], [name])
     assert pack.mask.tolist() == [False]
     assert (pack.rollout_logprobs.tolist(), pack.versions.tolist()) == ([0.0], [-1])

@@ -1,4 +1,4 @@
-"""The rows of a tree by hand and by its definition, and plans that keep what shares a prefix together."""
+"""The rows of a prefix tree by hand and by definition, and plans that keep samples with a common prefix together."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from rlsync.trainer.packing import pack_samples, plan_packs, unpack_items
 from rlsync.trainer.prefix_tree import common_prefix, lay_as_tree, lay_end_to_end, trie_order
 
 FOREST = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=10)
-"""So few tokens that prefixes meet."""
+"""Sequences over so few tokens that many share a prefix."""
 
 
 def _tensors(sequences):
@@ -77,7 +77,8 @@ def test_a_tree_has_each_prefix_once(sequences):
         assert all(before[b] == a for a, b in itertools.pairwise(path))
         assert path[0] not in before
         assert not any(branches[row] for row in range(begin, end - 1))
-        assert begin not in before or branches[before[begin]] or before[begin] != begin - 1  # as long as can be
+        # Segments are as long as possible.
+        assert begin not in before or branches[before[begin]] or before[begin] != begin - 1
 
 
 @settings(deadline=None, max_examples=50)
@@ -100,7 +101,7 @@ def test_chunks_of_paths_stay_in_their_limit(monkeypatch):
 
 
 def test_items_of_a_tree():
-    """Three answers to 7 8; the second and third begin alike, so one row predicts both their second tokens."""
+    """Three answers to the prompt 7 8. The last two begin alike, so one row predicts the second token of both."""
     samples = [_sample([7, 8, 4], 2), _sample([7, 8, 1, 2], 2), _sample([7, 8, 1, 3], 2)]
     pack = pack_samples(samples, [5, 6, 9], share_prefixes=True)
     assert pack.tokens.tolist() == [7, 8, 1, 2, 3, 4]
@@ -117,7 +118,7 @@ def test_items_of_a_tree():
 GROUPS = st.lists(
     st.tuples(st.integers(1, 30), st.lists(st.integers(1, 20), min_size=1, max_size=6)), min_size=2, max_size=8
 )
-"""Of each: tokens of the prompt, and of its answers."""
+"""For each prompt its number of tokens, and those of its answers."""
 
 
 def _grouped(groups):
@@ -150,7 +151,7 @@ def test_plans_of_trees(groups, ranks, minibatches, budget):
 
 
 def test_a_group_is_one_pack_and_packs_are_even():
-    """Four groups of 4 answers of 5 tokens to 20: 40 rows each, 400 tokens apart."""
+    """Four groups of 4 answers of 5 tokens to a prompt of 20: 40 rows each, and 400 tokens in all."""
     samples = _grouped([(20, [5] * 4)] * 4)
     (ranks,) = plan_packs(samples, ranks=2, minibatches=1, micro_batch_tokens=80, share_prefixes=True)
     assert [[p.sequence_ids.tolist() for p in packs] for packs in ranks] == [[list(range(8))], [list(range(8, 16))]]
@@ -165,7 +166,7 @@ def test_a_group_is_one_pack_and_packs_are_even():
 
 @pytest.mark.parametrize(("prompt", "paths"), [(1, False), (8, True)])
 def test_little_to_share_is_no_tree(prompt, paths):
-    """A token of 41, and 8 of 48, that two samples have in common."""
+    """Two samples share 1 of 41 tokens, or 8 of 48."""
     samples = [_sample([1] * prompt + [2 + i] * 40, prompt) for i in range(2)]
     ((packs,),) = plan_packs(samples, ranks=1, minibatches=1, micro_batch_tokens=1000, share_prefixes=True)
     assert [pack.paths is not None for pack in packs] == [paths]

@@ -1,4 +1,4 @@
-"""The step of a rank, on a policy that is one table of logits: epochs, what is compared, and what packing changes."""
+"""The step of a rank with a policy that is a table of logits: epochs, comparisons, and what packing changes."""
 
 import functools
 from dataclasses import replace
@@ -21,7 +21,7 @@ VOCABULARY = 7
 
 
 class Table(torch.nn.Module):
-    """Logits of the next token by the last one."""
+    """A table of the next token's logits by the last token."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Table(torch.nn.Module):
 
 
 class FakeSharded:
-    """One of `ranks` equal copies."""
+    """One of `ranks` equal copies of a policy."""
 
     def __init__(self, ranks: int = 1, seed: int = 0) -> None:
         self.policy, self.device = Table(seed), torch.device("cpu")
@@ -48,7 +48,7 @@ class FakeSharded:
 
 
 def _samples(count: int = 9, shift: float = 0.0) -> list[TrainSample]:
-    """Responses whose log-probs are the table's, but for `shift` on every third."""
+    """Responses with the log-probs of the table, except that every third has `shift` added."""
     g = torch.Generator().manual_seed(5)
     rows = torch.log_softmax(Table().weight.detach(), -1)
     samples = []
@@ -78,7 +78,7 @@ def _config(*overrides):
 
 
 def _run(config, samples, *, ranks=1, reference=None):
-    """Parameters after a step (mean over ranks, as equal gradients would give), and each rank's stats."""
+    """The table after a step, as the mean over ranks, and the statistics of each rank."""
     settings = config.trainer
     packs = plan_packs(
         samples, ranks=ranks, minibatches=settings.minibatches, micro_batch_tokens=settings.micro_batch_tokens,
@@ -135,7 +135,7 @@ def test_a_sample_that_is_not_trained_is_compared_and_changes_nothing(aggregatio
 @pytest.mark.parametrize("loss", LossKind)
 @pytest.mark.parametrize(("budget", "ranks"), [(400, 1), (18, 2)])
 def test_a_tree_gives_the_update_of_samples_apart(aggregation, loss, budget, ranks):
-    """Samples that follow one another's responses, and one that another one equals."""
+    """Samples that share parts of their responses, and two equal samples."""
     settings = [f"algorithm.aggregation={aggregation}", f"algorithm.loss={loss}", "algorithm.kl_coef=0.1",
                 "algorithm.entropy_coef=0.1", f"trainer.micro_batch_tokens={budget}"]  # fmt: skip
     samples = _samples(shift=0.3)
@@ -167,7 +167,7 @@ def test_only_the_first_minibatch_of_the_first_epoch_is_on_policy_and_compared(l
     assert stats.parity.tokens_different == 0
     assert stats.loss_tokens == 2 * sum(sampled)
     assert (stats.first_ratio_min, stats.first_ratio_max) == (1.0, 1.0)
-    assert stats.ratio_min < 1 < stats.ratio_max  # the control: the later ones are not
+    assert stats.ratio_min < 1 < stats.ratio_max  # the control: later ratios are not 1
     assert judge_ratio(stats.first_ratio_min, stats.first_ratio_max, 1) is None
     _, (off,) = _run(config, _samples(shift=1e-3))
     assert off.parity.tokens_different > 0
@@ -194,7 +194,7 @@ def test_a_second_epoch_goes_on_from_the_first():
 
 @pytest.mark.parametrize("minibatches", [1, 3])
 def test_truncated_importance_sampling_is_on_policy_in_the_trainers_own_log_probs(minibatches):
-    """Every third response's rollout probability is e times too low: its weight is e, or the cap."""
+    """The rollout probability of every third response is too low by a factor e, so its weight is e, or the cap."""
     settings = ["kernels=native", f"trainer.minibatches={minibatches}"]
     samples = _samples(shift=-1.0)
     shifted = sum(s.rollout.num_sampled for s in samples[::3])
@@ -219,7 +219,7 @@ def test_the_capped_weight_scales_the_gradient():
 
 
 def test_the_policy_waits_for_the_critic():
-    """Weights of version 4 are the fifth step's."""
+    """Weights of version 4 sample the rollouts of the fifth step."""
     samples, settings = _samples(), ("algorithm=ppo", "trainer.minibatches=3", "trainer.epochs=2")
     still, (stats,) = _run(_config(*settings, "critic.warmup_steps=5"), samples)
     assert torch.equal(still, Table().weight)
@@ -234,7 +234,8 @@ def test_the_policy_waits_for_the_critic():
 
 def test_each_token_has_its_own_advantage():
     samples = _samples()
-    wide = [replace(s, advantage=s.advantage.double().clone()) for s in samples]  # group methods give float64
+    # Group-relative advantages are float64.
+    wide = [replace(s, advantage=s.advantage.double().clone()) for s in samples]
     assert torch.equal(_run(_config(), wide)[0], _run(_config(), samples)[0])
     wide[4].advantage[-1] += 1.0
     assert not torch.equal(_run(_config(), wide)[0], _run(_config(), samples)[0])  # the control: one token's

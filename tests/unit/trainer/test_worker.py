@@ -1,4 +1,4 @@
-"""What a trainer rank loads."""
+"""The models that a trainer rank loads."""
 
 from types import SimpleNamespace
 

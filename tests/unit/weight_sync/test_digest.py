@@ -1,4 +1,4 @@
-"""Digests add up over shards and notice a bit, a swap and a stale part; plans cut and assemble."""
+"""Digests add up over shards and notice a bit, a swap and a stale part; plans divide tensors and assemble them."""
 
 import pytest
 import torch

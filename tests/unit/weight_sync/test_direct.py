@@ -1,4 +1,4 @@
-"""Ranks write their rows straight into workers' parameters: here in memory that the processes share."""
+"""Direct sync: ranks write their rows into workers' parameters, here in memory that the processes share."""
 
 import threading
 from dataclasses import replace
@@ -28,14 +28,14 @@ def _model():
 
 
 def _parts(tp, rank):
-    """As a TP worker lays them out: rows of one tensor, columns of another, and whole ones; in memory to share."""
+    """The parts of a TP worker in shared memory: rows of one tensor, columns of another, and whole tensors."""
     stacked, columns = (torch.full(s, torch.nan, dtype=torch.bfloat16) for s in ((12 // tp, 4), (5, 8 // tp)))
     rest = torch.full((6 // tp + 3,), torch.nan, dtype=torch.bfloat16)
     for t in (stacked, columns, rest):
         t.share_memory_()
     rows = 6 // tp
     return [
-        Part(name="stacked", values=stacked[rows:], row=rank * rows, columns=4),  # behind something else
+        Part(name="stacked", values=stacked[rows:], row=rank * rows, columns=4),  # behind another part
         Part(name="bias", values=rest[:rows], row=rank * rows, columns=1),
         Part(name="row_parallel", values=columns, row=0, column=rank * (8 // tp), columns=8),
         Part(name="norm", values=rest[rows:], row=0, columns=1),
@@ -93,7 +93,7 @@ def test_workers_have_the_model(tmp_path, ranks, tp):
 
 
 def _loader(parts):
-    """Loads as `parts` say."""
+    """A loader that loads tensors to where `parts` say."""
 
     def load(tensors):
         for name, tensor in tensors:
@@ -128,7 +128,7 @@ def test_a_part_of_no_tensor_is_refused():
 
 
 def _joined(make):
-    """What a worker that makes this offer gets, and the trainer rank that finds it."""
+    """The results of a worker that makes this offer, and of the trainer rank that finds it."""
     sender = Channel(rank=0, world=2, device=CPU)
     results = {}
 

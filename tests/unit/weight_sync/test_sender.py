@@ -1,4 +1,4 @@
-"""What ranks send is the model rounded, whatever rows a rank holds; digests of their rows are the whole's."""
+"""Ranks send the rounded model, whatever rows each holds, and the digests of their rows add up to the model's."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ class _Weights:
 
 
 class _Recorder:
-    """In place of a channel."""
+    """Takes the place of a channel."""
 
     def __init__(self):
         self.messages = []

@@ -1,4 +1,4 @@
-"""A store of the weight sync listens where it is needed only, and what a stranger writes to it is not believed."""
+"""A store of the weight sync listens on one interface only, and values that a stranger writes to it are refused."""
 
 import pickle
 from datetime import timedelta
@@ -24,7 +24,7 @@ def test_a_store_listens_on_one_interface():
     assert {tuple(place) for place in after - before} == {("127.0.0.1", address.port)}
     join_store(address, SOON).set("a", "b")
     assert store.get("a") == b"b"
-    # The control: torch's own listens everywhere.
+    # The control: a store that PyTorch makes by default listens on all interfaces.
     stock = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=SOON)
     listening = {c.laddr for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN}
     assert {place.ip for place in listening - after} & {"::", "0.0.0.0"}
@@ -32,7 +32,7 @@ def test_a_store_listens_on_one_interface():
 
 
 class Touch:
-    """Runs code where it is unpickled."""
+    """Runs code when it is unpickled."""
 
     def __init__(self, path):
         self.path = path

@@ -1,4 +1,4 @@
-"""Channels on the CPU: every receiver gets what was sent, in order; seats."""
+"""Channels on the CPU: every receiver gets what was sent, in order; and the seats of receivers."""
 
 import threading
 import time
@@ -38,8 +38,10 @@ def test_every_receiver_gets_what_was_sent():
 
 @pytest.mark.parametrize("buffers", [2, 1])
 def test_messages_through_two_buffers(monkeypatch, buffers):
-    """As on a shared GPU, here in memory that both sides have: in place or in pieces, and not overwritten before they
-    were read, as they would be in one buffer."""
+    """Staged messages, as on a shared GPU, here in shared memory: whole or in pieces.
+
+    They are not overwritten before they have been read, as they would be with a single buffer.
+    """
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     staging = torch.empty(buffers, 512, dtype=torch.uint8).expand(2, 512)
     sent = [torch.randn(size) for size in (100, 128, 1000, 0, 3, 129, 256)]
@@ -53,7 +55,7 @@ def test_messages_through_two_buffers(monkeypatch, buffers):
         channel._staging = staging
         for tensor in sent:
             arrived = channel.receive(tensor.numel(), tensor.dtype)
-            time.sleep(0.01)  # the sender is not to overtake
+            time.sleep(0.01)  # the sender must not overtake the receivers
             got.append(arrived.clone())
 
     thread = threading.Thread(target=receive)
