@@ -1,4 +1,4 @@
-"""Which keys the rows of a pack attend to."""
+"""The keys to which the rows of a pack attend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part of which canonical tensor each parameter of a vLLM worker holds, for digests and direct sync."""
+"""Maps the parameters of a vLLM worker to parts of canonical tensors, for digests and direct sync."""
 
 from __future__ import annotations
 

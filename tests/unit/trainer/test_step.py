@@ -171,7 +171,7 @@ def test_only_the_first_minibatch_of_the_first_epoch_is_on_policy_and_compared(l
     assert judge_ratio(stats.first_ratio_min, stats.first_ratio_max, 1) is None
     _, (off,) = _run(config, _samples(shift=1e-3))
     assert off.parity.tokens_different > 0
-    assert "not exactly 1" in judge_ratio(off.first_ratio_min, off.first_ratio_max, 7)
+    assert "must be exactly 1" in judge_ratio(off.first_ratio_min, off.first_ratio_max, 7)
 
 
 def test_one_minibatch_compares_everything_once():
