@@ -53,7 +53,7 @@ class Pack:
     rollout_logprobs: torch.Tensor
     """[N] float32: log-prob that each item had at decoding; 0 outside the mask."""
     advantages: torch.Tensor
-    """[N] float32."""
+    """[N] float32: advantage of each item."""
     seeds: torch.Tensor
     """[N] int64: seed of the request of the item's sequence."""
     versions: torch.Tensor

@@ -1,4 +1,4 @@
-"""One sample on its way through a step: request, rollout, episode, score, and what its loss needs.
+"""The records of a sample on its way through a step: request, rollout, episode, score, and the inputs of its loss.
 
 Shapes: T tokens of one sequence.
 """

@@ -11,7 +11,7 @@ from rlsync.models.install import SUPPORTED_CRITICS, head_dim
 NATIVE_ATTENTION = "rlsync_native"
 """Name of the attention implementation in transformers."""
 _AMPERE = (8, 0)
-"""The oldest compute capability that PyTorch's flash attention runs on."""
+"""The lowest compute capability on which PyTorch's flash attention runs."""
 _HEAD_DIMS = range(8, 193, 8)
 """Head sizes for which PyTorch's flash attention has a backward pass on all of these GPUs."""
 

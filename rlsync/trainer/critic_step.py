@@ -15,7 +15,12 @@ from rlsync.trainer.stats import CriticStats
 
 
 class CriticRunner:
-    """Runs training steps on a sharded critic."""
+    """Runs the training steps of the critic on one rank.
+
+    Args:
+        settings: the settings of this trainer rank.
+        critic: the sharded critic.
+    """
 
     def __init__(self, settings: TrainerSettings, critic: ShardedCritic) -> None:
         self._settings, self._critic = settings, critic

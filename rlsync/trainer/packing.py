@@ -139,5 +139,5 @@ def _items(sample: TrainSample, *, real: bool) -> torch.Tensor:
 
 
 def _advantages(sample: TrainSample, at: torch.Tensor) -> torch.Tensor:
-    """[N] float32; 0 for a sample without advantages."""
+    """[N] float32: advantages of the tokens `at`; 0 for a sample without advantages."""
     return torch.zeros(at.numel()) if sample.advantage is None else sample.advantage[at].float()

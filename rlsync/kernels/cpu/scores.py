@@ -37,7 +37,7 @@ def row_scores(
     draws = None if seeds is None or positions is None else draw(rows, seeds, positions)
     chosen = rows.gather(-1, targets[:, None])[:, 0]
     probs = rows.exp()
-    finite = rows.clamp_min_(torch.finfo(rows.dtype).min)  # 0 * -inf counts as 0
+    finite = rows.clamp_min_(torch.finfo(rows.dtype).min)  # so that 0 * -inf is 0 and not NaN
     return chosen, -probs.mul_(finite).sum(-1), stats, draws
 
 

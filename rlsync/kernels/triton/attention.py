@@ -117,7 +117,8 @@ def _normalised(total, acc):
     """
     sums = tl.max(total, 1)
     sums = tl.where(sums == 0.0, 1.0, sums)
-    return acc * tl.div_rn(1.0, sums)[:, None] + 0.0, sums  # -0.0 depends on which hidden tiles were visited
+    # Adding 0.0 turns -0.0 into +0.0, because that sign depends on which hidden tiles were visited.
+    return acc * tl.div_rn(1.0, sums)[:, None] + 0.0, sums
 
 
 @triton.jit(do_not_specialize=["sequences", "rounds", "window", "pages"])

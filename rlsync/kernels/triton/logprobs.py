@@ -52,7 +52,7 @@ def _chunk_kernel(logits, parts, size, temperature, TILE: tl.constexpr, CHUNK: t
         below = scaled(row, start + tl.arange(0, TILE), size, temperature) - base
         part = tl.exp(below)
         total += part
-        weighted += tl.where(part > 0, part * below, 0.0)  # 0 * -inf counts as 0
+        weighted += tl.where(part > 0, part * below, 0.0)  # so that 0 * -inf is 0
     out = parts + (t * tl.num_programs(1) + chunk) * 3
     tl.store(out, highest)
     tl.store(out + 1, tl.sum(total, 0))

@@ -32,7 +32,7 @@ def _logit_grads_kernel(
     hit = tl.where(at == tl.load(targets + t), 1.0, 0.0)
     value = (hit - p) * tl.load(grad + t) / temperature
     if ENTROPY:
-        pull = tl.where(p > 0, p * (logp + tl.load(entropy + t)), 0.0)  # 0 * -inf counts as 0
+        pull = tl.where(p > 0, p * (logp + tl.load(entropy + t)), 0.0)  # so that 0 * -inf is 0
         value -= pull * tl.load(entropy_grad + t) / temperature
     tl.store(out + row + at, value.to(out.dtype.element_ty), mask=at < size)
 
