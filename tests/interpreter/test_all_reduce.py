@@ -46,7 +46,7 @@ def test_every_rank_gets_the_bits_of_the_tree(kernel, offsets, m, n, ranks):
         assert all(torch.equal(out, expected) for out in _run(kernel, roots, bias, torch.float32, offsets))
 
 
-def _run_in_words(roots, bias, exchange):
+def _run_low_latency(roots, bias, exchange):
     """The result of each rank after the words of its peers have arrived; also checks the words that it sends."""
     ranks, m, n = roots.shape
     size, piece, slot = m * n, ROOM // 8 // ranks, (OFFSETS[0] + exchange % 2 * ROOM) // 8
@@ -74,7 +74,7 @@ def test_words_give_the_bits_of_the_tree(exchange, ranks):
     roots = torch.randn(ranks, 5, 60, generator=torch.Generator().manual_seed(ranks))
     for bias in (None, torch.randn(60)):
         expected = order.finish(order.tree_sum(roots), bias, torch.float32)
-        out = _run_in_words(roots, bias, exchange)
+        out = _run_low_latency(roots, bias, exchange)
         assert all(torch.equal(o, expected) for o in out)
 
 
