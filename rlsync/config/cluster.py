@@ -1,4 +1,4 @@
-"""Ray: where it runs and what each actor may take."""
+"""Configuration of Ray: where it runs, and what each actor reserves."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from rlsync.errors import ConfigError
 
 
 class Device(StrEnum):
+    """Device of the trainer and of the rollout engines."""
+
     cpu = "cpu"
     cuda = "cuda"
 
 
 class Placement(StrEnum):
-    """Where rollout engines live when there are GPUs."""
+    """Which GPUs rollout engines use, with device=cuda."""
 
     colocated = "colocated"
-    """On the trainer's: TP worker w, counted over all engines, shares the GPU of FSDP rank w."""
+    """The trainer's GPUs: TP worker w, counted over all engines, shares the GPU of FSDP rank w."""
     separate = "separate"
-    """On GPUs of their own, one for each TP worker."""
+    """GPUs of their own, one for each TP worker."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ClusterConfig:
+    """Configuration of Ray and of the processes that it starts."""
+
     address: str | None = None
     """None starts Ray on this machine and stops it at the end; `auto` or host:port attaches to a cluster."""
     device: Device = Device.cpu
@@ -32,7 +36,7 @@ class ClusterConfig:
     rollout_cpus: float = 0.5
     """CPUs that Ray reserves for each TP worker of a rollout engine."""
     placement: Placement = Placement.colocated
-    """Of rollout engines, with device=cuda; every FSDP rank has a GPU in any case."""
+    """GPUs of the rollout engines, with device=cuda. Every FSDP rank has a GPU of its own in any case."""
     startup_timeout_s: float = 600.0
     """Longest wait for actors and engines to be ready."""
     stage_timeout_s: float = 3600.0

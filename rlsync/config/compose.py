@@ -1,4 +1,4 @@
-"""Hydra configs and overrides into one typed object, with errors that name the key and the nearest valid ones."""
+"""Compose hydra configs and overrides into one typed object; errors name the key and the nearest valid ones."""
 
 from __future__ import annotations
 
@@ -34,30 +34,35 @@ _COMPONENTS = (
     f" Keys begin with {', '.join(field.name for field in fields(TrainConfig))}; `rlsync train --help` says more"
 )
 _SUFFIX = {"train": "", "eval": "_eval"}
-"""Of the run's name, so that an evaluation does not write into the folder of the training."""
+"""Suffix of the run's name, so that an evaluation does not write into the training run's folder."""
 
 
 def compose_train(overrides: list[str]) -> TrainConfig:
-    """The configuration of a training run.
+    """Compose the configuration of a training run.
 
     Args:
         overrides: `recipe=NAME`, group choices `model=huggingface` and values `trainer.lr=1e-5`; the last one wins.
-            `model.path=FOLDER` alone means a Hugging Face model, whatever model the recipe has.
+            `model.path=FOLDER` without a choice of the group `model` selects a Hugging Face model, whatever model the
+            recipe has.
+
     Raises:
-        ConfigError: an unknown key, group or recipe, a value of the wrong type, or a rule that joins fields is broken.
+        ConfigError: A key, group or recipe is unknown, a value has the wrong type, or values contradict each other.
     """
     return _compose("train", overrides)
 
 
 def compose_eval(overrides: list[str]) -> TrainConfig:
-    """The configuration of an evaluation: a training run's, of which it reads what rollouts need.
+    """Compose the configuration of an evaluation, which has the keys of a training run and reads what rollouts need.
+
+    Args:
+        overrides: As for `compose_train`.
 
     Raises:
-        ConfigError: as for a training run, or there is nothing to evaluate.
+        ConfigError: As for a training run, or there is nothing to evaluate.
     """
     config = _compose("eval", [*overrides, "rollout.sleep=false"])  # there is no trainer to sleep for
     if config.eval.problems == 0:
-        raise ConfigError("eval.problems=0 leaves nothing to evaluate; want the number of held-out problems of a set")
+        raise ConfigError("eval.problems=0 leaves nothing to evaluate. Give the number of held-out problems of a set.")
     return config
 
 
@@ -98,13 +103,13 @@ def _store_schema() -> None:
 
 
 def to_yaml(config: TrainConfig) -> str:
-    """As it is shown and written: without secrets in URLs."""
+    """Return the configuration as YAML, without secrets in URLs, as it is shown and written."""
     return redacted(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 @dataclass(slots=True, frozen=True)
 class Difference:
-    """A key whose value is not the one that an earlier part of the run had."""
+    """A key whose value has changed since an earlier part of the run."""
 
     key: str
     old: Any
@@ -118,13 +123,13 @@ def differences(saved: Path, config: TrainConfig) -> list[Difference]:
     """Compare a configuration with a saved one (YAML). Keys under run, telemetry and cluster are not compared.
 
     Raises:
-        ConfigError: the file is missing, or holds no configuration.
+        ConfigError: The file is missing, or holds no configuration.
     """
     new = _flat(yaml.safe_load(to_yaml(config)))
     try:
         old = _flat(yaml.safe_load(saved.read_text(encoding="utf-8")))
         if not old.keys() & new.keys():
-            raise ValueError("it has none of a configuration's keys")
+            raise ValueError("it has no key of a configuration")
     except (OSError, ValueError, yaml.YAMLError) as error:
         why, weights = str(error).splitlines()[0], f"{saved.parent}/checkpoints/step_N"
         raise unreadable(saved, "the run's configuration", why, weights) from error
@@ -142,7 +147,7 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _check_keys(overrides: list[str]) -> None:
-    """Raises ConfigError for a key or an option of a group that does not exist (`+key=value` included)."""
+    """Raise ConfigError for a key or an option of a group that does not exist (`+key=value` included)."""
     valid, groups = valid_keys(), group_options()
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
@@ -161,7 +166,7 @@ def _check_keys(overrides: list[str]) -> None:
 
 
 def _option_keys(group: str, option: str) -> list[str]:
-    """The dotted keys that an option's file sets."""
+    """Return the dotted keys that an option's file sets."""
     file = shipped("configs") / group / f"{option}.yaml"
     return list(_flat(yaml.safe_load(file.read_text(encoding="utf-8")), group))
 
@@ -175,7 +180,7 @@ def _take_recipe(overrides: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _explain(error: Exception) -> str:
-    """Hydra's error in one line that begins with the key."""
+    """Return hydra's error as one line that begins with the key."""
     cause = error.__cause__ or error
     ambiguous = re.search(r"Ambiguous value for argument '(.*)'", str(error))
     if ambiguous:
@@ -184,27 +189,27 @@ def _explain(error: Exception) -> str:
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
     line = f"{key}: {lines[0]}" if key else lines[0]
     if "missing mandatory value" in line:
-        return f"{key} has no value; give one, {key}=VALUE"
+        return f"{key} has no value. Give one: {key}=VALUE"
     if "Interpolation" in line:
-        return f"{line}. ${{...}} stands for another key's value; write the characters themselves as \\${{...}}"
+        return f"{line}. ${{...}} stands for another key's value; to write these characters as text, use \\${{...}}"
     if "is not a ListConfig" in line:
         return f"{line.rstrip('.')}; write a list in brackets, {key}=[...]"
     if _NO_SUCH_DATA.search(line):
         options = ", ".join(group_options()["data"])
         added = "with +data@eval.sets.NAME=OPTION or +data@data.parts.NAME=OPTION"
-        return f"{key}: no such data yet; add it first, {added}. Options: {options}"
+        return f"{key}: this set or part does not exist yet; add it first {added}. Options: {options}"
     if "@" in line and line.startswith("Could not override"):
-        return f"{line} A set or a part is added with + in front: +data@eval.sets.NAME=OPTION"
+        return f"{line} To add a set or a part, write + in front: +data@eval.sets.NAME=OPTION"
     return line
 
 
 def _misread(override: str) -> str:
     key, is_value, value = override.lstrip("+").partition("=")
     if not is_value:
-        return f"{override}: want key=value"
+        return f"{override}: write an override as key=value"
     return (
-        f"{key}={value}: hydra gives this value a special meaning. To pass it as text, put it in quotes that reach "
-        f"hydra, '{key}=\"{value}\"'; write a list as {key}=[...]"
+        f"{key}={value}: hydra gives this value a special meaning. To pass it as text, put it in quotes that the shell "
+        f"does not remove: '{key}=\"{value}\"'. Write a list as {key}=[...]"
     )
 
 

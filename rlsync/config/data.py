@@ -12,21 +12,23 @@ from rlsync.errors import ConfigError
 
 
 class DataSource(StrEnum):
+    """Where problems come from."""
+
     reasoning_gym = "reasoning_gym"
-    """Procedural tasks, made on the spot."""
+    """Procedural tasks of reasoning-gym, generated when they are needed."""
     file = "file"
     """A local .jsonl or .parquet file."""
     hub = "hub"
     """A data set of the Hugging Face hub."""
     mixture = "mixture"
-    """Several of them by weight (data.parts)."""
+    """Several sources by weight (data.parts)."""
 
 
 class AnswerParser(StrEnum):
-    """What of the answer column is the answer."""
+    """Which part of the answer column is the answer."""
 
     none = "none"
-    """All of it."""
+    """The whole column."""
     gsm8k = "gsm8k"
     """What comes after the last ####, without thousands separators."""
     boxed = "boxed"
@@ -35,47 +37,52 @@ class AnswerParser(StrEnum):
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
+    """Configuration of one source of problems, or of a mixture of several."""
+
     source: DataSource = DataSource.reasoning_gym
     task: str = "chain_sum"
-    """reasoning-gym data set (data.source=reasoning_gym)."""
+    """Name of a reasoning-gym data set (data.source=reasoning_gym)."""
     task_args: dict[str, Any] = field(default_factory=dict)
-    """Its parameters."""
+    """Parameters of the reasoning-gym data set."""
     path: str = ""
     """File (data.source=file) or hub id (data.source=hub)."""
     eval_path: str = ""
-    """Separate file of held-out problems; empty = they are set apart from `path` by a hash of the prompt."""
+    """Separate file of held-out problems; empty = a hash of the prompt decides which problems of `path` are held
+    out."""
     subset: str | None = None
     hub_split: str = "train"
     eval_split: str = ""
-    """Separate hub split of held-out problems, as eval_path is a separate file."""
+    """Separate hub split of held-out problems; empty = as with an empty eval_path."""
     prompt_column: str = "prompt"
-    """Of a nested column a dotted name: messages.0.content."""
+    """Column of the prompt; a dotted path leads into a nested column, as messages.0.content does."""
     answer_column: str = "answer"
-    """Likewise: reward_model.ground_truth."""
+    """Column of the answer, or a dotted path, as reward_model.ground_truth is."""
     answer_parser: AnswerParser = AnswerParser.none
     template: str = "{question}"
-    """Prompt text, filled from the columns of the row, or of the task's metadata; {question} is the prompt column."""
+    """Prompt text. Its fields are filled from the columns of the row, or from the task's metadata; {question} is the
+    prompt column."""
     squeeze: bool = False
-    """Remove spaces from reasoning-gym prompts: shorter sequences for a character tokenizer."""
+    """Remove spaces from reasoning-gym prompts, which shortens the sequences of a character tokenizer."""
     chat: bool = False
-    """Put the prompt through the tokenizer's chat template as a user turn."""
+    """Format the prompt with the tokenizer's chat template, as a message of the user."""
     system_prompt: str = ""
     chat_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the chat template besides the messages, for example {enable_thinking: false}."""
     keep_special_tokens: bool = False
-    """Rewards and environments read the model's special tokens as text (Mistral's [TOOL_CALLS], DeepSeek's marks); the
-    stop token at the end is left out all the same."""
+    """Rewards and environments read the model's special tokens as text (Mistral's [TOOL_CALLS], DeepSeek's markers).
+    The stop token at the end is always left out."""
     max_prompt_tokens: int = 512
-    """Longer prompts are left out, and counted."""
+    """Problems with longer prompts are left out; the run reports how many."""
     held_out_percent: int = 10
-    """Share of problems, by a hash of the prompt, that training never sees. Of a mixture: that of all its parts, so
-    that a prompt is in one split whatever part it comes from."""
+    """Percentage of problems, chosen by a hash of the prompt, that training never sees. A mixture's value applies to
+    all its parts, so that a prompt is in the same split whatever part it comes from."""
     warm_start_percent: int = 30
-    """Share that only the tiny model's warm start sees; 0 for other models. Of a mixture: that of all its parts."""
+    """Percentage of problems that only the tiny model's warm start sees; 0 for other models. A mixture's value applies
+    to all its parts."""
     parts: dict[str, DataConfig] = field(default_factory=dict)
     """The parts of a mixture by name (data.source=mixture)."""
     weight: float = 1.0
-    """Of a part: its share of the mixture's prompts, relative to the other parts' weights."""
+    """Weight of a part: its share of the mixture's prompts, relative to the weights of the other parts."""
 
     @property
     def sources(self) -> dict[str, DataConfig]:
@@ -84,21 +91,27 @@ class DataConfig:
 
     @property
     def weights(self) -> dict[str, float]:
+        """The weight of each source by name."""
         return {name: part.weight for name, part in self.sources.items()}
 
     def check(self, name: str = "data", *, trains: bool = True) -> None:
-        """Raises ConfigError for what cannot be.
+        """Check the fields together.
 
         Args:
-            name: dotted name of this configuration, for messages.
-            trains: training problems are wanted besides held-out ones.
+            name: Dotted name of this configuration, for messages.
+            trains: Whether training problems are needed besides held-out ones.
+
+        Raises:
+            ConfigError: Values are out of range, or contradict each other.
         """
         self._check_splits(name, trains)
         if self.source is DataSource.mixture:
             self._check_mixture(name)
             return
         if self.parts:
-            raise ConfigError(f"{name}.parts is set, but {name}.source={self.source} does not read it; use mixture")
+            raise ConfigError(
+                f"{name}.parts is set, but {name}.source={self.source} does not read it. Use {name}.source=mixture"
+            )
         self._check_template(name)
         if self.source is not DataSource.reasoning_gym and not self.path:
             raise ConfigError(f"{name}.path is empty, and {name}.source={self.source} needs it")
@@ -113,7 +126,7 @@ class DataConfig:
             fields = [field for _, field, _, _ in Formatter().parse(self.template) if field]
         except ValueError as error:
             raise ConfigError(
-                f"{name}.template={self.template!r}: {error}. Write fields as {{name}} and a literal brace twice"
+                f"{name}.template={self.template!r}: {error}. Write a field as {{name}}, and double a literal brace"
             ) from error
         if not fields:
             raise ConfigError(
@@ -139,7 +152,10 @@ class DataConfig:
         for part_name, part in self.parts.items():
             where = f"{name}.parts.{part_name}"
             if part.source is DataSource.mixture:
-                raise ConfigError(f"{where}.source=mixture: a mixture in a mixture; list its parts in {name}.parts")
+                raise ConfigError(
+                    f"{where}.source=mixture: a part of a mixture cannot be a mixture itself. List its parts in "
+                    f"{name}.parts"
+                )
             if not 0 < part.weight < math.inf:
                 raise ConfigError(
                     f"{where}.weight={part.weight}: must be a positive number. To leave the part out, remove it "

@@ -1,4 +1,4 @@
-"""What answers the model between its turns."""
+"""Configuration of the environment, which answers the model between its turns."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 from rlsync.errors import ConfigError
 
 MESSAGE = "{message}"
-"""Stands in environment.template for what the environment said."""
+"""Placeholder in environment.template for the environment's message."""
 
 
 class EnvironmentKind(StrEnum):
+    """Which environment answers the model."""
+
     none = "none"
-    """Nothing: a response is one turn."""
+    """No environment: a response is one turn."""
     calculator = "calculator"
     """Answers <<12*34>> with 408 (rlsync/environments/calculator.py)."""
     custom = "custom"
@@ -22,60 +24,63 @@ class EnvironmentKind(StrEnum):
 
 
 class MessageRole(StrEnum):
-    """As whom the environment speaks in a chat template."""
+    """Role of the environment's messages in a chat template."""
 
     tool = "tool"
     user = "user"
 
 
 class Scored(StrEnum):
-    """What of a conversation the reward functions read."""
+    """Which part of a conversation the reward functions read."""
 
     last_turn = "last_turn"
-    """The model's last turn: its answer."""
+    """The model's last turn, which is its answer."""
     conversation = "conversation"
     """Everything after the prompt, the environment's messages included."""
 
 
 @dataclass(kw_only=True, slots=True)
 class EnvironmentConfig:
+    """Configuration of the environment."""
+
     kind: EnvironmentKind = EnvironmentKind.none
     path: str = ""
-    """Of the class (environment.kind=custom)."""
+    """Import path or file of the class (environment.kind=custom)."""
     args: dict[str, Any] = field(default_factory=dict)
-    """Its constructor's keyword arguments."""
+    """Keyword arguments of the class's constructor."""
     max_turns: int = 4
     """Most turns of the model in a conversation."""
     timeout_s: float = 10.0
-    """Longest reset or step; what takes longer counts as failed."""
+    """Longest time of one call of `reset` or `step`, in seconds; a call that takes longer counts as failed."""
     parallel: int = 64
-    """Conversations whose environments work at a time."""
+    """Most environment calls that run at the same time, each of another conversation."""
     call_end: str = ""
-    """Text of one token that ends a turn too, besides the tokenizer's own stop ids: the end of a call in a model
-    that does not end its turn there. Engines see token ids alone, so a longer text cannot stop them."""
+    """Text of one token that ends a turn, besides the tokenizer's own stop ids. It marks the end of a call for a model
+    that does not end its turn there. Engines see only token ids, so a text of several tokens cannot stop them."""
     role: MessageRole = MessageRole.tool
-    """With data.chat=true; some chat templates know no tool."""
+    """Role of the environment's messages with data.chat=true; some chat templates have no role `tool`."""
     template: str = MESSAGE
-    """The environment's message as the model reads it."""
+    """Text that the model reads as the environment's message."""
     scored: Scored = Scored.last_turn
 
     @property
     def present(self) -> bool:
+        """Whether there is an environment."""
         return self.kind is not EnvironmentKind.none
 
     def __post_init__(self) -> None:
         if self.kind is EnvironmentKind.custom and not self.path:
             raise ConfigError(
-                "environment.path is empty, and environment=custom needs it: package.module:Class or file.py:Class"
+                "environment.path is empty, and environment=custom needs it. Give package.module:Class or file.py:Class"
             )
         if self.max_turns < 1 or self.timeout_s <= 0 or self.parallel < 1:
             raise ConfigError(
                 f"environment.max_turns={self.max_turns}, environment.timeout_s={self.timeout_s}, "
-                f"environment.parallel={self.parallel}: want at least one turn, a positive time and at least one "
-                "conversation at a time"
+                f"environment.parallel={self.parallel}: max_turns and parallel must be at least 1, and timeout_s must "
+                "be positive"
             )
         if self.template.count(MESSAGE) != 1:
             raise ConfigError(
-                f"environment.template={self.template!r}: want {MESSAGE} once in it, where the environment's message "
-                "stands"
+                f"environment.template={self.template!r}: must contain {MESSAGE} exactly once, in the place of the "
+                "environment's message"
             )

@@ -1,4 +1,4 @@
-"""What is evaluated, in training and by `rlsync eval`."""
+"""Configuration of evaluations, those of a training run and those of `rlsync eval`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from rlsync.config.data import DataConfig
 from rlsync.errors import ConfigError
 
 HELD_OUT = "held_out"
-"""Name of the set that the training data holds out."""
+"""Name of the set of held-out problems of the training data."""
 
 
 @dataclass(kw_only=True, slots=True)
 class EvalConfig:
+    """Configuration of evaluations."""
+
     problems: int = 256
-    """Most problems of each set, answered greedily; 0 = no evaluation."""
+    """Most problems of each set; each is answered greedily; 0 = no evaluation."""
     every: int = 0
-    """Evaluate every n steps, besides before the first and after the last."""
+    """Evaluate every n steps, besides the evaluations before the first step and after the last one; 0 = never in
+    between."""
     samples: int = 0
-    """Responses to each problem that are drawn at rollout.temperature, besides the greedy one."""
+    """Number of responses to each problem that are sampled at rollout.temperature, besides the greedy one."""
     k: list[int] = field(default_factory=lambda: [1])
-    """pass@k is estimated from the drawn responses for each of these."""
+    """Values of k for which pass@k is estimated from the sampled responses."""
     sets: dict[str, DataConfig] = field(default_factory=dict)
-    """Sets besides `held_out`, by name; what counts of each is its held-out split."""
+    """Sets besides `held_out`, by name; the held-out split of each is evaluated."""
     only: list[str] = field(default_factory=list)
     """Names of the sets to evaluate; empty = held_out and all of `sets`."""
 
@@ -34,22 +37,22 @@ class EvalConfig:
         return self.only or [HELD_OUT, *self.sets]
 
     def check(self) -> None:
-        """Raises ConfigError for what cannot be."""
+        """Raise ConfigError for values that are out of range or contradict each other."""
         for name, value in {"problems": self.problems, "every": self.every, "samples": self.samples}.items():
             if value < 0:
                 raise ConfigError(f"eval.{name}={value}: must not be negative; 0 switches it off")
         if not self.k or min(self.k) < 1:
-            raise ConfigError(f"eval.k={self.k}: want numbers of at least 1, for example eval.k=[1,8]")
+            raise ConfigError(f"eval.k={self.k}: want a list of numbers of at least 1, for example eval.k=[1,8]")
         if max(self.k) > max(1, self.samples):
             raise ConfigError(
                 f"eval.k={self.k} with eval.samples={self.samples}: pass@{max(self.k)} needs at least {max(self.k)} "
-                f"drawn responses to a problem; raise eval.samples or lower eval.k"
+                f"sampled responses to each problem. Raise eval.samples or lower eval.k"
             )
         for name, data in self.sets.items():
             if name == HELD_OUT or not re.fullmatch(r"[\w-]+", name):
                 raise ConfigError(
-                    f"eval.sets.{name}: want a name of letters, digits, '_' and '-', other than {HELD_OUT}, which "
-                    "is the training data's own"
+                    f"eval.sets.{name}: a name must consist of letters, digits, '_' and '-', and must not be "
+                    f"{HELD_OUT}, which names the training data's own set"
                 )
             data.check(f"eval.sets.{name}", trains=False)
         valid = [HELD_OUT, *self.sets]
@@ -57,6 +60,6 @@ class EvalConfig:
             if name not in valid:
                 near = get_close_matches(name, valid, n=1)
                 raise ConfigError(
-                    f"eval.only={self.only}: no set is called {name!r}; there is {', '.join(valid)}."
+                    f"eval.only={self.only}: no set is called {name!r}; the sets are {', '.join(valid)}."
                     + (f" Did you mean {near[0]}?" if near else f" Add it with +data@eval.sets.{name}=OPTION")
                 )

@@ -1,4 +1,4 @@
-"""The schema by dotted keys."""
+"""The fields of the configuration by dotted keys."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rlsync.config.run import TrainConfig
 
 @cache
 def valid_keys() -> list[str]:
-    """Every dotted key of a training run's configuration; parts of dictionaries have names of the user's."""
+    """Return every dotted key of a training run's configuration, except those below dictionaries, which users name."""
     return _keys(TrainConfig, "")
 
 
 def type_at(key: str) -> Any:
-    """The declared type of the field that a dotted key names.
+    """Return the declared type of the field that a dotted key names.
 
     Returns:
-        Any for everything below a dict[str, Any], None where the schema has no such key.
+        Any for every key below a dict[str, Any], and None where the schema has no such key.
     """
     found: Any = TrainConfig
     for name in key.split("."):

@@ -1,4 +1,4 @@
-"""The address and the secret of a judge."""
+"""Checks of the address and the secret of a judge."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from rlsync.redact import redacted, secret_in
 
 
 def check_judge_url(url: str) -> None:
-    """Raises ConfigError if it is no address of a service, or holds a secret, which would be written down with it."""
+    """Raise ConfigError if the URL is malformed, or contains a secret, which would be written to files with it."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         good = False
     if not good:
-        raise ConfigError(f"reward.judge_url={redacted(url)}: want the address of a service, http://HOST:PORT/PATH")
+        raise ConfigError(
+            f"reward.judge_url={redacted(url)} is not the address of a service. Give one as http://HOST:PORT/PATH"
+        )
     if secret := secret_in(url):
         raise ConfigError(
-            f"reward.judge_url={redacted(url)}: {secret} would be written to config.yaml, to wandb and into logs. Put "
-            "the secret into an environment variable and name that in reward.judge_token_env: it is sent as "
-            "'Authorization: Bearer'."
+            f"reward.judge_url={redacted(url)}: {secret} would be written to config.yaml, to wandb and to logs. Put "
+            "the secret into an environment variable, and give the variable's name in reward.judge_token_env: the "
+            "secret is sent as 'Authorization: Bearer'."
         )
 
 
 def judge_token(name: str) -> str:
-    """The secret in the environment variable `name`.
+    """Return the secret in the environment variable `name`.
 
     Raises:
-        ConfigError: it is not set, or cannot be sent. The message shows neither the secret nor the name, which may be
-            the secret itself by mistake.
+        ConfigError: The variable is not set, or its value cannot be sent. The message never shows the value. Where
+            no such variable is set it does not show the name either, which may be the secret itself by mistake.
     """
     token = os.environ.get(name, "").strip()
     if not token:
@@ -42,7 +44,7 @@ def judge_token(name: str) -> str:
         )
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         raise ConfigError(
-            f"reward.judge_token_env={name}: its value has blanks or characters that no HTTP header may have. Set it "
-            "to the token and nothing else"
+            f"reward.judge_token_env={name}: the variable's value has blanks or characters that no HTTP header may "
+            "have. Set the variable to the token and nothing else"
         )
     return token

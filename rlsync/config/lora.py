@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685)."""
+"""Configuration of low-rank adapters (LoRA, arXiv 2106.09685)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class LoraConfig:
     """Train B [out, rank] and A [rank, in] of W + (alpha / rank) B A instead of W."""
 
     rank: int = 0
-    """0 = no adapters: all weights are trained."""
+    """Rank of the adapters; 0 = no adapters, so all weights are trained."""
     alpha: float = 16.0
     targets: list[str] = field(default_factory=lambda: list(PROJECTIONS))
-    """Linear layers that get an adapter, by the last part of their names."""
+    """Linear layers that get an adapter, named by the last part of their module names."""
 
     def __post_init__(self) -> None:
         if self.rank < 0:
@@ -27,9 +27,10 @@ class LoraConfig:
         unknown = [name for name in self.targets if name not in PROJECTIONS]
         if unknown or not self.targets:
             raise ConfigError(
-                f"model.lora.targets={list(self.targets)}: want at least one, each of {', '.join(PROJECTIONS)}"
+                f"model.lora.targets={list(self.targets)}: name at least one layer, and only {', '.join(PROJECTIONS)}"
             )
 
     @property
     def scale(self) -> float:
+        """Factor of the adapter's product: alpha / rank."""
         return self.alpha / self.rank

@@ -1,4 +1,4 @@
-"""Which model, and in which dtype it computes."""
+"""Configuration of the policy's model and its compute dtype."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from rlsync.config.numbers import check_counts, check_seed
 from rlsync.errors import ConfigError
 
 MAIN = "main"
-"""The hub's own default revision."""
+"""The hub's default revision."""
 
 
 class ModelSource(StrEnum):
+    """Where the model comes from."""
+
     tiny = "tiny"
     """Built and warm-started by rlsync itself, then cached; needs no download."""
     huggingface = "huggingface"
@@ -21,13 +23,15 @@ class ModelSource(StrEnum):
 
 
 class ComputeDtype(StrEnum):
+    """Dtype of the forward pass."""
+
     bfloat16 = "bfloat16"
     float32 = "float32"
 
 
 @dataclass(kw_only=True, slots=True)
 class TinyConfig:
-    """The small Qwen3 that the product trains itself (model.source=tiny)."""
+    """The tiny model: a small Qwen3 that rlsync builds and warm-starts itself (model.source=tiny)."""
 
     hidden_size: int = 128
     layers: int = 4
@@ -37,17 +41,17 @@ class TinyConfig:
     intermediate_size: int = 576
     warm_start_steps: int = 700
     warm_start_batch: int = 128
-    """Problems in a warm-start batch."""
+    """Number of problems in a warm-start batch."""
     warm_start_lr: float = 3e-3
     warm_start_problems: int = 2000
-    """Distinct problems that the warm start sees."""
+    """Number of distinct problems that the warm start sees."""
     warm_start_style_share: float = 0.7
-    """Demonstrations write an answer plainly (21) or with a tilde (~21). Problems whose first digit is 1, 4 or 7 have
-    this share of plain ones, the others one minus this. The reward accepts plain answers alone, so what reinforcement
-    learning brings out is the rewarded style; the arithmetic is learnt before. With environment=calculator the two
-    styles are a call of it and an answer from the head."""
+    """Share of plain answers in the demonstrations of problems whose first digit is 1, 4 or 7; in those of all other
+    problems the share is one minus this. A demonstration writes an answer plainly (21) or with a tilde (~21). The
+    reward accepts only plain answers, so RL brings out the rewarded style, while the arithmetic is learnt in the warm
+    start. With environment=calculator the two styles are a call of the calculator and an answer without one."""
     seed: int = 0
-    """Of the initial weights and the warm start; the run's seed does not enter."""
+    """Seed of the initial weights and of the warm start; the run's own seed does not affect them."""
 
     def __post_init__(self) -> None:
         counts = {
@@ -68,38 +72,44 @@ class TinyConfig:
             )
         if self.head_dim < 2 or self.head_dim % 2:
             raise ConfigError(
-                f"model.tiny.head_dim={self.head_dim}: must be even and at least 2; rotary positions turn pairs"
+                f"model.tiny.head_dim={self.head_dim}: must be even and at least 2, because rotary embeddings rotate "
+                "pairs of values"
             )
         if self.warm_start_lr < 0 or not 0 <= self.warm_start_style_share <= 1:
             raise ConfigError(
                 f"model.tiny.warm_start_lr={self.warm_start_lr}, "
-                f"model.tiny.warm_start_style_share={self.warm_start_style_share}: want no negative rate, and a share "
-                "of at least 0 and at most 1"
+                f"model.tiny.warm_start_style_share={self.warm_start_style_share}: the learning rate must not be "
+                "negative, and the share must be at least 0 and at most 1"
             )
         check_seed("model.tiny.seed", self.seed)
 
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
+    """Configuration of the policy's model."""
+
     source: ModelSource = ModelSource.tiny
     path: str = ""
     """Folder or hub id (model.source=huggingface)."""
     revision: str = MAIN
-    """Branch, tag or commit of a hub id in `path`; other models of the run are the hub's newest."""
+    """Branch, tag or commit of the hub id in `path`. Other models of the run use the hub's default revision."""
     dtype: ComputeDtype = ComputeDtype.bfloat16
-    """dtype of the forward pass on both sides; master weights are always float32."""
+    """Dtype of the forward pass on both sides; master weights are always float32."""
     cache_dir: str = "~/.cache/rlsync"
-    """Where a model that rlsync builds is kept."""
+    """Folder in which tiny models are cached."""
     tiny: TinyConfig = field(default_factory=TinyConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
         if self.source is ModelSource.huggingface and not self.path:
             raise ConfigError(
-                "model.path is empty, and model.source=huggingface needs it: give a folder or a hub id, "
+                "model.path is empty, and model.source=huggingface needs it. Give a folder or a hub id, "
                 "for example model.path=Qwen/Qwen3-0.6B"
             )
 
     def revision_of(self, path: str) -> str:
-        """The revision of a model that some process loads: a critic or a reference may be another one than `path`."""
+        """Return the revision to load of the model at `path`, which may be a critic or a reference with another path.
+
+        `revision` applies only to the model that the field `path` names.
+        """
         return self.revision if path == self.path else MAIN

@@ -1,4 +1,4 @@
-"""Rules for numbers and texts that hold wherever they stand in the configuration."""
+"""Checks of numbers and texts that apply to every field of the configuration."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _SEEDS = 2**63
 _INTEGERS = 2**31
 _PATHS = ("path", "dir", "run.name")
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
-"""Bytes, on Linux."""
+"""Longest file name and path on Linux, in bytes."""
 _LONGEST_S = 1e9
-"""Python's locks take no longer time-out than some nine times that."""
+"""Longest time in seconds; the longest time-out of Python's locks is about nine times that."""
 
 
 def check_values(config: Any) -> None:
-    """Check every number and text of a composed configuration, wherever it stands.
+    """Check every number and text of a composed configuration.
 
-    What the user's own code takes (data.task_args, environment.args) is not looked at.
+    Arguments of the user's own code (data.task_args, environment.args) are not checked.
 
     Raises:
-        ConfigError: a float that is NaN or infinite, a time or an integer that no library takes, or a text that no
-            file can hold.
+        ConfigError: A float is NaN or infinite, a time or an integer is larger than libraries accept, or a text cannot
+            be written to a file or is too long for a path.
     """
     for key, value in _leaves(config, ""):
         if isinstance(value, float):
@@ -39,13 +39,14 @@ def check_values(config: Any) -> None:
 
 
 def _check_parts(key: str, parts: Any, kind: Any) -> None:
-    """OmegaConf forgets a dictionary's type when a part of it comes from a group."""
+    """Check the types of a dictionary's values, because OmegaConf forgets them when a part comes from a group."""
     if not isinstance(parts, dict):
-        raise ConfigError(f"{key}={parts}: want names with values in braces")
+        raise ConfigError(f"{key}={parts}: must be a dictionary, written as {key}={{NAME: VALUE}}")
     for name, part in parts.items():
         if is_dataclass(kind) and not isinstance(part, kind):  # type: ignore[arg-type]
             raise ConfigError(
-                f"{key}.{name}={part}: want a part, added by an option of its group: +GROUP@{key}.{name}=OPTION"
+                f"{key}.{name}={part}: must be a configuration. Add it by an option of its group: "
+                f"+GROUP@{key}.{name}=OPTION"
             )
 
 
@@ -58,7 +59,7 @@ def _check_float(key: str, value: float) -> None:
 
 def _check_text(key: str, value: str) -> None:
     if "\0" in value:
-        raise ConfigError(f"{key}={value!r}: a text may not hold the character NUL")
+        raise ConfigError(f"{key}={value!r}: must not contain the character NUL")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -66,25 +67,31 @@ def _check_text(key: str, value: str) -> None:
     longest = max(len(name.encode()) for name in value.split("/"))
     if key.endswith(_PATHS) and (longest > _LONGEST_NAME or len(value.encode()) > _LONGEST_PATH):
         raise ConfigError(
-            f"{key}={value[:40]}...: a file's name has at most {_LONGEST_NAME} bytes, a path {_LONGEST_PATH}"
+            f"{key}={value[:40]}... is too long: a file name may have at most {_LONGEST_NAME} bytes, and a path at "
+            f"most {_LONGEST_PATH}"
         )
 
 
 def check_counts(component: str, counts: dict[str, int]) -> None:
-    """Raises ConfigError for a field of a component, by its name, that is below 1."""
+    """Raise ConfigError if a count is below 1.
+
+    Args:
+        component: Dotted key of the component, for messages.
+        counts: Field name to value.
+    """
     for name, value in counts.items():
         if value < 1:
             raise ConfigError(f"{component}.{name}={value}: must be at least 1")
 
 
 def check_seed(key: str, seed: int) -> None:
-    """Raises ConfigError for a seed that PyTorch does not take."""
+    """Raise ConfigError for a seed that PyTorch does not accept."""
     if not 0 <= seed < _SEEDS:
-        raise ConfigError(f"{key}={seed}: must not be negative, and be less than 2^63")
+        raise ConfigError(f"{key}={seed}: must not be negative, and must be less than 2^63")
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every value by its dotted key, those in lists and in dicts of components too."""
+    """Yield every value with its dotted key, including values in lists and in dictionaries of components."""
     if isinstance(value, list | tuple):
         for each in value:
             yield from _leaves(each, key)

@@ -1,7 +1,7 @@
-"""Overrides of the command line, written as hydra has to read them.
+"""Rewrite command-line overrides in hydra's grammar.
 
-Hydra finds numbers, booleans, sweeps and escapes in a value. Here the schema decides: what is given to a text field is
-that text, and dictionaries of the user's own (data.task_args, environment.args) take new keys without a plus sign.
+Hydra interprets numbers, booleans, sweeps and escapes in a value. Here the schema decides instead: a value given to a
+text field is that text, and free dictionaries (data.task_args, environment.args) take new keys without a plus sign.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _CHOICE = re.compile(r"\+*([^=@~+]+)(@[^=]*)?=(.*)", re.DOTALL)
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _ITEM = re.compile(rf"\s*({_QUOTED.pattern}|[^,'\"]*)\s*(?:,|$)", re.DOTALL)
 _LARGEST = 10**300
-"""Larger integers are no float, and OmegaConf converts them to one where a float is wanted."""
+"""Larger integers do not fit into a float, to which OmegaConf converts them for a float field."""
 _PROSE = ("template", "system_prompt")
-"""Names of the fields in whose values \\n is a line break, as a shell's quotes pass on no other way to write one."""
+"""Names of the fields in whose values \\n is a line break, because a shell's quotes offer no easy way to write one."""
 
 
 def chosen(override: str) -> tuple[str, str] | None:
-    """Group and option, where the override chooses one (`group=option`, `+group@package=option`)."""
+    """Return group and option if the override chooses an option (`group=option`, `+group@package=option`), or None."""
     choice = _CHOICE.fullmatch(override)
     if choice is None or choice[1] not in group_options() or (not choice[2] and choice[3].lstrip().startswith("{")):
         return None
@@ -36,7 +36,7 @@ def chosen(override: str) -> tuple[str, str] | None:
 
 
 def for_hydra(override: str) -> str:
-    """The override in hydra's grammar: the value of a text field in quotes, new keys of a free dictionary with ++."""
+    """Return the override in hydra's grammar, with quotes around texts and ++ before new keys of free dictionaries."""
     assignment = _ASSIGNMENT.fullmatch(override)
     if assignment is None or chosen(override):
         return override
@@ -52,10 +52,10 @@ def for_hydra(override: str) -> str:
 
 
 def settings(override: str) -> Iterator[str]:
-    """The dotted keys that an override in hydra's grammar sets; none for the choice of a group's option.
+    """Yield the dotted keys that an override in hydra's grammar sets; none if it chooses a group's option.
 
     Raises:
-        ConfigError: a dictionary gives something else than text to a text field.
+        ConfigError: A value in a dictionary is not text but belongs to a text field, or an integer is too large.
     """
     assignment = _ASSIGNMENT.fullmatch(override)
     if assignment is not None and not chosen(override):
@@ -70,10 +70,11 @@ def _keys_of(key: str, value: Any) -> Iterator[str]:
             yield from _keys_of(f"{key}.{name}", part)
         return
     if isinstance(value, int) and abs(value) >= _LARGEST:
-        raise ConfigError(f"{key}: a number of more than 300 digits, which no field takes")
+        raise ConfigError(f"{key}: the value has more than 300 digits, which no field accepts")
     if kind in (str, str | None) and isinstance(value, bool | int | float):
         raise ConfigError(
-            f"{key}={value}: in braces hydra reads a {type(value).__name__}, and {key} is a text. Put it in quotes"
+            f"{key}={value}: {key} is a text, but within braces hydra reads this value as {type(value).__name__}. Put "
+            "it in quotes"
         )
     yield key
 
@@ -89,7 +90,7 @@ def _as_text(key: str, value: str) -> str:
 
 
 def _as_texts(value: str) -> str:
-    """A list in brackets whose items are texts; anything else is left to hydra, which refuses it."""
+    """Quote the items of a list in brackets; any other value is left as it is, and hydra refuses it."""
     inner = value.strip()
     if not (inner.startswith("[") and inner.endswith("]")):
         return value
@@ -105,11 +106,11 @@ def _as_texts(value: str) -> str:
 
 
 def quoted(text: str) -> str:
-    r"""In hydra's quotes, in which \' is a quote; only backslashes before a quote are doubled there."""
+    r"""Return the text in hydra's quotes, in which \' is a quote and only backslashes before a quote are doubled."""
     escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
     return f"'{escaped}'"
 
 
 def _with_line_breaks(text: str) -> str:
-    r"""Replaces \n by a line break, and \\n by the two characters."""
+    r"""Replace \n by a line break, and \\n by the two characters \n."""
     return re.sub(r"\\(\\n|n)", lambda found: "\n" if found[1] == "n" else "\\n", text)

@@ -1,4 +1,4 @@
-"""The mismatch monitor."""
+"""Configuration of the monitor, which compares the log-probs of rollout and trainer."""
 
 from __future__ import annotations
 
@@ -7,32 +7,41 @@ from enum import StrEnum
 
 
 class OnDivergence(StrEnum):
+    """What happens when bits differ."""
+
     fail = "fail"
     warn = "warn"
 
 
 class Coverage(StrEnum):
+    """Which tokens are compared."""
+
     first = "first"
-    """Compare in the passes that run at the sampler's weights (all of them with one minibatch)."""
+    """The tokens of the forward passes that run with the weights that sampled them; with one minibatch these are all
+    tokens."""
     all = "all"
-    """Compare every token, by one extra forward pass when there are several minibatches."""
+    """Every token; with several minibatches this takes one extra forward pass."""
 
 
 class Fault(StrEnum):
+    """Fault that is planted on purpose."""
+
     none = "none"
     ulp = "ulp"
-    """Change one weight of the last TP worker by one ulp, after the digest was taken."""
+    """One weight of the last TP worker is changed by one ulp after the digest was computed."""
     stale_shard = "stale_shard"
     """The last TP worker keeps an old value of one tensor."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ParityConfig:
+    """Configuration of the monitor."""
+
     on_divergence: OnDivergence = OnDivergence.fail
     redraw: bool = True
-    """The trainer draws every token again from its own log-probs, the seed and the position."""
+    """The trainer repeats every draw from its own log-probs, the seed and the position."""
     coverage: Coverage = Coverage.first
     fault: Fault = Fault.none
-    """A drill: plant this fault to see the monitor catch it."""
+    """Fault to plant, to see that the monitor detects it."""
     fault_step: int = 2
-    """Step whose rollouts are to suffer from it."""
+    """Step whose rollouts the fault affects."""

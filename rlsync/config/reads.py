@@ -1,4 +1,4 @@
-"""Which fields are read under which conditions; a field that READ does not list is always read."""
+"""Conditions under which a field is read; a field that READ does not list is always read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Condition:
     """A requirement on another field."""
 
     field: str
-    """Name of a field of the same component, or with a dot in it a key of the run's configuration."""
+    """Name of a field of the same component, or, if it contains a dot, a key of the run's configuration."""
     holds: Callable[[Any], bool]
     wanted: str
     """Text that follows the field's name in a message."""
@@ -40,11 +40,11 @@ class Condition:
 
 
 Rule = tuple[Condition, ...]
-"""A field is read where one of these holds."""
+"""A rule holds if one of its conditions holds."""
 
 
 def shown(value: Any) -> str:
-    """A value as one writes it in YAML, in one line and not too long."""
+    """Return a value as it is written in YAML, on one line and shortened to 80 characters."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
@@ -54,20 +54,23 @@ def shown(value: Any) -> str:
 
 
 def where(field: str, *values: Any, advice: str = _SET) -> Rule:
+    """Require that another field has one of the values."""
     wanted = f"={' or '.join(shown(value) for value in values)}"
     return (Condition(field, lambda value: value in values, wanted, advice),)
 
 
 def unless(field: str, value: Any) -> Rule:
+    """Require that another field does not have the value."""
     return (Condition(field, lambda other: other != value, f" other than {shown(value)}"),)
 
 
 def given(field: str) -> Rule:
-    """A text that is not empty, or a number that is not 0."""
+    """Require that another field is a text that is not empty, or a number that is not 0."""
     return (Condition(field, bool, " set"),)
 
 
 def empty(field: str) -> Rule:
+    """Require that another field is empty."""
     return (Condition(field, lambda value: not value, " empty"),)
 
 
@@ -78,7 +81,8 @@ _TIMEOUTS = "Set that, for a judge {at}.judge_timeout_s, for code {at}.code_time
 _NO_MIXTURE: Rule = (
     Condition("source", lambda s: s is not DataSource.mixture, "=reasoning_gym, file or hub", _IN_PARTS),
 )
-# The command that trained the tiny model, with a checkpoint's model.path added, evaluates it or trains it on.
+# A user may add a checkpoint's model.path to the command that trained the tiny model, to evaluate it or to train it
+# further; then the tiny model's fields in that command have no effect and are accepted.
 _TINY = (*where("source", ModelSource.tiny), Condition("path", lambda path: expanded(path).is_dir(), ", a folder"))
 _PRESENT = where("kind", EnvironmentKind.calculator, EnvironmentKind.custom)
 _GPU = where("cluster.device", Device.cuda)
@@ -116,7 +120,7 @@ READ: dict[type, dict[str, list[Rule]]] = {
         "chat_args": [_NO_MIXTURE, where("chat", True)],
         "keep_special_tokens": [_NO_MIXTURE],
         "max_prompt_tokens": [_NO_MIXTURE],
-        # Where held-out problems have a table of their own, it only moves the share of the warm start.
+        # With a separate table of held-out problems, this field only shifts which problems the warm start sees.
         "held_out_percent": [
             empty("eval_path") + given("warm_start_percent"),
             empty("eval_split") + given("warm_start_percent"),
@@ -204,8 +208,8 @@ NEVER = (
     (re.compile(r"(data|eval\.sets\.[^.]+)\.weight"), "only a part of a mixture has a weight"),
     (
         re.compile(r".+\.parts\.[^.]+\.(held_out|warm_start)_percent"),
-        "the mixture's share counts for all its parts",
+        "the mixture's own percentage applies to all its parts",
     ),
     (re.compile(r"eval\.sets\.[^.]+\.warm_start_percent"), "an evaluation set uses its held-out problems only"),
 )
-"""Keys of a place where nothing ever reads them, and why."""
+"""Patterns of keys that are never read, each with the reason."""

@@ -1,4 +1,4 @@
-"""The vLLM rollout engine."""
+"""Configuration of the vLLM rollout engines."""
 
 from __future__ import annotations
 
@@ -9,44 +9,49 @@ from rlsync.errors import ConfigError
 
 
 class ModelImpl(StrEnum):
+    """Which implementation of the model vLLM runs."""
+
     vllm = "vllm"
     transformers = "transformers"
 
 
 class WeightPath(StrEnum):
+    """How new weights reach the workers."""
+
     auto = "auto"
-    """Trainer ranks write straight into the workers' parameters where both are on GPUs of one host; messages
+    """Trainer ranks write straight into the workers' parameters where both are on GPUs of one host, and send messages
     elsewhere."""
     messages = "messages"
-    """Buckets of tensors are gathered and sent: for hosts whose GPUs claim an access to each other that does not
-    work."""
+    """Buckets of tensors are gathered and sent: for hosts whose GPUs report a peer access that does not work."""
 
 
 @dataclass(kw_only=True, slots=True)
 class RolloutConfig:
+    """Configuration of the rollout engines."""
+
     tp: int = 1
-    """Tensor-parallel size: worker processes of one engine."""
+    """Tensor-parallel size: number of worker processes of one engine."""
     engines: int = 1
     temperature: float = 1.0
-    """One temperature for the run: it is part of the policy, on both sides."""
+    """Sampling temperature. There is one for the whole run, because it is part of the policy on both sides."""
     max_tokens: int = 256
-    """Longest response."""
+    """Longest response in tokens."""
     max_model_len: int = 1024
-    """Longest prompt plus response."""
+    """Longest sequence of prompt and response in tokens."""
     max_num_seqs: int = 128
-    """Requests in flight in one engine."""
+    """Most requests in flight in one engine."""
     max_num_batched_tokens: int = 2048
-    """Tokens of one engine step; longer prompts are prefilled in chunks."""
+    """Most tokens in one engine step; longer prompts are prefilled in chunks."""
     prefix_caching: bool = True
     block_size: int = 32
     kv_cache_mib: int = 64
-    """KV cache of one worker; 0 = what gpu_memory_utilization leaves for it (GPUs only)."""
+    """Size in MiB of one worker's KV cache; 0 = what gpu_memory_utilization leaves for it (GPUs only)."""
     gpu_memory_utilization: float = 0.5
-    """Share of the GPU's memory for vLLM, weights included, where kv_cache_mib is 0."""
+    """Share of the GPU's memory for vLLM, weights included; read where kv_cache_mib is 0."""
     sleep: bool = False
     """Colocated engines free their weights and KV cache while the trainer works; the next sync brings new weights."""
     cuda_graphs: bool = True
-    """Decode steps run as whole CUDA graphs, mixed steps as pieces between the attention calls (GPUs only)."""
+    """Decode steps run as full CUDA graphs, and mixed steps as piecewise graphs between attention calls (GPUs only)."""
     weight_path: WeightPath = WeightPath.auto
     """How new weights reach the workers."""
     model_impl: ModelImpl = ModelImpl.vllm
@@ -67,14 +72,14 @@ class RolloutConfig:
         if not 1 <= self.max_num_seqs <= self.max_num_batched_tokens:
             raise ConfigError(
                 f"rollout.max_num_seqs={self.max_num_seqs}, "
-                f"rollout.max_num_batched_tokens={self.max_num_batched_tokens}: want at least one request in flight, "
-                "and a token for each of them in a step of the engine"
+                f"rollout.max_num_batched_tokens={self.max_num_batched_tokens}: max_num_seqs must be at least 1, and "
+                "max_num_batched_tokens at least max_num_seqs, so that each request gets a token in a step"
             )
         if self.block_size < 1 or self.block_size % 16:
             raise ConfigError(f"rollout.block_size={self.block_size}: must be a positive multiple of 16")
         if self.kv_cache_mib < 0 or not 0 < self.gpu_memory_utilization <= 1:
             raise ConfigError(
                 f"rollout.kv_cache_mib={self.kv_cache_mib}, "
-                f"rollout.gpu_memory_utilization={self.gpu_memory_utilization}: want no negative size (0 = what the "
-                "share leaves for it), and a share above 0 and at most 1"
+                f"rollout.gpu_memory_utilization={self.gpu_memory_utilization}: the size must not be negative (0 = "
+                "what the share leaves for it), and the share must be above 0 and at most 1"
             )

@@ -1,4 +1,4 @@
-"""The root of a training run's configuration, and the rules that join its parts."""
+"""The root of a training run's configuration, and the rules across its components."""
 
 from __future__ import annotations
 
@@ -26,27 +26,32 @@ from rlsync.paths import expanded
 
 @dataclass(kw_only=True, slots=True)
 class RunConfig:
+    """Name and folder of a run, and whether it resumes."""
+
     name: str = "run"
     dir: str = ""
     """Run folder; empty = runs/<name>."""
     resume: bool = False
-    """Go on from the newest checkpoint in the folder that holds the trainer's state (trainer.save_every); begin where
-    there is none yet."""
+    """Resume from the newest checkpoint of the run folder that has the trainer's state (trainer.save_every); without
+    one, start at the first step."""
 
     def __post_init__(self) -> None:
         if not self.dir and (self.name.strip("./ ") == "" or not self.name.isprintable()):
             raise ConfigError(
-                f"run.name={self.name!r}: want a name of printable characters, which the folder runs/<name> gets; or "
-                "give run.dir"
+                f"run.name={self.name!r}: must consist of printable characters and name the folder runs/<name>. Give "
+                "another name, or a folder as run.dir"
             )
 
     @property
     def folder(self) -> Path:
+        """Absolute path of the run folder."""
         return expanded(self.dir or f"runs/{self.name}").resolve()
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainConfig:
+    """Configuration of a training run, with one component for each part of the system."""
+
     seed: int = 0
     run: RunConfig = field(default_factory=RunConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -70,7 +75,8 @@ class TrainConfig:
         if samples < wanted:
             raise ConfigError(
                 f"algorithm.prompts_per_step * algorithm.group_size = {samples} samples a step are fewer than "
-                f"trainer.ranks * trainer.minibatches = {wanted}: some rank would train on nothing. Raise the former."
+                f"trainer.ranks * trainer.minibatches = {wanted}: some rank would have no sample to train on. Raise "
+                "the former."
             )
         if self.kernels.mode is KernelMode.invariant and self.kernels.row_parallel is RowParallel.tree:
             order.local_leaves(self.leaves, self.rollout.tp)
@@ -90,7 +96,8 @@ class TrainConfig:
             return
         if self.kernels.mode is KernelMode.native:
             raise ConfigError(
-                "parity.fault plants a fault in exact kernels; with kernels=native everything differs anyway"
+                f"parity.fault={fault}: with kernels=native the bits differ anyway, so a fault cannot be detected. Use "
+                "kernels=invariant, or parity.fault=none"
             )
         if not 1 <= step <= self.trainer.steps:
             raise ConfigError(
@@ -102,25 +109,26 @@ class TrainConfig:
         algorithm, minibatches = self.algorithm, self.trainer.minibatches
         if algorithm.tis_cap and self.kernels.mode is KernelMode.invariant:
             raise ConfigError(
-                f"algorithm.tis_cap={algorithm.tis_cap}: with kernels=invariant the trainer's probabilities are the "
-                "rollout's, bit for bit, so every weight would be 1. Use algorithm.tis_cap=0, or kernels=native."
+                f"algorithm.tis_cap={algorithm.tis_cap}: with kernels=invariant the trainer's probabilities equal the "
+                "rollout's bit for bit, so every weight would be 1. Use algorithm.tis_cap=0, or kernels=native."
             )
         if algorithm.overlong_buffer > self.rollout.max_tokens:
             raise ConfigError(
                 f"algorithm.overlong_buffer={algorithm.overlong_buffer} is longer than the longest response, "
-                f"rollout.max_tokens={self.rollout.max_tokens}: every response would be punished. Use a fifth of it."
+                f"rollout.max_tokens={self.rollout.max_tokens}: every response would be penalised. Use a fifth of "
+                "rollout.max_tokens."
             )
         if algorithm.dynamic_sampling and minibatches > algorithm.group_size:
             raise ConfigError(
                 f"trainer.minibatches={minibatches} > algorithm.group_size={algorithm.group_size}: dynamic sampling "
-                "may end with one group, and some minibatch would train on nothing. Lower the former."
+                "may end with one group, and some minibatch would have no sample. Lower the former."
             )
 
     def _check_critic(self) -> None:
         if self.algorithm.has_critic and self.critic.warmup_steps >= self.trainer.steps:
             raise ConfigError(
-                f"critic.warmup_steps={self.critic.warmup_steps} of trainer.steps={self.trainer.steps}: the policy "
-                "would never train. Lower the former."
+                f"critic.warmup_steps={self.critic.warmup_steps} is not less than trainer.steps={self.trainer.steps}: "
+                "the policy would never train. Lower the former."
             )
 
     def _check_prompts(self, name: str, data: DataConfig) -> None:
@@ -137,8 +145,9 @@ class TrainConfig:
         cluster, rollout = self.cluster, self.rollout
         if rollout.sleep and (cluster.device is Device.cpu or cluster.placement is Placement.separate):
             raise ConfigError(
-                f"rollout.sleep=true gives memory of a GPU to the trainer, and cluster.device={cluster.device}, "
-                f"cluster.placement={cluster.placement} share none. Leave it out."
+                "rollout.sleep=true frees GPU memory for the trainer, but with "
+                f"cluster.device={cluster.device}, cluster.placement={cluster.placement} trainer and engines share no "
+                "GPU. Leave rollout.sleep out."
             )
         if cluster.device is Device.cpu:
             if rollout.kv_cache_mib < 1:
@@ -154,11 +163,11 @@ class TrainConfig:
 
     @property
     def share_prefixes(self) -> bool:
-        """Stock kernels cannot attend along a tree."""
+        """Whether packs share prefixes. Stock kernels cannot attend along a prefix tree."""
         wanted, on_cpu = self.trainer.prefix_tree, self.cluster.device is Device.cpu
         return self.kernels.mode is KernelMode.invariant and (on_cpu if wanted is None else wanted)
 
     @property
     def leaves(self) -> int:
-        """As KernelsConfig.leaves."""
+        """Number of leaves of the reduction tree, as KernelsConfig.leaves gives it."""
         return self.kernels.leaves(self.rollout.tp)

@@ -1,4 +1,4 @@
-"""Where metrics go."""
+"""Configuration of wandb and of the saved rollouts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from enum import StrEnum
 
 
 class WandbMode(StrEnum):
+    """Whether metrics go to wandb."""
+
     auto = "auto"
     """Online when logged in to wandb, offline otherwise."""
     online = "online"
@@ -16,8 +18,10 @@ class WandbMode(StrEnum):
 
 @dataclass(kw_only=True, slots=True)
 class TelemetryConfig:
+    """Configuration of telemetry."""
+
     wandb: WandbMode = WandbMode.auto
     project: str = "rlsync"
     entity: str | None = None
     save_rollouts: bool = True
-    """Write every rollout, log-probs as bits in hex, to rollouts.jsonl."""
+    """Write every rollout to rollouts.jsonl, with the bits of its log-probs in hex."""

@@ -1,4 +1,4 @@
-"""FSDP2 training."""
+"""Configuration of FSDP2 training."""
 
 from __future__ import annotations
 
@@ -10,50 +10,57 @@ from rlsync.errors import ConfigError
 
 
 class Schedule(StrEnum):
+    """Learning rate after the warm-up."""
+
     constant = "constant"
     linear = "linear"
     cosine = "cosine"
 
 
 class NonFinitePolicy(StrEnum):
+    """What happens when a gradient or a log-prob is NaN or infinite."""
+
     skip = "skip"
-    """Leave the update out and count it."""
+    """Skip the update and count it."""
     stop = "stop"
+    """Stop the run."""
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig:
+    """Configuration of the trainer."""
+
     steps: int = 100
     ranks: int = 1
-    """FSDP ranks, one Ray actor each."""
+    """Number of FSDP ranks, each in a Ray actor of its own."""
     lr: float = 1e-6
     betas: tuple[float, float] = (0.9, 0.999)
     adam_eps: float = 1e-8
     weight_decay: float = 0.0
     warmup_steps: int = 0
     schedule: Schedule = Schedule.constant
-    """What the learning rate does after the warm-up; linear and cosine end at min_lr_ratio * lr."""
+    """Course of the learning rate after the warm-up; linear and cosine end at min_lr_ratio * lr."""
     min_lr_ratio: float = 0.0
     max_grad_norm: float = 1.0
     minibatches: int = 1
-    """Optimiser steps per pass over the step's rollouts."""
+    """Number of optimizer steps in each pass over the step's rollouts."""
     epochs: int = 1
-    """Passes over the step's rollouts; only the first one's first minibatch is exactly on policy."""
+    """Number of passes over the step's rollouts; only the first minibatch of the first pass is exactly on policy."""
     micro_batch_tokens: int = 4096
-    """Most rows of one forward pass of a rank (a longer single sequence makes its own)."""
+    """Most rows of one forward pass of a rank; a single sequence that is longer gets a forward pass of its own."""
     prefix_tree: bool | None = None
-    """Forward each prefix that samples share once in a pack, with the bits of samples apart. null: on CPUs; a GPU takes
-    `true`, once tests/gpu/test_tree.py has passed there. Only with kernels=invariant: native ones forward samples
-    apart whatever this says."""
+    """Forward a prefix that several samples share only once in a pack; the bits are those of separate samples. null =
+    true on CPUs and false on GPUs. Before `true` is set on a GPU, tests/gpu/test_tree.py should pass there. Read only
+    with kernels=invariant: native kernels always forward samples separately."""
     gradient_checkpointing: bool = True
     nonfinite: NonFinitePolicy = NonFinitePolicy.skip
     save_every: int = 0
-    """Save Hugging Face weights every n steps and, for run.resume, the trainer's state, which the newest checkpoint
-    alone keeps (12 bytes a parameter); 0 = weights alone, at the end."""
+    """Save Hugging Face weights and the trainer's state (for run.resume) every n steps. Only the newest checkpoint
+    keeps the state, which takes 12 bytes per parameter. 0 = save only the weights, at the end."""
     save_keep: int = 0
-    """Checkpoints of the run to keep, the newest; 0 = all."""
+    """Number of the run's newest checkpoints to keep; 0 = all."""
     threads_per_rank: int = 1
-    """CPU threads of a rank; fixed, because a library's sums may depend on it."""
+    """Number of CPU threads of a rank. It is fixed because a library's sums may depend on it."""
 
     def __post_init__(self) -> None:
         counts = {
@@ -76,17 +83,17 @@ class TrainerConfig:
             raise ConfigError(f"trainer.lr={self.lr}: must not be negative")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(
-                f"trainer.betas={list(self.betas)}: want two numbers of at least 0 and less than 1, for example "
+                f"trainer.betas={list(self.betas)}: must be two numbers of at least 0 and less than 1, for example "
                 "trainer.betas=[0.9,0.95]"
             )
         if self.adam_eps <= 0 or self.weight_decay < 0:
             raise ConfigError(
-                f"trainer.adam_eps={self.adam_eps}, trainer.weight_decay={self.weight_decay}: want a positive eps, and "
-                "no negative decay"
+                f"trainer.adam_eps={self.adam_eps}, trainer.weight_decay={self.weight_decay}: adam_eps must be "
+                "positive, and weight_decay must not be negative"
             )
         if not 0 <= self.min_lr_ratio <= 1:
             raise ConfigError(
-                f"trainer.min_lr_ratio={self.min_lr_ratio}: want a share of trainer.lr, at least 0 and at most 1"
+                f"trainer.min_lr_ratio={self.min_lr_ratio}: must be at least 0 and at most 1, as a share of trainer.lr"
             )
         if self.max_grad_norm <= 0:
             raise ConfigError(f"trainer.max_grad_norm={self.max_grad_norm}: must be positive (use inf for no clipping)")

@@ -1,6 +1,6 @@
-"""A key that the user set and that nothing would read is refused by name.
+"""Refuse keys that the user set and that nothing would read.
 
-What a recipe or a group's file sets may go unread: there the user said nothing.
+Keys that a recipe or a group's file sets may go unread, because the user did not write them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from rlsync.errors import ConfigError
 
 
 def check_read(config: TrainConfig, keys: Iterable[str]) -> None:
-    """Refuse what the user set and nothing reads; a value that is the default anyway changes nothing and may stand.
+    """Refuse keys that the user set and nothing reads. A value that equals the default is accepted.
 
     Args:
-        config: the composed configuration.
-        keys: dotted keys that the command line sets.
+        config: The composed configuration.
+        keys: Dotted keys that the command line sets.
+
     Raises:
-        ConfigError: names the key, its value, and what would have to be set for it to be read.
+        ConfigError: A key is not read. The message names the key, its value, and what must be set for it to be read.
     """
     for key in keys:
         if why := unread(config, key):
@@ -29,11 +30,15 @@ def check_read(config: TrainConfig, keys: Iterable[str]) -> None:
 
 
 def check_chosen(config: TrainConfig, choice: str, keys: Iterable[str]) -> None:
-    """Refuse a group's option of which nothing reads anything.
+    """Refuse a group's option if nothing reads any of its keys.
 
     Args:
+        config: The composed configuration.
         choice: `group=option`, as the user wrote it.
-        keys: dotted keys that the option's file sets.
+        keys: Dotted keys that the option's file sets.
+
+    Raises:
+        ConfigError: No key of the option is read.
     """
     reasons = {key: unread(config, key) for key in keys}
     if reasons and all(reasons.values()):
@@ -41,12 +46,12 @@ def check_chosen(config: TrainConfig, choice: str, keys: Iterable[str]) -> None:
 
 
 def unread(config: TrainConfig, key: str) -> str | None:
-    """Why nothing reads the value at a dotted key; None where something does, or where it is the default."""
+    """Return why nothing reads the value at a dotted key; None if it is read or is the default."""
     places = list(_places(config, key))
     if not places or _is_default(*places[-1][1:]):
         return None
     at, component, name = places[-1]
-    said = f"{key}={shown(_value(component, name))}" if _joined(at, name) == key else key  # or below a free dictionary
+    said = f"{key}={shown(_value(component, name))}" if _joined(at, name) == key else key  # else below a dictionary
     for pattern, why in NEVER:
         if pattern.fullmatch(key):
             return f"{said} has no effect: {why}. Leave it out."
@@ -62,7 +67,7 @@ def unread(config: TrainConfig, key: str) -> str | None:
 
 
 def _places(config: TrainConfig, key: str) -> Iterator[tuple[str, Any, str]]:
-    """For each component on the way to a key: its own key, the component, and the name of the field in it."""
+    """Yield, for each component on the way to a key, its dotted key, the component, and the name of the field in it."""
     at, found = "", config
     for name in key.split("."):
         if is_dataclass(found):
@@ -70,7 +75,7 @@ def _places(config: TrainConfig, key: str) -> Iterator[tuple[str, Any, str]]:
             found = _value(found, name)
         elif isinstance(found, dict) and is_dataclass(found.get(name)):
             found = found[name]
-        else:  # below data.task_args and the like, or a part that is not there any more
+        else:  # below a free dictionary such as data.task_args, or a part that was removed
             return
         at = _joined(at, name)
 

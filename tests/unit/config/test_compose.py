@@ -74,8 +74,8 @@ def test_the_command_line_wins_over_the_recipe():
         ("trainer.max_grad_norm=nan", r"trainer\.max_grad_norm=nan: must be a finite number"),
         ("rollout.temperature=nan", r"rollout\.temperature=nan"),
         ("cluster.stage_timeout_s=inf", r"cluster\.stage_timeout_s=inf: must be a finite number"),
-        ("trainer.betas=[0.9,nan]", r"trainer\.betas=\[0\.9, nan\]: want two numbers"),
-        ("trainer.betas=[0.9]", r"trainer\.betas=\[0\.9\]: want two numbers"),
+        ("trainer.betas=[0.9,nan]", r"trainer\.betas=\[0\.9, nan\]: must be two numbers"),
+        ("trainer.betas=[0.9]", r"trainer\.betas=\[0\.9\]: must be two numbers"),
         ("trainer.betas=[0.9,1.0]", r"trainer\.betas=\[0\.9, 1\.0\].*less than 1"),
         ("trainer.adam_eps=0", r"trainer\.adam_eps=0\.0.*positive"),
         ("trainer.weight_decay=-0.1", r"trainer\.weight_decay=-0\.1"),
@@ -83,7 +83,10 @@ def test_the_command_line_wins_over_the_recipe():
         ("trainer.min_lr_ratio=1.5", r"trainer\.min_lr_ratio=1\.5.*at most 1"),
         ("algorithm.max_resamples=-1", r"max_resamples=-1: must not be negative"),
         ("rollout.max_num_seqs=0", r"rollout\.max_num_seqs=0"),
-        ("rollout.max_num_batched_tokens=64", r"max_num_seqs=128.*max_num_batched_tokens=64: .*a token for each"),
+        (
+            "rollout.max_num_batched_tokens=64",
+            r"max_num_seqs=128.*max_num_batched_tokens=64: .*each request gets a token",
+        ),
         ("rollout.block_size=0", r"rollout\.block_size=0: must be a positive multiple of 16"),
         ("rollout.gpu_memory_utilization=1.1", r"gpu_memory_utilization=1\.1.*at most 1"),
         ("cluster.trainer_cpus=-1", r"cluster\.trainer_cpus=-1"),
@@ -95,7 +98,7 @@ def test_the_command_line_wins_over_the_recipe():
         ("model.tiny.seed=-3", r"model\.tiny\.seed=-3"),
         ("trainer.steps=1,2", r"trainer\.steps=1,2: .*trainer\.steps=\[\.\.\.\]"),
         ("+environment.args.home=~/mine", r"environment\.args\.home=~/mine: .*'environment\.args\.home=\"~/mine\"'"),
-        ("seed", "seed: want key=value"),
+        ("seed", "seed: write an override as key=value"),
     ],
 )
 def test_mistakes_are_named(override, message):

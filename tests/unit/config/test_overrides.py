@@ -89,7 +89,7 @@ def test_a_pattern_has_no_line_break():
 
 
 def test_a_number_for_a_text_in_braces_is_named():
-    with pytest.raises(ConfigError, match=r"run\.name=20261001: .* a int, and run\.name is a text.*quotes"):
+    with pytest.raises(ConfigError, match=r"run\.name=20261001: run\.name is a text, but .* as int.*quotes"):
         compose_train(["run={name: 2026_10_01}"])
     assert _value(["run={name: '2026_10_01'}"], "run.name") == "2026_10_01"
 
@@ -142,19 +142,19 @@ def test_an_unknown_option_is_named(words, capsys):
     ("overrides", "message"),
     [
         (["run.name="], r"run\.name=''"),
-        (["run.name=a\nb"], r"run\.name='a\\nb': want a name of printable"),
+        (["run.name=a\nb"], r"run\.name='a\\nb': must consist of printable"),
         (["run.name=" + "x" * 300], r"at most 255 bytes"),
         (["data=file", "data.path=" + "x" * 300 + ".jsonl"], r"data\.path=x.*at most 255 bytes"),
         (["run.dir=a\0b"], r"run\.dir=.*NUL"),
         (["telemetry.project=\udc80"], r"telemetry\.project=.*not valid Unicode"),
         (["trainer.steps=" + "9" * 40], r"trainer\.steps=.* must be less than 2\^31"),
-        (["trainer.lr=" + "9" * 400], r"trainer\.lr: a number of more than 300 digits"),
+        (["trainer.lr=" + "9" * 400], r"trainer\.lr: the value has more than 300 digits"),
         (["environment=calculator", "environment.timeout_s=1e300"], r"timeout_s=1e\+300: must be at most 1e\+09 s"),
         (["trainer=3"], r"trainer=3: no such option. Valid: fsdp2"),
         (["~data"], r"~data: a group cannot be left out"),
         (["no.such=1"], r"unknown key 'no\.such'\. Keys begin with seed, run, model"),
         (["eval.k=1"], r"eval\.k: .*write a list in brackets, eval\.k=\[\.\.\.\]"),
-        (["run.name=???"], r"run\.name has no value; give one, run\.name=VALUE"),
+        (["run.name=???"], r"run\.name has no value\. Give one: run\.name=VALUE"),
         (["data.template=${question}"], r"data\.template: .*\\\$\{"),
     ],
 )  # fmt: skip

@@ -44,7 +44,7 @@ UNREAD = [
     (["data=gsm8k"], "data.held_out_percent=20", "data.eval_split empty"),
     ([], "data.weight=2", "only a part of a mixture has a weight"),
     (MIXED, "data.template={question}!", "data.parts.NAME.template"),
-    (MIXED, "data.parts.a.held_out_percent=20", "the mixture's share"),
+    (MIXED, "data.parts.a.held_out_percent=20", "the mixture's own percentage"),
     (SETS, "eval.sets.a.path=x.jsonl", "eval.sets.a.source=file or hub"),
     (SETS, "eval.sets.a.warm_start_percent=1", "held-out problems only"),
     (["eval.problems=0"], "eval.samples=4", "eval.problems set"),
