@@ -1,4 +1,4 @@
-"""rlsync train | eval | parity."""
+"""The command line: `rlsync train`, `rlsync eval` and `rlsync parity`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ _INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 wrong configuration, 3 divergence, 4 a worker died, 5 not finite, 130 Ctrl-C."""
+    """Run a command.
+
+    Returns:
+        The exit code: 0 for success, 1 for an error without a code of its own, 2 for a wrong configuration, 3 for a
+        divergence, 4 if a worker died, 5 if a gradient or a log-prob was not finite, 130 after Ctrl-C.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     arguments = _arguments(argv)
     console = ConsoleReporter()
@@ -41,7 +46,7 @@ def _train(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
         console.say(to_yaml(config))
         console.say(placement(config, ranks=config.trainer.ranks))
         return 0
-    from rlsync.controller.train import train  # Ray and torch only when a run really starts
+    from rlsync.controller.train import train  # imports Ray and torch, which --dry-run does not need
 
     train(config, console)
     return 0
@@ -67,13 +72,13 @@ def _parity(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Options and overrides in any order: whatever is no option of the command is an override."""
+    """Parse options and overrides, in any order: every argument that is not an option is an override."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     arguments.overrides = [each for each in rest if each != "--"]
     for each in arguments.overrides:
         if each.startswith("-") or arguments.command == "parity":
-            parser.error(f"{each!r}: no such option; `rlsync {arguments.command} --help` lists those there are")
+            parser.error(f"{each!r}: no such option; `rlsync {arguments.command} --help` lists all options")
     return arguments
 
 
@@ -89,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(
         commands,
         "train",
-        "run a recipe or a configuration of your own",
+        "run a recipe, or a configuration of your own",
         "recipe=NAME [group=option ...] [key=value ...]",
     )
     _add_run(
@@ -98,18 +103,20 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate a model on held-out problems",
         "recipe=NAME [model.path=FOLDER] [group=option ...] [key=value ...]",
     )
-    parity = commands.add_parser("parity", help="prove that vLLM and the trainer compute the same bits here")
+    parity = commands.add_parser("parity", help="check that vLLM and the trainer compute the same bits on this machine")
     size = parity.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="a pairwise cover of all cases, minutes (default)")
-    size.add_argument("--full", action="store_true", help="every case, under an hour on two cores")
+    size.add_argument(
+        "--quick", action="store_true", help="cases that cover all pairs of settings, in minutes (default)"
+    )
+    size.add_argument("--full", action="store_true", help="every case, in less than an hour on two cores")
     parity.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: every case that one GPU can run"
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda runs every case that one GPU can run"
     )
     return parser
 
 
 def _add_run(commands: Any, name: str, summary: str, overrides: str) -> None:
-    """A command that composes a configuration."""
+    """Add a command that composes a configuration."""
     parser = commands.add_parser(
         name,
         help=summary,
@@ -119,7 +126,7 @@ def _add_run(commands: Any, name: str, summary: str, overrides: str) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the configuration and the placement; start nothing"
+        "--dry-run", action="store_true", help="print the configuration and the placement, and start nothing"
     )
 
 

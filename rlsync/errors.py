@@ -1,4 +1,4 @@
-"""Errors that a user sees. All pickle cleanly, so Ray hands them to the driver as they are."""
+"""Errors that a user sees. They can be pickled, so Ray passes them to the driver unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlsync.redact import redacted
 
 
 class RlsyncError(Exception):
-    """Base of every error that is reported as one message, without a traceback, and without secrets in its URLs."""
+    """Base class of errors that are reported as one message, without a traceback and without secrets in URLs."""
 
     exit_code = 1
 
@@ -34,7 +34,7 @@ class DataError(ConfigError):
 
 
 class RewardError(RlsyncError):
-    """The reward function failed on every sample of a step."""
+    """The reward function failed for every sample of a step."""
 
 
 class EnvironmentFailedError(RlsyncError):
@@ -54,28 +54,30 @@ class WorkerDiedError(RlsyncError):
 
 
 class NonFiniteError(RlsyncError):
-    """A gradient or a log-prob is NaN or infinite and the policy is to stop."""
+    """A gradient or a log-prob is NaN or infinite, and trainer.nonfinite=stop."""
 
     exit_code = 5
 
 
 def in_one_line(message: str) -> str:
-    """A message that holds what a user or a library wrote, as one line: no control characters, no endless words."""
+    """Return a message with text of a user or a library as one line, without control characters and very long words."""
     line = re.sub(r"\s*[\r\n]\s*", " ", message)
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return re.sub(r"\S{200,}", lambda word: word[0][:80] + "...", line)
 
 
 def unreadable(path: Path, what: str, why: str, weights: str) -> ConfigError:
-    """Of what a resume needs of the run's folder.
+    """Make the error for a file of the run folder that a resume needs and cannot read.
 
     Args:
-        what: it ought to be.
-        weights: the folder of the ones to begin with instead.
+        path: The file.
+        what: What the file should contain.
+        why: Why it cannot be read.
+        weights: Folder of weights from which a new run can start instead.
     """
     return ConfigError(
-        f"run.resume=true: {path} does not read as {what} ({why}). Put it back as the run wrote it, or begin with the "
-        f"weights, in another run.dir: model.path={weights}"
+        f"run.resume=true: {path} cannot be read as {what} ({why}). Restore the file that the run wrote, or start a "
+        f"new run from the weights, in another run.dir: model.path={weights}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Paths as users write them."""
+"""Paths that users give: expansion of ~ and checks."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from rlsync.errors import ConfigError
 
 
 def expanded(path: str) -> Path:
-    """With ~ and ~user as their homes; where there is no such user, as it is written, as in a shell."""
+    """Return the path with ~ and ~user expanded. If there is no such user the path is unchanged, as in a shell."""
     return Path(os.path.expanduser(path))
 
 
 def check_home() -> None:
-    """Raises ConfigError where ~ means nothing, as in a container whose user is only a number."""
+    """Raise ConfigError if ~ cannot be expanded, as in a container whose user has an id but no account."""
     if os.path.expanduser("~") == "~":
         raise ConfigError(
-            f"HOME is not set, and user id {os.getuid()} has no home folder: libraries keep their settings and caches "
-            "there. Set HOME to a folder that can be written, for example HOME=/tmp/home"
+            f"HOME is not set, and user id {os.getuid()} has no home folder, in which libraries keep their settings "
+            "and caches. Set HOME to a writable folder, for example HOME=/tmp/home"
         )
 
 
 def check_writable(path: Path, field: str) -> None:
-    """Make a folder; raises ConfigError if nothing can be written there.
+    """Make a folder, and check that files can be written there.
 
     Args:
-        field: of the configuration that names it, for messages.
+        path: The folder.
+        field: The configuration field that names the folder, for messages.
+
+    Raises:
+        ConfigError: The folder cannot be made, or is not writable.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

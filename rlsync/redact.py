@@ -1,4 +1,4 @@
-"""URLs without what may be secret in them, for everything that is written, shown or sent."""
+"""Remove secrets from URLs in everything that is written, shown or sent."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ _TOKEN_NAME = re.compile(
     re.IGNORECASE,
 )
 _LONG = 20
-"""Characters of a text that may be a token."""
+"""Smallest number of characters of a text that may be a token."""
 
 
 def redacted(text: str) -> str:
-    """The text with every URL in it less its user, its password, the values of its query, its fragment, and parts of
-    its path that look like tokens."""
+    """Hide secrets in every URL of the text.
+
+    Hidden are user and password, the values of the query, the fragment, and parts of the path that look like tokens.
+    """
     return _URL.sub(lambda match: _redacted_url(match[0]), text)
 
 
 def without_secrets(error: str | None) -> str | None:
-    """An error's message as `redacted`; None where there was no error."""
+    """Return an error's message as `redacted` does; None if there was no error."""
     return None if error is None else redacted(error)
 
 
 def secret_in(url: str) -> str | None:
-    """Name the part of a URL that is or may be a secret; None if nothing looks like one."""
+    """Return the name of the part of a URL that is or may be a secret; None if no part looks like one."""
     parts = urlsplit(url)
     if "@" in parts.netloc:
         return "a user name or password"
@@ -51,7 +53,7 @@ def _redacted_url(url: str) -> str:
 
 
 def _like_a_token(text: str) -> bool:
-    """Long, of letters and digits."""
+    """Whether the text is long and has both letters and digits."""
     return (
         len(text) >= _LONG and bool(re.search(r"\d", text)) and bool(re.search(r"[A-Za-z]", text)) and " " not in text
     )

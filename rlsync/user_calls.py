@@ -1,4 +1,4 @@
-"""Calls of the user's code that take at most so long."""
+"""Calls of the user's code with a time limit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ T = TypeVar("T")
 def call_each(
     calls: Sequence[Callable[[], T]], *, timeout_s: float, parallel: int, field: str
 ) -> list[T | BaseException]:
-    """What each call returned or raised, in order; TimeoutError where it took longer than `timeout_s`.
+    """Run calls in threads, and return what each call returned or raised.
 
-    A thread cannot be ended: that of a call which hangs is left to itself, and ends with the process at the latest.
+    A thread cannot be ended: the thread of a call that hangs keeps running, at most until the process ends.
 
     Args:
-        parallel: calls at a time.
-        field: of the configuration, that bounds them; for messages.
+        calls: Functions without arguments.
+        timeout_s: Longest time of a call in seconds.
+        parallel: Number of calls that run at the same time.
+        field: The configuration field of the time limit, for messages.
+
+    Returns:
+        Results in the order of the calls: the value, the exception, or a TimeoutError for a call that took longer.
     """
     results: list[T | BaseException] = []
     for begin in range(0, len(calls), parallel):
@@ -31,10 +36,10 @@ def call_each(
 
 
 def call_bounded(call: Callable[[], T], *, timeout_s: float, field: str) -> T:
-    """What the call returns, as `call_each`.
+    """Run one call as `call_each` does, and return its value.
 
     Raises:
-        TimeoutError: it took longer; or whatever it raises.
+        TimeoutError: The call took longer. Exceptions of the call itself are raised as they are.
     """
     (result,) = call_each([call], timeout_s=timeout_s, parallel=1, field=field)
     if isinstance(result, BaseException):
@@ -43,6 +48,7 @@ def call_bounded(call: Callable[[], T], *, timeout_s: float, field: str) -> T:
 
 
 def too_late(field: str, timeout_s: float) -> TimeoutError:
+    """Make the error for a call that took longer than the value of a configuration field."""
     return TimeoutError(f"took longer than {field}={timeout_s:g}")
 
 
@@ -52,7 +58,7 @@ def _start(call: Callable[[], T]) -> Future[T]:
     def run() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # a tool may even call sys.exit
+        except BaseException as error:  # noqa: BLE001  (the user's code may raise anything, even SystemExit)
             future.set_exception(error)
 
     Thread(target=run, daemon=True, name="bounded-call").start()

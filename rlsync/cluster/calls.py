@@ -1,4 +1,4 @@
-"""Wait for actors, with errors that a person can read."""
+"""Wait for calls of actors, and turn failures into readable errors."""
 
 from __future__ import annotations
 
@@ -15,29 +15,35 @@ from rlsync.errors import RlsyncError, WorkerDiedError
 
 _POLL_S = 1.0
 _BLAME_S = 5.0
-"""How long a failure waits for the death of a peer that would explain it."""
+"""Seconds that an actor's failure is held back, in case the death of another process explains it."""
 
 
 @dataclass(slots=True, frozen=True)
 class Member:
-    """An actor with its name for messages."""
+    """An actor and its name for messages."""
 
     name: str
     handle: Any
 
 
 class _OwnError(WorkerDiedError):
-    """An actor raised something of its own: perhaps because a peer is gone."""
+    """An actor raised an exception of its own, possibly because another process has died."""
 
 
 def gather(calls: Sequence[tuple[Member, Any]], *, stage: str, timeout_s: float) -> list[Any]:
-    """Results of remote calls, in order. The first failure is raised at once, whoever else still runs.
+    """Wait for remote calls, and return their results in order.
 
-    A broken connection waits a little for news of who broke it.
+    The first failure is raised at once, even if other calls still run. Only an exception that is not an RlsyncError is
+    held back for a few seconds, because the death of another process may be its cause and is then reported instead.
+
+    Args:
+        calls: Actors, each with the reference of its call.
+        stage: Name of the stage, for messages.
+        timeout_s: Longest wait for all calls in seconds.
 
     Raises:
-        WorkerDiedError: an actor's process is gone, or the stage took longer than `timeout_s`.
-        RlsyncError: whatever the actor raised, as itself.
+        WorkerDiedError: An actor's process is gone, or the stage took longer than `timeout_s`.
+        RlsyncError: An actor raised it.
     """
     waiting = _Waiting({ref: member for member, ref in calls}, stage, timeout_s)
     for ref, member in waiting:
@@ -48,10 +54,9 @@ def gather(calls: Sequence[tuple[Member, Any]], *, stage: str, timeout_s: float)
 
 
 def stream(calls: Sequence[tuple[Member, Any]], *, stage: str, timeout_s: float) -> Iterator[tuple[int, Any]]:
-    """What streaming calls yield as it comes, each with its call's number.
+    """Yield the values of streaming calls as they arrive, each with its call's number.
 
-    Raises:
-        As `gather`.
+    Raises the errors of `gather`.
     """
     numbers = {generator: number for number, (_, generator) in enumerate(calls)}
     waiting = _Waiting({generator: member for member, generator in calls}, stage, timeout_s)
@@ -67,9 +72,9 @@ def stream(calls: Sequence[tuple[Member, Any]], *, stage: str, timeout_s: float)
 
 
 class _Waiting:
-    """Iterates over what is ready, until all of it has ended.
+    """Iterates over calls that have a result ready, until all calls have ended.
 
-    Raises, at the end of the iteration, as `gather`.
+    The iteration ends with the errors of `gather`.
     """
 
     def __init__(self, pending: dict[Any, Member], stage: str, timeout_s: float) -> None:
@@ -90,12 +95,12 @@ class _Waiting:
             )
 
     def ended(self, each: Any) -> None:
-        """No more is wanted of it."""
+        """Stop waiting for a call."""
         del self._pending[each]
 
     @contextmanager
     def blame(self) -> Iterator[None]:
-        """An actor's own failure is raised later, unless a death that explains it comes first."""
+        """Hold an actor's own exception back, unless the death of a process explains it in the meantime."""
         try:
             yield
         except _OwnError as error:

@@ -1,4 +1,4 @@
-"""The processes below an actor: who died first, and what they leave in shared memory."""
+"""The child processes of an actor: which died first, and which shared memory they leave behind."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _SEMAPHORE = "sem.mp-"
 
 
 class Children:
-    """Watches processes from the moment it is made. If one dies before `let_go`, the others are killed at once: they
-    may wait for it for ever.
+    """Watches processes from its creation on.
+
+    If one dies before `let_go`, the others are killed at once, because they might wait for it forever.
 
     Args:
-        names: pid -> name for messages.
+        names: Name of each pid, for messages.
     """
 
     def __init__(self, names: Mapping[int, str]) -> None:
@@ -36,13 +37,13 @@ class Children:
         return self._first_dead
 
     def let_go(self) -> None:
-        """From now on they may end."""
+        """Stop watching: from now on the processes may end."""
         self._watching = False
 
     def segments(self) -> list[str]:
-        """Files of shared memory that the processes hold, and semaphores of this one.
+        """Return the files of shared memory that the processes hold, and the semaphores of this process.
 
-        Nobody removes them if a process is killed.
+        They are not removed if a process is killed.
         """
         held = {path for process in self._processes if process.is_running() for path in _mapped(process.pid, "")}
         return sorted(held | _mapped(os.getpid(), _SEMAPHORE))
@@ -66,7 +67,10 @@ class Children:
 
 
 def end_processes(processes: list[psutil.Process], grace_s: float) -> None:
-    """Wait for processes to end, then kill those that did not. psutil tells a process from a later one of its pid."""
+    """Wait `grace_s` seconds for processes to end, then kill those that still run.
+
+    psutil never kills a later process that has got the same pid.
+    """
     _, alive = psutil.wait_procs(processes, timeout=grace_s)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -74,19 +78,19 @@ def end_processes(processes: list[psutil.Process], grace_s: float) -> None:
 
 
 def remove(segments: Iterable[str]) -> None:
-    """Remove files of shared memory that are still there."""
+    """Remove the files of shared memory that still exist."""
     for path in segments:
         Path(path).unlink(missing_ok=True)
 
 
 def _mapped(pid: int, prefix: str) -> set[str]:
-    """Files of shared memory whose name begins with `prefix` and that a process has mapped.
+    """Return the files of shared memory whose names begin with `prefix` and that a process has mapped.
 
-    Told by inode: a semaphore is mapped under the name of a temporary file.
+    They are identified by inode, because a semaphore is mapped under the name of a temporary file.
     """
     try:
         maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, ProcessLookupError):  # it ended this moment
+    except (FileNotFoundError, ProcessLookupError):  # the process has just ended
         return set()
     inodes = {int(line.split(maxsplit=5)[4]) for line in maps if _SHARED_MEMORY in line}
     with os.scandir(_SHARED_MEMORY) as files:

@@ -1,4 +1,4 @@
-"""The one table of environment variables: role -> what its process needs, with the reason."""
+"""Environment variables of each kind of process, with reasons. No other module sets environment variables."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def driver_variables(*, local: bool) -> dict[str, str]:
+    """Return the driver's variables; `local`: Ray is started on this machine."""
     variables = {
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES of actors without GPUs alone
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # keep CUDA_VISIBLE_DEVICES of actors without GPUs
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
     if local and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray writes one into the home, which may not be there
+        # Otherwise Ray writes a token to the home folder, which may not exist.
+        variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     return variables
 
 
 def session_variables(folder: Path) -> dict[str, str]:
-    """Variables for the actors of a session on this machine where the user's own folders cannot be used.
+    """Return variables of a local session's actors that replace folders of the user that cannot be used.
 
     Args:
-        folder: the session's, which goes at its end.
+        folder: The session's folder, which is removed at its end.
     """
     variables = {}
     if needs_short_tmpdir():
-        variables["TMPDIR"] = str(folder)  # sockets of Python's multiprocessing are made there
-        variables["VLLM_RPC_BASE_PATH"] = str(folder)  # vLLM's, where the process has looked for TMPDIR before
+        variables["TMPDIR"] = str(folder)  # for sockets of Python's multiprocessing
+        variables["VLLM_RPC_BASE_PATH"] = str(folder)  # for vLLM's sockets if the process has read TMPDIR before
     if not os.access(os.path.expanduser("~"), os.W_OK):
         caches = {"NUMBA_CACHE_DIR": "numba", "VLLM_CACHE_ROOT": "vllm", "TRITON_CACHE_DIR": "triton"}
         variables |= {name: str(folder / cache) for name, cache in caches.items() if name not in os.environ}
@@ -45,20 +47,22 @@ def session_variables(folder: Path) -> dict[str, str]:
 
 
 def trainer_variables(settings: TrainerSettings, *, local: bool) -> dict[str, str]:
+    """Return the variables of a trainer rank; `local`: all processes are on this machine."""
     variables = {
-        "OMP_NUM_THREADS": str(settings.trainer.threads_per_rank),  # sums of a library may depend on it
+        "OMP_NUM_THREADS": str(settings.trainer.threads_per_rank),  # a library's sums may depend on it
         "TOKENIZERS_PARALLELISM": "false",
     }
     if local:
         variables["GLOO_SOCKET_IFNAME"] = "lo"
     if settings.device is Device.cuda:
-        variables["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats its sums only with a fixed workspace
+        variables["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS is deterministic only with a fixed workspace
     return variables
 
 
 def rollout_variables(settings: EngineSettings, *, local: bool) -> dict[str, str]:
+    """Return the variables of a process that runs an engine; `local`: all processes are on this machine."""
     variables = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in the actor, TP workers are its children
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in the actor's process, and TP workers are children
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
@@ -73,21 +77,21 @@ def rollout_variables(settings: EngineSettings, *, local: bool) -> dict[str, str
         variables["VLLM_CPU_OMP_THREADS_BIND"] = omp_threads_bind(settings.rollout.tp, sorted(os.sched_getaffinity(0)))
         variables["TORCHDYNAMO_DISABLE"] = "1"  # otherwise the log-prob op is compiled at the first request
     elif exact:
-        variables["TORCHDYNAMO_DISABLE"] = "1"  # nothing may fuse ops anew
-        variables["VLLM_USE_V2_MODEL_RUNNER"] = "1"  # the sampler is written for it
-        variables["VLLM_USE_BREAKABLE_CUDAGRAPH"] = "1"  # graphs between attention calls, without torch.compile
+        variables["TORCHDYNAMO_DISABLE"] = "1"  # compilation could fuse ops
+        variables["VLLM_USE_V2_MODEL_RUNNER"] = "1"  # rlsync's sampler is written for this runner
+        variables["VLLM_USE_BREAKABLE_CUDAGRAPH"] = "1"  # piecewise graphs without torch.compile
     if exact:
         variables[ROLLOUT_PLUGIN_VARIABLE] = "1"
     return variables
 
 
 def omp_threads_bind(tp: int, cpus: list[int]) -> str:
-    """vLLM's list of CPUs per TP worker: one each, round and round."""
+    """Return vLLM's list of CPUs for the TP workers: one CPU for each, reused in turn if there are too few."""
     return "|".join(str(cpus[rank % len(cpus)]) for rank in range(tp))
 
 
 def apply_to_driver(*, local: bool) -> None:
-    """Set the driver's variables; what the user has set stays."""
+    """Set the driver's variables, except those that the user has set."""
     for name, value in driver_variables(local=local).items():
         os.environ.setdefault(name, value)
 
@@ -96,20 +100,25 @@ def apply_to_engine_host(settings: EngineSettings, folder: Path | None = None) -
     """Set the variables of a process that runs engines without Ray.
 
     Args:
-        folder: of the session, as for `session_variables`.
+        settings: Settings of the engines.
+        folder: The session's folder, as for `session_variables`; None = none of its variables are needed.
     """
     os.environ.update(rollout_variables(settings, local=True) | (session_variables(folder) if folder else {}))
 
 
 def take_gpus(gpus: Sequence[str]) -> None:
-    """Let this process see only these GPUs; call it before CUDA is initialized. If empty, it keeps what Ray gave it."""
+    """Make only these GPUs visible to this process. Call it before CUDA is initialized.
+
+    Args:
+        gpus: The GPUs; if empty, the process keeps those that Ray assigned.
+    """
     if gpus:
         os.environ[VISIBLE_GPUS] = ",".join(gpus)
 
 
 def fork_workers() -> None:
-    """Make vLLM fork its workers, which spares them the imports; for a process that has started no thread.
+    """Make vLLM fork its workers, which saves their imports. Only for a process that has started no thread.
 
-    vLLM's CPU platform asks for spawned ones while it makes its configuration, so this comes after that.
+    Call it after vLLM has made its configuration, because its CPU platform selects spawned workers then.
     """
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"

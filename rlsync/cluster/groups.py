@@ -1,4 +1,4 @@
-"""The trainer ranks and the rollout engines as the loop sees them."""
+"""The groups of trainer ranks and rollout engines that the training loop calls."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ _GRACE_S = 10.0
 
 
 class Cluster:
-    """All actors of a run. `close` ends them and every process below them.
+    """All actors of a run. `close` ends them and all their descendants.
 
     Args:
-        plan: the processes to start.
-        reward_models: each model gets a process, with which its rewards are connected.
+        config: The run's configuration.
+        plan: The processes to start.
+        reward_models: Rewards that need a model. Each model gets one actor, to which its rewards are connected.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Cluster:
             asked = (self.trainers[0], self.trainers[0].handle.serve_store.remote(plan.local))
             (store,) = gather([asked], stage="start-up", timeout_s=cluster.startup_timeout_s)
             starts = [(m, m.handle.start.remote(plan.trainer, r, store)) for r, m in enumerate(self.trainers)]
-        if places and not plan.engine.rollout.kv_cache_mib:  # vLLM will measure what the trainer leaves of the GPU
+        if places and not plan.engine.rollout.kv_cache_mib:  # vLLM measures the memory that the trainer leaves free
             gather(starts, stage="start-up", timeout_s=cluster.startup_timeout_s)
         gpus = [place.gpus for place in places] or [()] * len(self.engines)
         starts += [(m, m.handle.start.remote(plan.engine, i, gpus[i])) for i, m in enumerate(self.engines)]
@@ -107,13 +108,15 @@ class Cluster:
         return gather([call], stage="scoring", timeout_s=self._timeout)[0]
 
     def everyone(self) -> list[Member]:
+        """Return all actors of the run."""
         return [*self.trainers, *self.engines, *self.reward_models]
 
     def on_trainers(self, stage: str, call: Callable[[Any], Any]) -> list[Any]:
-        """Call a collective on every rank; `call` gets the actor's handle."""
+        """Call something on every trainer rank at once, and return the results; `call` gets the actor's handle."""
         return gather([(m, call(m.handle)) for m in self.trainers], stage=stage, timeout_s=self._timeout)
 
     def on_engines(self, stage: str, call: Callable[[Any], Any]) -> list[Any]:
+        """Call something on every engine at once, and return the results; `call` gets the actor's handle."""
         return gather([(m, call(m.handle)) for m in self.engines], stage=stage, timeout_s=self._timeout)
 
     @property
@@ -134,8 +137,8 @@ class Cluster:
         workers = [f for engine in engines for f in engine]
         if len({*trainers, *workers}) != 1:
             raise DivergenceError(
-                f"handshake: trainer ranks report kernels {trainers}, rollout workers {workers}. They run different "
-                "versions, settings or processors; install the same packages on every node."
+                f"handshake: trainer ranks report kernels {trainers}, but rollout workers report {workers}. They run "
+                "different versions, settings or processors. Install the same packages on every node."
             )
 
     def _connect(self, specs: list[ParamSpec]) -> None:
@@ -154,9 +157,9 @@ class Cluster:
         gather(calls, stage="weight channels", timeout_s=self._timeout)
 
     def close(self) -> None:
-        """End every actor and its children; safe to call twice, and whatever state they are in."""
+        """End every actor and its descendants. It may be called twice, and in any state of the actors."""
         for member in self.engines:
-            with contextlib.suppress(Exception):  # it may be dead already, and it is killed next
+            with contextlib.suppress(Exception):  # the actor may be dead already, and is killed next
                 ray.get(member.handle.shutdown.remote(), timeout=_GRACE_S)
         for member in self.everyone():
             with contextlib.suppress(Exception):
@@ -167,13 +170,13 @@ class Cluster:
 
 
 class TrainerGroup:
-    """Trainer protocol of the loop, over the FSDP ranks."""
+    """Implements the loop's Trainer protocol with the FSDP ranks."""
 
     def __init__(self, cluster: Cluster, config: TrainConfig) -> None:
         self._cluster, self._config = cluster, config
 
     def train(self, samples: list[Sample], version: int) -> list[StepStats]:
-        """One step on the samples; `version` is that of the weights before it."""
+        """Train one step on the samples; `version` is the version of the weights before the step."""
         packs = self._plan([sample.for_training() for sample in samples], self._config.trainer.minibatches)
         sizes = [minibatch_size(minibatch) for minibatch in packs]
         calls = [
@@ -183,17 +186,23 @@ class TrainerGroup:
         return gather(calls, stage="training", timeout_s=self._config.cluster.stage_timeout_s)
 
     def reference_kl(self, rollouts: list[Rollout]) -> list[torch.Tensor]:
-        """Each rollout's KL to the reference, [T] float64; 0 where not sampled."""
+        """Return each rollout's KL to the reference, [T] float64; 0 at tokens that were not sampled."""
         return self._of_tokens("KL to the reference", rollouts, lambda h, packs: h.reference_kl.remote(packs))
 
     def values(self, rollouts: list[Rollout]) -> list[torch.Tensor]:
-        """The critic's values of what came before each token of each rollout, [T] float32; 0 where not sampled."""
+        """Return the critic's value before each token of each rollout, [T] float32; 0 at tokens not sampled."""
         return self._of_tokens("values", rollouts, lambda h, packs: h.values.remote(packs))
 
     def _of_tokens(
         self, stage: str, rollouts: list[Rollout], call: Callable[[Any, list[Pack]], Any]
     ) -> list[torch.Tensor]:
-        """What a collective on packs, which gets the actor's handle, says of each rollout's tokens."""
+        """Run a collective on packs of the rollouts, and return its value for the tokens of each rollout.
+
+        Args:
+            stage: Name of the stage, for messages.
+            rollouts: The rollouts.
+            call: Starts the collective on one rank; it gets the actor's handle and the rank's packs.
+        """
         (packs,) = self._plan([TrainSample(rollout=rollout) for rollout in rollouts], minibatches=1)
         calls = [(m, call(m.handle, packs[rank])) for rank, m in enumerate(self._cluster.trainers)]
         parts = gather(calls, stage=stage, timeout_s=self._config.cluster.stage_timeout_s)
@@ -211,24 +220,29 @@ class TrainerGroup:
         )
 
     def save(self, folder: str, *, version: int, resumable: bool) -> None:
+        """Write a checkpoint of weights of this version; `resumable`: with the trainer's state."""
         self._cluster.on_trainers("saving", lambda h: h.save.remote(folder, version, resumable))
 
     def load(self, folder: str, version: int) -> None:
-        """Go on from a resumable checkpoint of weights of this version."""
+        """Load the trainer's state from a checkpoint of weights of this version."""
         self._cluster.on_trainers("resuming", lambda h: h.load.remote(folder, version))
 
     def peak_memory_gib(self) -> float:
+        """Return the sum of the peak resident memory of all ranks, in GiB."""
         return sum(self._cluster.on_trainers("memory", lambda h: h.peak_memory_gib.remote()))
 
 
 class RolloutGroup:
-    """Rollouts protocol of the loop, over the engines."""
+    """Implements the loop's Rollouts protocol with the engines."""
 
     def __init__(self, cluster: Cluster, config: TrainConfig) -> None:
         self._cluster, self._config = cluster, config
 
     def generate(self, requests: list[RolloutRequest]) -> Iterator[tuple[int, Rollout]]:
-        """Engine i answers every n-th request; each one's index and rollout come as they are finished."""
+        """Yield the index and the rollout of each request when it is finished.
+
+        The requests are dealt out to the n engines: engine i gets requests i, i + n, i + 2n and so on.
+        """
         engines = self._cluster.engines
         calls = [(m, m.handle.generate.remote(requests[i :: len(engines)])) for i, m in enumerate(engines)]
         for engine, finished in stream(calls, stage="rollout", timeout_s=self._config.cluster.stage_timeout_s):
@@ -236,14 +250,15 @@ class RolloutGroup:
                 yield engine + index * len(engines), rollout
 
     def sleep(self) -> None:
-        """Leave the GPUs to the trainer until the next sync, where the run asks for it."""
+        """With rollout.sleep=true, free the engines' GPU memory for the trainer until the next sync."""
         if self._config.rollout.sleep:
             self._cluster.on_engines("sleep", lambda h: h.sleep.remote())
 
     def transfer_weights(self, version: int, fault: Fault) -> Transferred:
-        """As Transfer.transfer_weights.
+        """Transfer the weights, as Transfer.transfer_weights.
 
-        Engines that sleep wake in two steps, each after the trainer has freed what it keeps of the GPUs.
+        Sleeping engines wake in two steps: weights first, then the KV cache. Before each step the trainer frees the GPU
+        memory that it does not need.
         """
         trainers, engines = self._cluster.trainers, self._cluster.engines
         if self._config.rollout.sleep:
@@ -261,4 +276,5 @@ class RolloutGroup:
         self._cluster.on_trainers("weight sync", lambda h: h.free_memory.remote())
 
     def peak_memory_gib(self) -> float:
+        """Return the sum of the peak resident memory of all engines, in GiB."""
         return sum(self._cluster.on_engines("memory", lambda h: h.peak_memory_gib.remote()))

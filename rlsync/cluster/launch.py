@@ -1,4 +1,4 @@
-"""Makes the actors of trainer ranks and rollout engines, each where it belongs."""
+"""Makes the actors of trainer ranks and rollout engines on the right nodes and GPUs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rlsync.errors import ConfigError
 
 
 def make_trainers(cluster: ClusterConfig, plan: RunPlan) -> list[Member]:
-    """The trainer actors.
+    """Make the trainer actors.
 
     Raises:
-        ConfigError: no node has room for the ranks whose GPUs an engine shares.
+        ConfigError: No node has room for all ranks that share their GPUs with one engine.
     """
     groups = _reserve(cluster, plan) if plan.colocated and plan.tp > 1 else []
     variables = trainer_variables(plan.trainer, local=plan.local)
@@ -41,11 +41,11 @@ def make_trainers(cluster: ClusterConfig, plan: RunPlan) -> list[Member]:
 
 
 def shared_places(cluster: ClusterConfig, plan: RunPlan, trainers: list[Member]) -> list[Place]:
-    """The places of engines that live on the GPUs of trainer ranks; none if they do not.
+    """Return the places of engines that share the GPUs of trainer ranks; an empty list if engines are separate.
 
     Raises:
-        ConfigError: as engine_places.
-        WorkerDiedError: a rank did not start.
+        ConfigError: As engine_places.
+        WorkerDiedError: A rank did not start.
     """
     if not plan.colocated:
         return []
@@ -55,10 +55,12 @@ def shared_places(cluster: ClusterConfig, plan: RunPlan, trainers: list[Member])
 
 
 def make_engines(cluster: ClusterConfig, plan: RunPlan, places: list[Place]) -> list[Member]:
-    """The engine actors.
+    """Make the engine actors.
 
     Args:
-        places: where each engine goes that shares GPUs with trainer ranks; empty if none does.
+        cluster: CPUs that each worker reserves.
+        plan: The processes of the run.
+        places: Place of each colocated engine; empty if engines are separate.
     """
     variables = rollout_variables(plan.engine, local=plan.local)
     members = []
@@ -75,15 +77,16 @@ def make_engines(cluster: ClusterConfig, plan: RunPlan, places: list[Place]) -> 
 
 
 def _reserve(cluster: ClusterConfig, plan: RunPlan) -> list[PlacementGroup]:
-    """GPUs of one node for the ranks that each engine shares them with. Ray frees them at the end of the job."""
+    """Reserve, for each engine, GPUs of one node for the ranks that share them. Ray frees them when the job ends."""
     bundle = {"CPU": cluster.trainer_cpus, "GPU": share_of_a_rank(plan.device)}
     bundles = [{name: amount for name, amount in bundle.items() if amount}] * plan.tp
     groups = [placement_group(bundles, strategy="STRICT_PACK") for _ in range(plan.engines)]
     for engine, group in enumerate(groups):
         if not group.wait(cluster.startup_timeout_s):
             raise ConfigError(
-                f"cluster.placement=colocated: no node has room for the rollout.tp={plan.tp} ranks whose "
-                f"GPUs engine {engine} shares. Lower rollout.tp or rollout.engines, or wait until the cluster is free."
+                f"cluster.placement=colocated: no node has room for the {plan.tp} trainer ranks (rollout.tp) that "
+                f"share GPUs with engine {engine}. Lower rollout.tp or rollout.engines, or wait until the cluster is "
+                "free."
             )
     return groups
 
@@ -96,11 +99,15 @@ def make_actor(
     variables: dict[str, str],
     strategy: Any = "DEFAULT",
 ) -> Any:
-    """Handle of a new actor, made with `arguments`; it is never restarted.
+    """Make an actor that Ray never restarts, and return its handle.
 
     Args:
-        variables: of its environment.
-        strategy: where Ray is to put it.
+        kind: Class of the actor.
+        arguments: Arguments of its constructor.
+        num_cpus: CPUs that Ray reserves.
+        num_gpus: GPUs that Ray reserves.
+        variables: Environment variables of its process.
+        strategy: Ray's scheduling strategy.
     """
     options = {
         "num_cpus": num_cpus,

@@ -1,4 +1,4 @@
-"""Who runs where, in a sentence."""
+"""A one-line description of a run's processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ def placement(config: TrainConfig, *, ranks: int) -> str:
     """Describe the processes of a run for its user.
 
     Args:
-        ranks: the number of FSDP ranks; 0 for an evaluation.
+        config: The run's configuration.
+        ranks: Number of FSDP ranks; 0 for an evaluation.
     """
     where = config.cluster.address or "this machine"
     kernels = "native kernels (no parity)"

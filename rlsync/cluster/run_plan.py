@@ -1,4 +1,4 @@
-"""What is decided once about a run before its processes start."""
+"""The plan of a run: everything that is decided once before its processes start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlsync.trainer.settings import TrainerSettings
 
 @dataclass(slots=True, kw_only=True, frozen=True)
 class RunPlan:
-    """The processes of a run, and the models that they load."""
+    """The processes of a run, their settings, and the models that they load."""
 
     models: ModelPaths
     ranks: int
@@ -24,9 +24,9 @@ class RunPlan:
     """Number of TP workers of each engine."""
     device: Device
     colocated: bool
-    """The engines live on the GPUs of trainer ranks."""
+    """Whether the engines share the GPUs of trainer ranks."""
     local: bool
-    """All processes run on this machine, in a Ray session of the run's own."""
+    """Whether all processes run on this machine, in a Ray session that only this run uses."""
     trainer: TrainerSettings
     engine: EngineSettings
 
@@ -35,8 +35,9 @@ def plan_run(config: TrainConfig, models: ModelPaths, *, trains: bool) -> RunPla
     """Plan a run.
 
     Args:
-        models: the resolved models.
-        trains: the run has trainer ranks; without them the engines keep the weights of the policy's folder.
+        config: The run's configuration.
+        models: The resolved models.
+        trains: Whether the run has trainer ranks; without them the engines keep the weights of the policy's folder.
     """
     cluster, rollout = config.cluster, config.rollout
     colocated = trains and cluster.device is Device.cuda and cluster.placement is Placement.colocated

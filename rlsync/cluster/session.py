@@ -1,4 +1,4 @@
-"""Start Ray here, or attach to a cluster; leave nothing behind."""
+"""Start Ray on this machine or attach to a cluster, and clean up at the end."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _OBJECT_STORE_BYTES = 256 << 20
 
 @contextmanager
 def ray_session(config: TrainConfig, plan: RunPlan) -> Iterator[None]:
-    """Ray for the length of a run.
+    """Provide Ray for the duration of a run.
 
     Raises:
-        ConfigError: the cluster cannot be reached, or there is no room for a session's files here.
+        ConfigError: The cluster cannot be reached or has too few GPUs, or no folder can hold the session's files.
     """
     apply_to_driver(local=plan.local)
     with ExitStack() as stack:
@@ -63,13 +63,12 @@ def _attach(address: str) -> None:
     except ConnectionError as error:
         raise ConfigError(
             f"cluster.address={address}: no Ray cluster answers there ({error}). Start one with "
-            "`ray start --head`, "
-            "or leave cluster.address unset to run on this machine."
+            "`ray start --head`, or leave cluster.address unset to run on this machine."
         ) from error
 
 
 def _check_gpus(config: TrainConfig, plan: RunPlan) -> None:
-    """Raises ConfigError where Ray would wait for ever for GPUs that the cluster does not have."""
+    """Raise ConfigError if the cluster has too few GPUs, for which Ray would wait forever."""
     if plan.device is not Device.cuda:
         return
     rollout = config.rollout
@@ -78,26 +77,27 @@ def _check_gpus(config: TrainConfig, plan: RunPlan) -> None:
         raise ConfigError(
             f"cluster.device=cuda: the run needs {wanted} GPUs (trainer.ranks={config.trainer.ranks}, "
             f"rollout.engines={rollout.engines}, rollout.tp={rollout.tp}, "
-            f"cluster.placement={config.cluster.placement}, reward.model_gpus), and Ray finds {there:g}. Lower one of "
+            f"cluster.placement={config.cluster.placement}, reward.model_gpus), but Ray finds {there:g}. Lower one of "
             "these, or use cluster=local_cpu."
         )
     largest = max(node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"])
     if rollout.tp > largest:
         raise ConfigError(
-            f"rollout.tp={rollout.tp}: an engine's workers must be on one node, and the largest has {largest:g} GPUs"
+            f"rollout.tp={rollout.tp}: an engine's workers must be on one node, but the largest node has {largest:g} "
+            "GPUs. Lower rollout.tp"
         )
 
 
 def required_cpus(cluster: ClusterConfig, plan: RunPlan) -> float:
-    """The number of CPUs that Ray is told the run's actors take."""
+    """Return the number of CPUs that the run's actors reserve."""
     return plan.ranks * cluster.trainer_cpus + plan.engines * plan.tp * cluster.rollout_cpus
 
 
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the run as Ctrl-C does, through the same clean-up."""
+    """Let SIGTERM end the run as Ctrl-C does, with the same clean-up."""
 
-    def handler(signum: int, frame: FrameType | None) -> None:
+    def handler(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001  (the signal module fixes the arguments)
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, handler)

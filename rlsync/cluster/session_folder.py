@@ -1,4 +1,4 @@
-"""A folder of the run's own for the files and sockets of its Ray session."""
+"""The folder for the files and sockets of a run's Ray session."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from pathlib import Path
 from rlsync.errors import ConfigError, WorkerDiedError
 
 _ROOM = 27
-"""Bytes of a temporary folder's path at most: a socket's may have 107, and Ray and the folder's own name take 80."""
+"""Most bytes in the path of a temporary folder: a socket's path may have 107, and Ray and the folder's name need 80."""
 _OTHERS = ("/tmp", "/var/tmp", "/dev/shm")
-"""Folders to take where TMPDIR is too long, as those of a batch system's jobs are."""
+"""Folders to use if the path of TMPDIR is too long, as it often is in jobs of a batch system."""
 
 
 @contextmanager
 def session_folder() -> Iterator[Path]:
-    """A new folder that only this user can read; it goes at the end, but stays for its logs where a worker has died.
+    """Make a folder that only this user can read, and remove it at the end.
 
-    Ray's default, /tmp/ray, may belong to another user.
+    It stays if a worker has died, because Ray's logs are in it. Ray's default folder, /tmp/ray, may belong to another
+    user.
 
     Raises:
-        ConfigError: there is no place for one.
+        ConfigError: No folder has a path that is short enough and can be written.
     """
     folder = _make()
     try:
@@ -39,7 +40,7 @@ def session_folder() -> Iterator[Path]:
 
 
 def needs_short_tmpdir() -> bool:
-    """Whether sockets of the actors (vLLM's, Python's) would have no room in TMPDIR either."""
+    """Whether the path of TMPDIR is also too long for the actors' sockets (vLLM's and Python's)."""
     return not _fits(tempfile.gettempdir())
 
 
@@ -51,8 +52,8 @@ def _make() -> Path:
         except OSError:
             continue
     raise ConfigError(
-        f"TMPDIR={places[0]}: Ray's sockets have no room there or in {', '.join(_OTHERS)}. Set TMPDIR to a folder that "
-        f"can be written and whose path has at most {_ROOM} characters."
+        f"TMPDIR={places[0]}: Ray's sockets cannot be made there or in {', '.join(_OTHERS)}. Set TMPDIR to a folder "
+        f"that can be written and whose path has at most {_ROOM} characters."
     )
 
 

@@ -1,1 +1,1 @@
-"""The driver process: from a configuration to problems, samples, training steps and a run folder."""
+"""The driver process: it turns a configuration into problems, samples, training steps and a run folder."""

@@ -1,4 +1,4 @@
-"""Puts together what a run needs before its actors start, and checks all that the user gave first."""
+"""Checks what the user gave, and prepares what a run needs before its actors start."""
 
 from __future__ import annotations
 
@@ -37,29 +37,34 @@ from rlsync.rewards.scorer import Scorer
 
 @dataclass(slots=True, kw_only=True)
 class Prepared:
+    """Everything that a run needs besides its processes."""
+
     models: ModelPaths
     scorer: Scorer
     codec: TextCodec
     training: list[Problem]
-    """Empty where nothing is trained."""
+    """Training problems; empty in an evaluation."""
     sets: list[EvalSet]
     reward_models: list[ModelReward]
-    """Of all scorers: they wait for a process."""
+    """Rewards of all scorers that need a reward model and still have to be connected to its actor."""
 
 
 def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = True) -> Prepared:
-    """Load or make all that the run reads.
+    """Load or make the models, problems, tokenizers and scorers of a run, and check them.
 
     Args:
-        trains: training problems are wanted besides the evaluation sets.
+        config: The run's configuration.
+        say: Prints a line for the user.
+        trains: Whether training problems are needed besides the evaluation sets.
+
     Raises:
-        ConfigError, DataError: whatever is wrong with what the user gave; nothing was started yet.
+        ConfigError: Something that the user gave is wrong. No actor has been started.
     """
     use = model_use(config)
     if config.model.source is ModelSource.huggingface:
         check_model(resolved(config.model.path), use)
     check_reward_models(config.reward)
-    environment_maker(config.environment)  # for its errors, before anything is started
+    environment_maker(config.environment)  # to raise its errors before anything is started
     source = open_source(config.data)
     scorer = Scorer(config.reward, source)
     training = source.problems(Split.train, wanted(config), config.seed) if trains else []
@@ -81,7 +86,8 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
         with told_of(f"evaluation set {each.name}"):
             own = make_codec(each.data)
             kept = select(own, each.problems, each.name, say)
-        # Only the data's own scorer depends on the set; others may hold a process each.
+        # Only the scorer of a data source (reward=task) depends on the set; other scorers are shared, because each may
+        # hold a process.
         if RewardKind.task in kinds and each.source is not source:
             scorers.append(Scorer(config.reward, each.source))
             sets.append(EvalSet(name=each.name, problems=kept, codec=own, scorer=scorers[-1]))
@@ -100,7 +106,7 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
 
 
 def model_use(config: TrainConfig) -> ModelUse:
-    """What the run asks of its models."""
+    """Return the parts of the configuration that the run's models must fit."""
     return ModelUse(
         model=config.model,
         kernels=config.kernels,
@@ -112,14 +118,14 @@ def model_use(config: TrainConfig) -> ModelUse:
 
 
 def model_folder(config: TrainConfig, source: ProblemSource, use: ModelUse, say: Callable[[str], None]) -> str:
-    """The folder or hub id of the model to start from."""
+    """Return the folder or hub id of the initial policy; a tiny model is made if it does not exist yet."""
     if config.model.source is ModelSource.huggingface:
         return resolved(config.model.path)
     return tiny_model(config, source, use, say)
 
 
 def _check_companions(config: TrainConfig, policy: str, tokenizer: PreTrainedTokenizerBase) -> ModelPaths:
-    """Resolve the critic and the reference, and check those that are models of their own."""
+    """Resolve the critic and the reference, and check those that do not start from the policy's model."""
     use, critic, reference = model_use(config), "", ""
     if config.algorithm.has_critic:
         critic = resolved(config.critic.path or policy)

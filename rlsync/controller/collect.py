@@ -1,4 +1,4 @@
-"""The scored samples of a step: prompts -> rollouts -> rewards, again while dynamic sampling finds too few groups."""
+"""Collect a step's scored samples: prompts -> rollouts -> rewards, repeated as dynamic sampling requires."""
 
 from __future__ import annotations
 
@@ -29,43 +29,46 @@ class Group:
 
     @property
     def has_signal(self) -> bool:
-        """Whether rewards differ, so that the group teaches something."""
+        """Whether the group's rewards differ. Without a signal, group-relative advantages are 0."""
         return len({sample.score.reward for sample in self.samples if sample.score.reward is not None}) > 1
 
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """What a step trains on."""
+    """The groups of a step."""
 
     groups: list[Group]
+    """The groups that the step trains on."""
     drawn: list[Group]
-    """All groups that were drawn for the step, `groups` among them."""
+    """All groups that were sampled for the step, including `groups`."""
     rounds: int = 0
-    """Rounds of resampling after the first draw."""
+    """Number of rounds of resampling after the first one."""
     failed: bool = False
-    """No group had a signal, so the last ones are in it although they teach nothing."""
+    """Whether no group had a signal. Then `groups` holds the last groups, although they have no signal."""
 
     @property
     def samples(self) -> list[Sample]:
-        """The samples of all groups, group after group."""
+        """The samples that the step trains on, group after group."""
         return [sample for group in self.groups for sample in group.samples]
 
     @property
     def samples_drawn(self) -> list[Sample]:
-        """Those of dropped groups too."""
+        """All samples, including those of dropped groups."""
         return [sample for group in self.drawn for sample in group.samples]
 
     @property
     def tokens_drawn(self) -> int:
+        """Number of sampled tokens, including those of dropped groups."""
         return sum(sample.rollout.num_sampled for sample in self.samples_drawn)
 
     @property
     def rewards(self) -> torch.Tensor:
-        """[P, G] float64: the scores; NaN where a sample has none."""
+        """Scores of the groups, [P, G] float64; NaN if a sample has none."""
         rows = [[sample.score.reward_or_nan for sample in group.samples] for group in self.groups]
         return torch.tensor(rows, dtype=torch.float64)
 
     def metrics(self) -> Metrics:
+        """Return metrics of dynamic sampling and of the episodes."""
         return {
             "reward/groups_dropped": len(self.drawn) - len(self.groups),
             "reward/resample_rounds": self.rounds,
@@ -74,7 +77,11 @@ class Batch:
 
 
 class Sampler:
-    """Makes batches. Sample n of a step has the seed of (run's seed, step, n), resampling rounds counted on."""
+    """Makes the batch of each step.
+
+    The seed of sample n of a step depends on the run's seed, the step and n. The count n continues over rounds of
+    resampling.
+    """
 
     def __init__(
         self, config: TrainConfig, rollouts: Generator, scorer: Scorer, codec: TextCodec, prompts: PromptStream
@@ -87,9 +94,10 @@ class Sampler:
         self._codec, self._prompts = codec, prompts
 
     def batch(self, step: int, times: StepTimes) -> Batch:
-        """prompts_per_step groups; with dynamic sampling those with a signal (DAPO, arXiv 2503.14476, section 3.2).
+        """Sample and score algorithm.prompts_per_step groups.
 
-        The signal is in the scores, before anything is added to the rewards.
+        With dynamic sampling (DAPO, arXiv 2503.14476, section 3.2) only groups with a signal are kept, and further
+        prompts are drawn in their place. The signal is looked for in the scores, before rewards are shaped.
         """
         algorithm = self._config.algorithm
         wanted = algorithm.prompts_per_step
@@ -131,9 +139,15 @@ class Sampler:
 def shape_rewards(
     samples: list[Sample], config: TrainConfig, reference_kl: Callable[[list[Rollout]], list[torch.Tensor]]
 ) -> Metrics:
-    """Give each sample its `reward`.
+    """Set each sample's `reward`, and return metrics of the shaping.
 
-    The score, less what a long response costs, is at the last sampled token; each token pays its KL to the reference.
+    The last sampled token gets the score minus the overlong penalty. With a KL in the reward, each token's KL to the
+    reference, times algorithm.kl_coef, is subtracted from its reward.
+
+    Args:
+        samples: Scored samples.
+        config: The run's configuration.
+        reference_kl: Returns each rollout's KL to the reference, [T]; called only with a KL in the reward.
     """
     algorithm, rollouts = config.algorithm, [sample.rollout for sample in samples]
     scores = torch.tensor([sample.score.reward_or_nan for sample in samples], dtype=torch.float64)
@@ -158,14 +172,14 @@ def shape_rewards(
 
 
 def _at_the_end(rollout: Rollout, reward: torch.Tensor) -> torch.Tensor:
-    """[T] float64: `reward` [] at the last sampled token, 0 elsewhere."""
+    """Return [T] float64 with the scalar `reward` at the last sampled token and 0 elsewhere."""
     rewards = torch.zeros(rollout.tokens.numel(), dtype=torch.float64)
     rewards[rollout.sampled.nonzero()[-1]] = reward
     return rewards
 
 
 def sample_seed(seed: int, step: int, sample: int) -> int:
-    """A request's seed, 0 <= seed < 2^63: a hash of the run's seed, the step and the sample."""
+    """Return a request's seed, 0 <= seed < 2^63: a hash of the run's seed, the step and the sample's number."""
     digest = hashlib.blake2b(f"{seed}/{step}/{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

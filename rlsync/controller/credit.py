@@ -1,4 +1,4 @@
-"""From token rewards to what a step trains on: advantages, and with a critic its targets."""
+"""Compute advantages from rewards and, with a critic, its targets."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from rlsync.telemetry.metrics import Metrics
 def assign_credit(
     samples: list[Sample], algorithm: AlgorithmConfig, values: Callable[[list[Rollout]], list[torch.Tensor]]
 ) -> Metrics:
-    """Give each sample its `advantage`, and its `value` where there is a critic.
+    """Set each sample's `advantage` and, with a critic, its `value`.
 
-    Group methods give all tokens of a response one advantage, from the group's summed rewards; a critic's values give
-    each token its own.
+    Without a critic all tokens of a response have the same advantage, computed from the sums of the responses' rewards.
+    With a critic each token has its own.
 
     Args:
-        samples: group after group, with their rewards.
-        values: gives each rollout's values, [T] float32; called only with a critic.
+        samples: Samples with their rewards, group after group.
+        algorithm: Which advantage to compute.
+        values: Returns each rollout's values, [T] float32; called only with a critic.
+
     Returns:
         Metrics of the critic before the step; empty without one.
     """
@@ -38,9 +40,9 @@ def assign_credit(
 
 
 def _from_critic(samples: list[Sample], algorithm: AlgorithmConfig, values: list[torch.Tensor]) -> Metrics:
-    """GAE over the sampled tokens of each response, as if the environment's were not there.
+    """Compute GAE over the sampled tokens of each response, skipping the tokens of an environment.
 
-    Samples without a reward enter no statistic and no whitening, and get zeros.
+    Samples without a reward get zeros, and are left out of statistics and whitening.
     """
     for sample in samples:
         nothing = torch.zeros(sample.rollout.tokens.numel())
@@ -74,5 +76,5 @@ def _reward(sample: Sample) -> torch.Tensor:
 
 
 def _at_tokens(rollout: Rollout, values: torch.Tensor) -> torch.Tensor:
-    """[N] of the sampled tokens -> [T] float32, 0 elsewhere."""
+    """Place values [N] of the sampled tokens in a tensor [T] float32 that is 0 elsewhere."""
     return torch.zeros(rollout.tokens.numel()).masked_scatter(rollout.sampled, values.float())

@@ -1,4 +1,4 @@
-"""Evaluate a model: prepare, start rollout engines alone, answer, score, report, clean up."""
+"""Evaluate a model: prepare, start rollout engines without a trainer, answer, score, report, clean up."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _REPORT = "eval.json"
 
 
 def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
-    """One evaluation, from the configuration to eval.json and samples.jsonl.
+    """Run an evaluation, from the configuration to eval.json and samples.jsonl.
 
     Raises:
-        RlsyncError: with the one message that the user is to read; every process of the evaluation has ended.
+        RlsyncError: The evaluation failed. The error has the message for the user, and every process has ended.
     """
     check_home()
     folder = config.run.folder
@@ -46,20 +46,27 @@ def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
                 cluster.close()
         write(folder, config, plan.models.policy, results)
     console.table("held-out problems", _columns(config), [row for result in results for row in _rows(result)])
-    console.say(f"everything is in {folder}")
+    console.say(f"all results are in {folder}")
     return results
 
 
 def _check_new(folder: Path) -> None:
     if (folder / _REPORT).exists():
         raise ConfigError(
-            f"run.dir={folder}: an evaluation's results are there already ({_REPORT}). Give another run.dir, or remove "
+            f"run.dir={folder} already has the results of an evaluation ({_REPORT}). Give another run.dir, or remove "
             "them."
         )
 
 
 def write(folder: Path, config: TrainConfig, model_path: str, results: list[SetResult]) -> None:
-    """eval.json, samples.jsonl and eval.yaml, beside whatever else is in the folder."""
+    """Write eval.json, samples.jsonl and eval.yaml to the folder; other files there stay.
+
+    Args:
+        folder: The run folder, made if it does not exist.
+        config: The run's configuration.
+        model_path: Folder or hub id of the evaluated model.
+        results: Results of all sets.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "eval.yaml").write_text(to_yaml(config), encoding="utf-8")
     report = {

@@ -1,4 +1,4 @@
-"""Answer held-out problems, greedily and by samples, and count what is right. Knows neither Ray nor vLLM."""
+"""Answer held-out problems, greedily and by sampling, and count right answers. Knows neither Ray nor vLLM."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from rlsync.rewards.scorer import Scorer
 from rlsync.samples import Episode, FinishReason, Rollout, Score
 
 FULL_REWARD = 1.0 - 1e-9
-"""A response with at least this reward is right. A little under 1: weighted sums such as 0.7 + 0.2 + 0.1 round."""
+"""A response with at least this reward is right. It is a little below 1, because weighted sums such as 0.7 + 0.2 + 0.1
+are rounded."""
 
 
 @dataclass(slots=True, kw_only=True)
 class EvalSet:
-    """Held-out problems with a name, and what reads and scores them."""
+    """A named set of held-out problems, with the codec and the scorer for them."""
 
     name: str
     problems: list[Problem]
@@ -30,54 +31,65 @@ class EvalSet:
 
 @dataclass(slots=True, kw_only=True)
 class Response:
+    """A scored response to a held-out problem."""
+
     problem: Problem
     sample: int | None
-    """Number of the drawn response to its problem; None for the greedy one."""
+    """Number of the sampled response to its problem; None for the greedy response."""
     episode: Episode
     score: Score
 
     @property
     def rollout(self) -> Rollout:
+        """The rollout of the episode."""
         return self.episode.rollout
 
     @property
     def right(self) -> bool:
+        """Whether the response has the full reward."""
         return self.score.reward is not None and self.score.reward >= FULL_REWARD
 
 
 @dataclass(slots=True, kw_only=True)
 class Stats:
-    """Of the responses of one kind, greedy or drawn."""
+    """Statistics of a set's greedy responses, or of its sampled responses."""
 
     right: float
-    """Share of responses with the full reward: accuracy of the greedy ones, mean@k of k drawn to each problem."""
+    """Share of responses with the full reward: the accuracy if greedy, mean@k with k sampled responses to each
+    problem."""
     reward_mean: float
-    """Of the responses that have a reward; 0 if none has."""
+    """Mean over the responses that have a reward; 0 if none has."""
     length_mean: float
+    """Mean number of sampled tokens."""
     truncated_share: float
+    """Share of responses that reached the length limit."""
     errors: int
-    """Responses without a reward: the scorer or the environment failed. They count as wrong, so `right` is a bound."""
+    """Number of responses without a reward, because the scorer or the environment failed. They count as wrong, so
+    `right` is a lower bound."""
 
 
 @dataclass(slots=True, kw_only=True)
 class SetResult:
+    """Result of one evaluation set."""
+
     name: str
     problems: int
+    """Number of problems."""
     samples: int
-    """Drawn responses to each problem."""
+    """Number of sampled responses to each problem."""
     greedy: Stats
     drawn: Stats | None = None
     pass_at: dict[int, float] = field(default_factory=dict)
-    """k -> pass@k of the drawn responses."""
+    """Value of pass@k of the sampled responses for each k."""
     responses: list[Response] = field(default_factory=list)
 
     @property
     def errors(self) -> int:
-        """Of all its responses."""
+        """Number of responses without a reward, greedy and sampled."""
         return self.greedy.errors + (self.drawn.errors if self.drawn is not None else 0)
 
     def metrics(self) -> dict[str, float]:
-        """What one set adds to a step's metrics."""
+        """Return the set's metrics of a step."""
         values = {f"eval/{self.name}/accuracy": self.greedy.right, f"eval/{self.name}/errors": self.errors}
         if self.drawn is not None:
             values[f"eval/{self.name}/mean@{self.samples}"] = self.drawn.right
@@ -86,7 +98,7 @@ class SetResult:
 
 
 class Evaluator:
-    """Evaluates whatever weights the rollout engines hold."""
+    """Evaluates the weights that the rollout engines currently have."""
 
     def __init__(self, config: TrainConfig, rollouts: Generator, sets: list[EvalSet]) -> None:
         self._config, self._player, self._sets = (
@@ -96,10 +108,11 @@ class Evaluator:
         )
 
     def run(self) -> list[SetResult]:
+        """Evaluate all sets."""
         return [self._evaluate(each) for each in self._sets]
 
     def metrics(self, suffix: str = "") -> dict[str, float]:
-        """Evaluate; metric keys end in `suffix`. Empty where there is nothing to evaluate."""
+        """Evaluate all sets and return metrics, whose keys end in `suffix`; empty if there is no set."""
         results = self.run()
         if not results:
             return {}
@@ -140,19 +153,20 @@ class Evaluator:
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
-    """Chance that k of the samples, drawn without replacement, hold a right one (arXiv 2107.03374, eq. 1).
+    """Return the probability that k of the responses, drawn without replacement, include a right one.
 
-    Over problems its mean is an unbiased estimate of pass@k.
+    The mean over problems is an unbiased estimate of pass@k (arXiv 2107.03374, eq. 1).
 
     Args:
-        samples: responses to the problem, at least k.
-        right: how many of them are right.
+        samples: Number of responses to the problem, at least k.
+        right: Number of right responses.
+        k: Number of responses that are drawn.
     """
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
 def draw_seed(seed: int, name: str, problem: Problem, sample: int) -> int:
-    """A drawn response's seed, 0 <= seed < 2^63: the same whatever else is evaluated, and at every step."""
+    """Return the seed of a sampled response, 0 <= seed < 2^63. It does not depend on other problems or on the step."""
     return digest("eval", seed, name, problem.id, sample) >> 1
 
 

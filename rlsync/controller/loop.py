@@ -1,4 +1,4 @@
-"""The training loop: one verb a line. Knows protocols only, neither Ray nor vLLM.
+"""The training loop. It knows trainer and rollout engines only by protocols, and neither Ray nor vLLM.
 
 A step: sync weights -> rollouts -> rewards -> credit -> train (compares every token) -> judge -> log -> save.
 """
@@ -37,31 +37,60 @@ from rlsync.weight_sync.sync import WeightSync
 
 
 class Trainer(Protocol):
-    def train(self, samples: list[Sample], version: int) -> list[StepStats]: ...
-    def reference_kl(self, rollouts: list[Rollout]) -> list[torch.Tensor]: ...
-    def values(self, rollouts: list[Rollout]) -> list[torch.Tensor]: ...
-    def save(self, folder: str, *, version: int, resumable: bool) -> None: ...
-    def peak_memory_gib(self) -> float: ...
+    """What the loop needs of the trainer ranks."""
+
+    def train(self, samples: list[Sample], version: int) -> list[StepStats]:
+        """Train one step on the samples; `version` is the version of the weights before the step."""
+
+    def reference_kl(self, rollouts: list[Rollout]) -> list[torch.Tensor]:
+        """Return each rollout's KL to the reference, [T]; 0 at tokens that were not sampled."""
+
+    def values(self, rollouts: list[Rollout]) -> list[torch.Tensor]:
+        """Return the critic's value before each token of each rollout, [T]; 0 at tokens that were not sampled."""
+
+    def save(self, folder: str, *, version: int, resumable: bool) -> None:
+        """Write a checkpoint of weights of this version; `resumable`: with the trainer's state."""
+
+    def peak_memory_gib(self) -> float:
+        """Return the sum of the peak resident memory of all ranks, in GiB."""
 
 
 class Rollouts(Protocol):
-    def generate(self, requests: list[RolloutRequest]) -> Iterable[tuple[int, Rollout]]: ...
-    def sleep(self) -> None: ...
-    def peak_memory_gib(self) -> float: ...
+    """What the loop needs of the rollout engines."""
+
+    def generate(self, requests: list[RolloutRequest]) -> Iterable[tuple[int, Rollout]]:
+        """Yield the index and the rollout of each request when it is finished."""
+
+    def sleep(self) -> None:
+        """With rollout.sleep=true, free the engines' GPU memory for the trainer until the next sync."""
+
+    def peak_memory_gib(self) -> float:
+        """Return the sum of the peak resident memory of all engines, in GiB."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Sinks:
+    """Where the loop reports to."""
+
     folder: RunFolder
     wandb: WandbSink
     console: ConsoleReporter
 
 
 class TrainingLoop:
-    """One run. Give it the parts; `run` does the rest.
+    """Runs the steps of a training run.
 
     Args:
-        progress: where trainer and prompts stand: at the beginning, or at a checkpoint.
+        config: The run's configuration.
+        trainer: The trainer ranks.
+        rollouts: The rollout engines.
+        weights: Keeps the engines' weights in sync with the trainer's.
+        scorer: Scores the responses of a step.
+        codec: Converts between texts and token ids.
+        prompts: The training problems in their order.
+        evaluator: Evaluates held-out problems.
+        sinks: Where metrics and rollouts are written.
+        progress: Progress of the trainer and the prompts: at the beginning, or at a checkpoint.
     """
 
     def __init__(
@@ -86,6 +115,11 @@ class TrainingLoop:
         self._done, self.summary, self._saved = progress.step, progress.summary, list(progress.saved)
 
     def run(self) -> Summary:
+        """Run all remaining steps.
+
+        Raises:
+            DivergenceError: Bits differ, and parity.on_divergence=fail.
+        """
         self._started = time.perf_counter() - self.summary.seconds
         steps = self._config.trainer.steps
         self._sinks.console.start(steps)
@@ -131,13 +165,13 @@ class TrainingLoop:
         row["memory/rollout_gib"] = self._rollouts.peak_memory_gib()
         self._log(step, row)
         self._handle(wrong)
-        if saved:  # now that the step is on record
+        if saved:  # after the step's metrics have been written
             self._keep(step)
 
     def _keep(self, step: int) -> None:
-        """Mark the step's checkpoint as whole, and remove the run's oldest ones beyond trainer.save_keep."""
+        """Mark the step's checkpoint as complete, and remove the run's oldest ones beyond trainer.save_keep."""
         folder, saved = self._sinks.folder, [*self._saved, step]
-        self._saved = saved[-self._config.trainer.save_keep :]  # all, for 0
+        self._saved = saved[-self._config.trainer.save_keep :]  # with save_keep=0 this keeps all
         prompts, run_id = self._prompts.state(), self._sinks.wandb.run_id
         made = Progress(step=step, prompts=prompts, summary=self.summary, wandb_id=run_id, saved=self._saved)
         keep(folder.checkpoint(step), made)
@@ -145,7 +179,7 @@ class TrainingLoop:
             folder.remove(old)
 
     def _after_update(self, step: int, times: StepTimes, row: Metrics) -> bool:
-        """Evaluate the new weights and save them, where the step asks for it; whether a run can go on from there."""
+        """Evaluate and save the new weights if it is due, and return whether a resumable checkpoint was written."""
         last, every = step == self._config.trainer.steps, self._config.eval.every
         if last or (every and step % every == 0):
             with times.measure("sync"):
@@ -162,10 +196,10 @@ class TrainingLoop:
         return saves and resumable
 
     def _sync(self, step: int, version: int, row: Metrics) -> list[str]:
-        """Bring the engines to weights of `version`; returns the tensors whose digests differ.
+        """Sync the engines to the weights of `version`, and return the names of tensors whose digests differ.
 
         Raises:
-            DivergenceError: there are any, and the run is to stop. Its row of metrics is written.
+            DivergenceError: Digests differ, and parity.on_divergence=fail. The step's metrics have been written.
         """
         parity = self._config.parity
         planted = version + 1 == parity.fault_step and step == parity.fault_step

@@ -1,6 +1,6 @@
-"""What a step reports. Keys are the same in metrics.jsonl and wandb; docs/metrics.md explains each.
+"""Metrics of a step. Keys are the same in metrics.jsonl and wandb; docs/metrics.md explains each.
 
-What may differ between two equal runs is under time/, perf/ and memory/.
+Only metrics under time/, perf/ and memory/ may differ between two equal runs.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from rlsync.trainer.stats import StepStats
 
 
 def reward_metrics(samples: list[Sample], rewards: torch.Tensor, silent_groups: int) -> Metrics:
-    """Statistics of the samples that have a reward, and of the groups.
+    """Return statistics of the samples that have a reward, and of the groups.
 
     Args:
-        rewards: [P, G] float64 before anything is added to them; NaN where there is none.
+        samples: The samples, for the functions of a weighted sum.
+        rewards: Scores before shaping, [P, G] float64; NaN if a sample has none.
+        silent_groups: Number of groups without a signal.
     """
     given = rewards[~rewards.isnan()]
     return {
@@ -33,20 +35,21 @@ def reward_metrics(samples: list[Sample], rewards: torch.Tensor, silent_groups: 
 
 
 def _group_stds(rewards: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of each group's rewards, [P, G] -> [P']; groups without any reward are left out."""
+    """Return the standard deviation of each group's rewards, [P, G] -> [P']; groups without rewards are left out."""
     whole = ~rewards.isnan().any(dim=1)
     torn = [group[~group.isnan()].std(correction=0) for group in rewards[~whole] if not group.isnan().all()]
     return torch.cat([rewards[whole].std(dim=1, correction=0), *(each[None] for each in torn)])
 
 
 def _part_means(samples: list[Sample]) -> Metrics:
-    """Of a weighted sum: the mean of each function's own number, over the samples that all functions scored."""
+    """Return the mean score of each function of a weighted sum, over the samples that all functions scored."""
     whole = [sample.score.parts for sample in samples if sample.score.parts]
     names = whole[0].keys() if whole else ()
     return {f"reward/part/{name}": sum(parts[name] for parts in whole) / len(whole) for name in names}
 
 
 def rollout_metrics(samples: list[Sample]) -> Metrics:
+    """Return statistics of the responses' lengths."""
     rollouts = [sample.rollout for sample in samples]
     lengths = torch.tensor([r.num_sampled for r in rollouts], dtype=torch.float64)
     return {
@@ -58,7 +61,12 @@ def rollout_metrics(samples: list[Sample]) -> Metrics:
 
 
 def episode_metrics(samples: list[Sample], drawn: list[Sample]) -> Metrics:
-    """Statistics of the episodes that the step trains on, and the failures of all that were drawn for it."""
+    """Return statistics of the episodes.
+
+    Args:
+        samples: The samples that the step trains on.
+        drawn: All samples of the step, including those of dropped groups; failures are counted over these.
+    """
     return {
         "rollout/turns_mean": sum(sample.episode.model_turns for sample in samples) / len(samples),
         "rollout/tool_calls_mean": sum(sample.episode.tool_calls for sample in samples) / len(samples),
@@ -67,7 +75,7 @@ def episode_metrics(samples: list[Sample], drawn: list[Sample]) -> Metrics:
 
 
 def train_metrics(ranks: list[StepStats]) -> Metrics:
-    """Ranks' sums become means over the step's tokens, and the loss a mean over its minibatches."""
+    """Return metrics of the updates: sums of the ranks become means over tokens, and the loss one over minibatches."""
     tokens = max(1, sum(rank.loss_tokens for rank in ranks))
     rows, saved = sum(rank.tokens for rank in ranks), sum(rank.tokens_saved for rank in ranks)
     return {
@@ -91,7 +99,7 @@ def train_metrics(ranks: list[StepStats]) -> Metrics:
 
 
 def critic_metrics(ranks: list[StepStats]) -> Metrics:
-    """Empty without a critic. As in train_metrics, sums become means."""
+    """Return metrics of the critic's updates, with means as in train_metrics; empty without a critic."""
     critics = [rank.critic for rank in ranks if rank.critic is not None]
     if not critics:
         return {}
@@ -107,6 +115,12 @@ def critic_metrics(ranks: list[StepStats]) -> Metrics:
 
 
 def parity_metrics(ranks: list[StepStats], digests_different: int) -> tuple[Metrics, ParityCounts]:
+    """Return the monitor's metrics, and the counts of all ranks.
+
+    Args:
+        ranks: Statistics of each rank.
+        digests_different: Number of tensors whose digests differ.
+    """
     counts = merge([rank.parity for rank in ranks])
     return {
         "parity/tokens_sampled": counts.tokens_sampled,
@@ -125,6 +139,13 @@ def parity_metrics(ranks: list[StepStats], digests_different: int) -> tuple[Metr
 
 
 def time_metrics(times: StepTimes, response_tokens: float, train_tokens: float) -> Metrics:
+    """Return the seconds of each stage, and the throughput of rollout and training.
+
+    Args:
+        times: Seconds of each stage.
+        response_tokens: Number of sampled tokens.
+        train_tokens: Number of rows of the forward passes in training.
+    """
     return {
         "perf/rollout_tokens_per_s": response_tokens / max(times.seconds["rollout"], 1e-9),
         "perf/train_tokens_per_s": train_tokens / max(times.seconds["train"], 1e-9),

@@ -1,4 +1,4 @@
-"""Which problems a run trains on, and which it is evaluated with."""
+"""Select the problems that a run trains on, and those of its evaluations."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rlsync.data.text import TextCodec
 from rlsync.errors import DataError, told_of
 
 HELD_OUT_SEED = 0
-"""Seed of the held-out problems, so that they are the same in every run."""
+"""Seed of the held-out problems. It is fixed, so that they are the same in every run."""
 _BARREN_DOUBLINGS = 3
 """The search for more usable problems ends after this many doublings in a row that found none."""
 
 
 @dataclass(slots=True, kw_only=True)
 class DrawnSet:
-    """A set's held-out problems, before there is a tokenizer to measure them."""
+    """Held-out problems of a set, before a tokenizer is available to measure their prompts."""
 
     name: str
     data: DataConfig
@@ -34,7 +34,16 @@ class DrawnSet:
 
 
 def draw_set(config: TrainConfig, name: str, source: ProblemSource) -> DrawnSet:
-    """The held-out problems of the set `name`; `source` is the training data's."""
+    """Draw the held-out problems of a set.
+
+    Args:
+        config: The run's configuration.
+        name: Name of the set.
+        source: Source of the training data.
+
+    Raises:
+        DataError: The set has no held-out problems.
+    """
     data = config.data
     with told_of(f"evaluation set {name}"):
         if name != HELD_OUT:
@@ -42,12 +51,19 @@ def draw_set(config: TrainConfig, name: str, source: ProblemSource) -> DrawnSet:
             source = open_source(data)
         problems = source.problems(Split.held_out, config.eval.problems, HELD_OUT_SEED)
         if not problems:
-            raise DataError("it has no held-out problems; add rows, or raise data.held_out_percent")
+            raise DataError("there are no held-out problems. Add rows, or raise data.held_out_percent")
     return DrawnSet(name=name, data=data, source=source, problems=problems)
 
 
 def select(codec: TextCodec, problems: list[Problem], what: str, say: Callable[[str], None]) -> list[Problem]:
-    """The problems whose prompts are not too long; says how many of which part are."""
+    """Return the problems whose prompts are not too long, and tell the user how many of each part are left out.
+
+    Args:
+        codec: Measures the prompts.
+        problems: The problems.
+        what: Name of the problems, for messages.
+        say: Prints a line for the user.
+    """
     kept, left_out = codec.select(problems)
     for part, count in sorted(left_out.items()):
         say(f"{what}: left out {count} problems{f' of {part}' if part else ''} with prompts over max_prompt_tokens")
@@ -55,7 +71,7 @@ def select(codec: TextCodec, problems: list[Problem], what: str, say: Callable[[
 
 
 def wanted(config: TrainConfig) -> int:
-    """Problems that the run's steps take at most."""
+    """Return the largest number of problems that the run's steps can draw."""
     algorithm = config.algorithm
     rounds = 1 + (algorithm.max_resamples if algorithm.dynamic_sampling else 0)
     return config.trainer.steps * algorithm.prompts_per_step * rounds
@@ -69,14 +85,23 @@ def training_problems(
     drawn: list[Problem],
     say: Callable[[str], None],
 ) -> list[Problem]:
-    """The problems that can be trained on, of `drawn` or, where these are too few for the run, of all that it takes.
+    """Return the problems that the run can train on.
 
-    So no problem comes twice while the source has others, and a longer run begins as a shorter one. A source that still
-    makes problems, but none that can be used, is given up after some doublings of what it is asked for.
+    If too few of `drawn` are usable, more are asked of the source, so no problem is repeated while the source has
+    others, and a longer run begins like a shorter one. The search ends when the source has no more problems of the
+    missing parts, or when several doublings in a row have found no usable ones.
+
+    Args:
+        config: The run's configuration.
+        source: Source of the training data.
+        codec: Measures the prompts.
+        sets: Evaluation sets, whose problems are left out.
+        drawn: The first problems of the source.
+        say: Prints a line for the user.
     """
     count = wanted(config)
     shares = Counter(part_at(config.seed, index, config.data.weights) for index in range(count))
-    # A set of its own may overlap the training data.
+    # An evaluation set from another source may overlap the training data.
     evaluated = {problem.id for each in sets for problem in each.problems}
     have, barren = Counter[str](), 0
     while barren < _BARREN_DOUBLINGS:

@@ -1,4 +1,4 @@
-"""The tiny model of the CPU recipes: made and warm-started on demonstrations at its first use, and then kept."""
+"""The tiny model of the CPU recipes: built and warm-started on demonstrations at its first use, then cached."""
 
 from __future__ import annotations
 
@@ -31,11 +31,18 @@ _BASE_CHARACTERS = "0123456789+-*/=(). "
 _WARM_START_THREADS = 2
 _COLUMNS = {"prompt_column", "answer_column", "answer_parser"}
 _TINY_READS = _COLUMNS | {"subset", "hub_split", "eval_path", "eval_split", "parts"}
-"""Fields of the data that the warm start reads besides the usual ones."""
+"""Fields of the data configuration that affect the tiny model if they differ from their defaults."""
 
 
 def tiny_model(config: TrainConfig, source: ProblemSource, use: ModelUse, say: Callable[[str], None]) -> str:
-    """The folder of the tiny model, which is made and warm-started where it is not there yet."""
+    """Return the folder of the tiny model; the model is built and warm-started if the cache does not have it.
+
+    Args:
+        config: The run's configuration.
+        source: Source of the warm start's problems.
+        use: What the model is checked against.
+        say: Prints a line for the user.
+    """
     tiny = config.model.tiny
     check_length(MAX_POSITIONS, config.rollout)
     check_heads(tiny.heads, tiny.kv_heads, config.rollout.tp)
@@ -44,7 +51,7 @@ def tiny_model(config: TrainConfig, source: ProblemSource, use: ModelUse, say: C
     folder = expanded(config.model.cache_dir) / f"tiny_{_tiny_key(config)}"
     if not (folder / "config.json").is_file():
         check_writable(folder.parent, "model.cache_dir")
-        say(f"making the tiny model: {tiny.warm_start_steps} warm-start steps (once; kept in {folder})")
+        say(f"building the tiny model with {tiny.warm_start_steps} warm-start steps (only once; cached in {folder})")
         gpu = config.cluster.device is Device.cuda and torch.cuda.is_available()
         _make_tiny(config, source, folder, torch.device("cuda" if gpu else "cpu"), say)
     check_model(str(folder), use, "model.cache_dir")
@@ -55,7 +62,7 @@ def _make_tiny(
     config: TrainConfig, source: ProblemSource, folder: Path, device: torch.device, say: Callable[[str], None]
 ) -> None:
     tiny = config.model.tiny
-    torch.set_num_threads(_WARM_START_THREADS)  # a fixed number: sums of the library may depend on it
+    torch.set_num_threads(_WARM_START_THREADS)  # fixed, because a library's sums may depend on it
     problems = source.problems(Split.warm_start, tiny.warm_start_problems, tiny.seed)
     text = "".join(p.prompt + p.answer for p in problems)
     characters = "".join(sorted(set(text) | set(_BASE_CHARACTERS + TILDE)))
@@ -72,7 +79,7 @@ def _make_tiny(
 
 
 def _examples(codec: TextCodec, problems: list[Problem], config: TrainConfig, eos: int) -> list[Example]:
-    """Demonstrations, an example for each turn of the model."""
+    """Return the demonstrations, with one example for each turn of the model."""
     shown = [styles(problem, config.environment) for problem in problems]
     rewarded = [_turns(codec, problem, both.rewarded, eos) for problem, both in zip(problems, shown, strict=True)]
     other = [_turns(codec, problem, both.other, eos) for problem, both in zip(problems, shown, strict=True)]
@@ -93,7 +100,7 @@ def _turns(codec: TextCodec, problem: Problem, turns: list[str], eos: int) -> li
 
 
 def _tiny_key(config: TrainConfig) -> str:
-    """A digest of everything that the tiny model depends on."""
+    """Return a digest of everything that the tiny model depends on."""
     data, plain = asdict(config.data), asdict(DataConfig())
     always = ("source", "task", "task_args", "path", "template", "squeeze", "held_out_percent", "warm_start_percent")
     parts = {key: data[key] for key in data if key in always or (key in _TINY_READS and data[key] != plain[key])}

@@ -1,4 +1,4 @@
-"""Run a training: prepare, start the actors, loop, report, clean up."""
+"""Run a training run: prepare, start the actors, loop, report, clean up."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from rlsync.weight_sync.sync import WeightSync
 
 
 def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
-    """One training run, from the configuration to summary.json.
+    """Run a training run, from the configuration to summary.json.
 
     Raises:
-        RlsyncError: with the one message that the user is to read; every process of the run has ended.
+        RlsyncError: The run failed. The error has the message for the user, and every process of the run has ended.
     """
     check_home()
     path = config.run.folder
@@ -85,7 +85,7 @@ def _run(config: TrainConfig, console: ConsoleReporter) -> Summary:
 
 @contextmanager
 def _sinks(config: TrainConfig, progress: Progress, console: ConsoleReporter) -> Iterator[Sinks]:
-    """Where the run reports to. Its folder changes from here on, when nothing can be wrong with a resume any more."""
+    """Open what the run reports to. The run folder changes only from here on, after all checks of a resume."""
     path, exit_code = config.run.folder, 1
     wandb = WandbSink(config.telemetry, config.run.name, path, _plain(config), progress.wandb_id)
     try:
@@ -100,11 +100,12 @@ def _sinks(config: TrainConfig, progress: Progress, console: ConsoleReporter) ->
 
 
 def summary_lines(summary: Summary, path: Path) -> list[str]:
+    """Return the lines that the end of a run prints; `path` is the run folder."""
     lines = [f"reward: {summary.reward_first:.3f} at step 1, {summary.reward_last:.3f} at step {summary.steps}"]
     if summary.accuracy_before is not None and summary.accuracy_after is not None:
         lines.append(f"held-out accuracy: {summary.accuracy_before:.3f} before, {summary.accuracy_after:.3f} after")
     lines.append(f"parity: {summary.tokens_different} of {summary.tokens_compared} tokens differ")
-    lines.append(f"{summary.seconds:.0f} s; everything is in {path}")
+    lines.append(f"{summary.seconds:.0f} s; all results are in {path}")
     return lines
 
 

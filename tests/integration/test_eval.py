@@ -49,7 +49,7 @@ def test_a_checkpoint_agrees_with_the_end_of_its_training(launcher, reference, l
 def test_an_evaluation_is_not_written_over(tmp_path, capsys):
     (tmp_path / "eval.json").write_text("{}")
     assert main(["eval", "recipe=grpo_arithmetic_tiny_cpu", f"run.dir={tmp_path}"]) == 2
-    assert "an evaluation's results are there already (eval.json)" in capsys.readouterr().err
+    assert "already has the results of an evaluation (eval.json)" in capsys.readouterr().err
     assert (tmp_path / "eval.json").read_text() == "{}"
 
 

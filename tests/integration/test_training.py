@@ -63,10 +63,10 @@ def test_another_tp_and_an_interruption_give_the_same_run(launcher, reference):
     process.send_signal(signal.SIGINT)
     begun = launcher.finish(process, folder)
     assert begun.code == 130, begun.out + begun.err
-    assert "nothing to resume" in begun.out
+    assert "no checkpoint to resume from" in begun.out
     again = launcher.run(*settings, f"run.dir={folder}")
     assert again.code == 0, again.out + again.err
-    assert "going on after step " in again.out
+    assert "resuming after step " in again.out
     again.folder = folder
     assert _fixed(again.metrics) == _fixed(reference.metrics)
     mine, theirs = (load_file(r.folder / "checkpoints/step_3/model.safetensors") for r in (again, reference))

@@ -121,7 +121,7 @@ def test_more_gpus_than_there_are_is_an_error_at_once(two_nodes):
     for values, message in (
         ({"trainer.ranks": 9}, "needs 9 GPUs.*finds 8"),
         (MODEL | {"reward.model_gpus": 0.5}, "needs 9 GPUs"),
-        ({"rollout.tp": 8, "rollout.engines": 1}, r"rollout\.tp=8.*one node.*largest has 4"),
+        ({"rollout.tp": 8, "rollout.engines": 1}, r"rollout\.tp=8.*one node.*largest node has 4"),
     ):
         config = _config(**values)
         with pytest.raises(ConfigError, match=message):

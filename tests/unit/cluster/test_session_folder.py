@@ -48,7 +48,7 @@ def test_a_tmpdir_that_is_short_enough_is_used(monkeypatch: pytest.MonkeyPatch) 
 
 def test_tmpdir_is_named_where_there_is_no_room(long_tmpdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_OTHERS", ("/proc", "/nowhere"))
-    with pytest.raises(ConfigError, match=rf"TMPDIR={long_tmpdir}: Ray's sockets have no room"), session_folder():
+    with pytest.raises(ConfigError, match=rf"TMPDIR={long_tmpdir}: Ray's sockets cannot be made"), session_folder():
         pass
 
 

@@ -94,7 +94,7 @@ def test_results_are_not_written_over(folder, train, result):
     (folder / result).write_text('{"step": 1}\n')
     before = _files(folder)
     shown = train()
-    assert f"run.dir={folder}: a run's results are there already ({result.removesuffix('/config.json')})" in shown
+    assert f"run.dir={folder} already has the results of a run ({result.removesuffix('/config.json')})" in shown
     assert "run.resume=true" not in shown  # for there is no state
     assert _files(folder) == before
     assert train(f"run.dir={folder}2") == ""
@@ -114,7 +114,7 @@ def test_a_run_that_left_nothing_to_go_on_from(folder, train, steps, save_every)
     _metrics(folder, steps)
     before = _files(folder)
     shown = train("run.resume=true", f"trainer.save_every={save_every}")
-    assert f"the run in {folder} has come to step {steps}" in shown
+    assert f"the run in {folder} has reached step {steps}" in shown
     assert f"model.path={folder}/checkpoints/step_N" in shown
     assert _files(folder) == before
     assert train("run.resume=true", f"trainer.save_every={steps}") == ""  # the control: no state was due yet
@@ -123,7 +123,7 @@ def test_a_run_that_left_nothing_to_go_on_from(folder, train, steps, save_every)
 def test_a_run_that_has_ended_without_a_state(folder, train):
     _metrics(folder, 1)
     (folder / "summary.json").write_text("{}\n")
-    assert f"the run in {folder} has come to step 1" in train("run.resume=true", "trainer.save_every=2")
+    assert f"the run in {folder} has reached step 1" in train("run.resume=true", "trainer.save_every=2")
 
 
 @pytest.mark.parametrize(
