@@ -1,4 +1,4 @@
-"""What the user sees: a progress bar on a terminal, a plain line a step otherwise."""
+"""Console output: a progress bar on a terminal, or else one line for each step."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-if TYPE_CHECKING:  # the command line answers without paying for torch
+if TYPE_CHECKING:  # the command line must not import torch
     from rlsync.telemetry.metrics import Metrics
 
 _FILE_WIDTH = 132
-"""Columns of a table where there is no terminal."""
+"""Width in characters if the output is not a terminal."""
 
 
 class ConsoleReporter:
-    """Reports on stdout through rich; errors go to stderr by the CLI."""
+    """Reports on stdout with rich. The command line writes errors to stderr itself."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
@@ -26,12 +26,12 @@ class ConsoleReporter:
         self._task: TaskID | None = None
 
     def say(self, text: str) -> None:
-        """Whatever the text, a path or a user's message, it is printed: as \\u... what the terminal cannot show."""
+        r"""Print a line. Characters that the terminal's encoding does not have are printed as \u...."""
         encoding = self.console.encoding
         self.console.print(text.encode(encoding, errors="backslashreplace").decode(encoding), markup=False)
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """The first column is text, the others are numbers."""
+        """Print a table whose first column is text and whose other columns are numbers."""
         table = Table(title=title, title_justify="left")
         for index, column in enumerate(columns):
             table.add_column(column, justify="right" if index else "left", no_wrap=True)
@@ -40,6 +40,7 @@ class ConsoleReporter:
         self.console.print(table)
 
     def start(self, steps: int) -> None:
+        """Show the progress bar of a run of `steps` steps, on a terminal."""
         if self.console.is_terminal:
             columns = (
                 TextColumn("step"),
@@ -53,6 +54,7 @@ class ConsoleReporter:
             self._progress.start()
 
     def step(self, metrics: Metrics, steps: int) -> None:
+        """Report the metrics of a finished step."""
         line = step_line(metrics, steps)
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, advance=1, description=line.partition("  ")[2])
@@ -60,13 +62,14 @@ class ConsoleReporter:
             self.say(line)
 
     def stop(self) -> None:
+        """Remove the progress bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
 
 def step_line(metrics: Metrics, steps: int) -> str:
-    """One line on a step: `step 12/60  reward 0.61  ...  0 of 1843 tokens differ  3.1 s`."""
+    """Return one line about a step: `step 12/60  reward 0.61  ...  0 of 1843 tokens differ  3.1 s`."""
     parts = [
         f"step {int(metrics['step'])}/{steps}",
         f"reward {metrics['reward/mean']:.3f}",

@@ -1,4 +1,4 @@
-"""JSON as its standard has it, which knows no NaN and no infinity."""
+"""Standard JSON, which has neither NaN nor infinity."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """The value as JSON that UTF-8 can encode: what is not finite becomes null, half a surrogate pair its escape."""
+    """Return the value as JSON that UTF-8 can encode.
+
+    NaN and infinity become null, and half of a surrogate pair becomes an escape sequence.
+    """
     write = partial(json.dumps, indent=indent, ensure_ascii=False, allow_nan=False)
     try:
         text = write(value)
-    except ValueError:  # something is not finite; to look at every token of a rollout first takes longer than to write
+    except ValueError:  # some value is not finite; checking all values before would take longer than writing them
         text = write(_finite(value))
     return text.encode(errors="backslashreplace").decode()
 

@@ -1,4 +1,4 @@
-"""The metrics of a step, and the times of its stages."""
+"""Types of a step's metrics and of the times of its stages."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 STAGES = ("sync", "rollout", "reward", "scoring", "train", "eval", "save", "step")
-"""Scoring runs beside rollout and reward; the others follow each other within step."""
+"""Stages of a step. Scoring runs during rollout and reward; the others follow one another within step."""
 
 Metrics = dict[str, float]
-"""Metric key to value, of one step."""
+"""Values of one step by metric key."""
 
 
 @dataclass(slots=True, kw_only=True)
 class StepTimes:
-    """Seconds of each stage of a step; 0 where it did not run."""
+    """Seconds of each stage of a step; 0 if the stage did not run."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Add the time that the block takes."""
+        """Add the time that the block takes to a stage."""
         started = time.perf_counter()
         try:
             yield

@@ -15,43 +15,47 @@ from rlsync.telemetry.json_text import to_json
 from rlsync.telemetry.metrics import Metrics
 
 CHECKPOINTS, CONFIG = "checkpoints", "config.yaml"
-"""Within a run's folder."""
+"""Names in a run folder."""
 _METRICS, _SUMMARY = "metrics.jsonl", "summary.json"
 _STEP = re.compile(rb'\{"step": (\d+)')
-"""How every line begins."""
+"""Beginning of every line of metrics.jsonl and rollouts.jsonl."""
 
 
 class RunFolder:
-    """Append-only writers; every line is complete on disk when its method returns.
+    """Appends to the files of a run folder; a line has been passed to the file system when its method returns.
 
     Args:
-        done: steps of an earlier part of the run, whose lines stay; later ones go.
+        path: The run folder, made if it does not exist.
+        config_yaml: Text of config.yaml.
+        done: Number of steps from which the run resumes. Lines of these steps stay, and later lines are removed.
     """
 
     def __init__(self, path: Path, config_yaml: str, done: int = 0) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         (path / CONFIG).write_text(config_yaml, encoding="utf-8")
-        (path / _SUMMARY).unlink(missing_ok=True)  # of an earlier part, which was shorter
+        (path / _SUMMARY).unlink(missing_ok=True)  # the run has more steps to do than before
         self._metrics: IO[str] = _open_after(path / _METRICS, done)
         self._rollouts: IO[str] = _open_after(path / "rollouts.jsonl", done)
 
     def checkpoint(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint."""
         return self.path / CHECKPOINTS / f"step_{step}"
 
     def remove(self, step: int) -> None:
-        """A checkpoint, if it is still there."""
+        """Remove a step's checkpoint if it exists."""
         shutil.rmtree(self.checkpoint(step), ignore_errors=True)
 
     def write_metrics(self, metrics: Metrics) -> None:
+        """Append the metrics of a step."""
         _append(self._metrics, metrics)
 
     def write_rollouts(self, step: int, samples: list[Sample]) -> None:
-        """One line a sample.
+        """Append one line for each sample.
 
-        `response_tokens` are all tokens after the prompt; `logprob_bits` holds the fp32 log-prob of each as 8 hex
-        digits, null where the environment wrote it. `turns` are the texts, the model's and the environment's in turn.
-        `advantage` is one number, or with a critic one for each of the model's own tokens.
+        `response_tokens` has all tokens after the prompt, and `logprob_bits` the fp32 log-prob of each as 8 hex digits,
+        or null if the token is part of an environment's message. `turns` has the texts of the model's turns and the
+        environment's messages, alternating. `advantage` is one number, or with a critic one for each sampled token.
         """
         for index, sample in enumerate(samples):
             problem, episode, rollout = sample.problem, sample.episode, sample.rollout
@@ -80,15 +84,17 @@ class RunFolder:
             )
 
     def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json, which marks the run as complete."""
         (self.path / _SUMMARY).write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
 
     def close(self) -> None:
+        """Close the files."""
         self._metrics.close()
         self._rollouts.close()
 
 
 def results(path: Path) -> Path | None:
-    """What the folder `path` holds of a run that came further than its start: a step's metrics, or a checkpoint."""
+    """Return a result of a run in the folder `path`: metrics.jsonl if it has a step, a checkpoint, or None."""
     metrics = path / _METRICS
     if metrics.is_file() and metrics.stat().st_size:
         return metrics
@@ -96,24 +102,24 @@ def results(path: Path) -> Path | None:
 
 
 def ended(path: Path) -> bool:
-    """Whether the run in the folder `path` has done all its steps."""
+    """Whether the run in the folder `path` has completed all its steps."""
     return (path / _SUMMARY).exists()
 
 
 def last_step(path: Path) -> int:
-    """The last step whose metrics the folder `path` holds; 0: none."""
+    """Return the last step in metrics.jsonl of the folder `path`; 0 if there is none."""
     metrics = path / _METRICS
     lines = metrics.read_bytes().splitlines() if metrics.is_file() else []
     return max((int(step[1]) for line in lines if (step := _STEP.match(line))), default=0)
 
 
 def hex_bits(values: torch.Tensor) -> list[str]:
-    """fp32 [T] -> its bit patterns, 8 hex digits each."""
+    """Return the bits of fp32 values [T], 8 hex digits each."""
     return [f"{bits & 0xFFFFFFFF:08x}" for bits in values.view(torch.int32).tolist()]
 
 
 def _advantage(sample: Sample) -> float | list[float] | None:
-    """One number where all tokens of the response share it, or with a critic one for each sampled token."""
+    """Return the advantage that all tokens share or, with a critic, a list with one for each sampled token."""
     if sample.advantage is None:
         return None
     advantages = sample.advantage[sample.rollout.sampled].tolist()
@@ -121,7 +127,7 @@ def _advantage(sample: Sample) -> float | list[float] | None:
 
 
 def _open_after(path: Path, done: int) -> IO[str]:
-    """To append to the lines of the first `done` steps; what follows them, perhaps torn, is cut off."""
+    """Open a file to append after the lines of the first `done` steps; later or incomplete lines are removed."""
     kept = 0
     if done and path.exists():
         with path.open("rb") as lines:

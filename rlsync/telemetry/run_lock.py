@@ -1,4 +1,4 @@
-"""One run at a time in a run folder."""
+"""A lock that allows one run at a time in a run folder."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import IO
 from rlsync.errors import ConfigError
 
 LOCK = ".lock"
-"""Within a run's folder. The lock itself is the kernel's and ends with the process, however that ends; the file
-stays, as one that came and went could be opened by one run and made anew by another."""
+"""Name of the lock file in a run folder. The kernel releases the lock when the process ends in any way. The file stays:
+if it were removed, one run could hold the old file and another run a new one."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
-"""As network file systems may say."""
+"""Errors of file systems without locks, as network file systems may be."""
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """The folder `path`, made if need be, for this process alone. One that was made for nothing goes.
+    """Lock the folder `path` for this process. It is made if needed, and removed again if it stays empty.
 
     Raises:
-        ConfigError: it cannot be written, or another run or evaluation has it.
+        ConfigError: The folder cannot be written, or another run or evaluation uses it.
     """
     made = not path.exists()
     with _open(path) as file:
@@ -51,13 +51,17 @@ def _open(path: Path) -> IO[str]:
 def _lock(file: IO[str], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = os.fstat(file.fileno()).st_nlink > 0  # if not, whoever had it removed the file after it was opened here
+        free = os.fstat(file.fileno()).st_nlink > 0  # 0: its last holder removed the file after it was opened here
     except BlockingIOError:
         free = False
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise _unwritable(path, error) from error
-        _log.warning("run.dir=%s: its file system knows no locks (%s), so nothing keeps a second run away", path, error)
+        _log.warning(
+            "run.dir=%s: its file system has no locks (%s), so a second run in this folder is not prevented",
+            path,
+            error,
+        )
         free = True
     if not free:
         raise ConfigError(
@@ -68,5 +72,5 @@ def _lock(file: IO[str], path: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
-        f"run.dir={path}: nothing can be written there ({error}). Give a folder that can be made and written."
+        f"run.dir={path}: nothing can be written there ({error}). Give a folder that can be made and is writable."
     )

@@ -1,4 +1,4 @@
-"""What the end of a run reports."""
+"""The summary of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, kw_only=True)
 class Summary:
-    """What the end of a run prints, and what summary.json holds."""
+    """Results that the end of a run prints and summary.json stores."""
 
     steps: int = 0
     reward_first: float = 0.0

@@ -1,4 +1,4 @@
-"""wandb with the same keys as metrics.jsonl; offline unless the user is logged in."""
+"""Log to wandb with the same keys as metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ _SECTIONS = (
 
 
 class WandbSink:
-    """One wandb run; does nothing when telemetry.wandb=disabled.
+    """One wandb run; it does nothing with telemetry.wandb=disabled.
 
     Args:
-        run_id: of the run to go on with.
+        config: Mode, project and entity.
+        name: Name of the run.
+        folder: The run folder, in which wandb keeps its files.
+        run_config: The run's configuration without secrets.
+        run_id: Id of the wandb run to resume, or None for a new one.
     """
 
     def __init__(
@@ -56,19 +60,22 @@ class WandbSink:
 
     @property
     def run_id(self) -> str | None:
+        """Id of the wandb run; None if wandb is disabled."""
         return None if self._run is None else self._run.id
 
     def log(self, metrics: Metrics) -> None:
+        """Log the metrics of a step."""
         if self._run is not None:
             self._run.log(metrics)
 
     def finish(self, exit_code: int) -> None:
+        """End the wandb run; an exit code other than 0 marks it as failed."""
         if self._run is not None:
             self._run.finish(exit_code=exit_code)
 
 
 def _logged_in() -> bool:
-    """Whether wandb has credentials here; asks nobody for them."""
+    """Whether wandb has credentials; the user is not asked for them."""
     try:
         return bool(wandb.login(prompt=False))
     except wandb.errors.UsageError:

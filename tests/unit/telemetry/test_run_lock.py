@@ -88,7 +88,7 @@ def _fails(monkeypatch, number):
 
 def test_a_disk_that_fails(folder, monkeypatch):
     _fails(monkeypatch, errno.EIO)
-    with pytest.raises(ConfigError, match=r"run\.dir=.*Input/output error.*can be made and written"), held(folder):
+    with pytest.raises(ConfigError, match=r"run\.dir=.*Input/output error.*can be made and is writable"), held(folder):
         pass
 
 
@@ -96,4 +96,4 @@ def test_a_file_system_without_locks(folder, monkeypatch, caplog):
     _fails(monkeypatch, errno.ENOLCK)
     with held(folder):
         assert (folder / LOCK).exists()
-    assert f"run.dir={folder}: its file system knows no locks" in caplog.text
+    assert f"run.dir={folder}: its file system has no locks" in caplog.text
