@@ -1,10 +1,10 @@
-# `make train` and `make test` are each enough on a fresh machine: they make .venv and install what is missing.
+# `make train` and `make test` work on a fresh machine: each makes .venv and installs what is missing.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= grpo_arithmetic_tiny_cpu
 ARGS ?=
-# Where pip's own indexes hold only CUDA builds of torch, name the one with the CPU builds: make train TORCH_INDEX=URL
+# If pip's own indexes have only CUDA builds of torch, name an index with CPU builds: make train TORCH_INDEX=URL
 TORCH_INDEX ?=
 
 .PHONY: train test unit lint parity bench tables install install-gpu lock clean
@@ -43,7 +43,8 @@ install-gpu: | $(VENV)/bin/python
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# The locks hold every package that is needed, so pip must not add what packages ask for: see CPU_EXCLUDES in lock.py.
+# The lock files list every package that is needed, so pip must not install further dependencies: see CPU_EXCLUDES in
+# requirements/lock.py.
 $(VENV)/.installed: pyproject.toml requirements/cpu-test.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		--requirement requirements/cpu-test.txt
@@ -52,7 +53,7 @@ $(VENV)/.installed: pyproject.toml requirements/cpu-test.txt | $(VENV)/bin/pytho
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
-# Pins that satisfy pyproject.toml stay; `make lock ARGS=--upgrade` takes the newest releases.
+# Pins that satisfy pyproject.toml are kept; `make lock ARGS=--upgrade` takes the newest releases.
 lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet uv packaging
