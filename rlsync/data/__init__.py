@@ -1,1 +1,1 @@
-"""Problems, the stream that training draws from, and their way to token ids."""
+"""Problems, the stream that training draws them from, and their conversion to token ids."""

@@ -1,4 +1,4 @@
-"""The answer inside the text that a data set gives as one."""
+"""Parsers that find the answer in a data set's answer column."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 
 
 def whole(text: str) -> str:
+    """Return the whole text."""
     return text
 
 
 def after_hashes(text: str) -> str:
-    """GSM8K's: a solution that ends in `#### 1,234` gives 1234.
+    """Return the answer of a GSM8K solution: `... #### 1,234` gives 1234.
 
     Raises:
-        ValueError: there is no ####, or nothing follows it.
+        ValueError: There is no ####, or no text follows it.
     """
     _, marker, answer = text.rpartition("####")
     answer = answer.strip().replace(",", "")
@@ -28,10 +29,12 @@ def after_hashes(text: str) -> str:
 
 
 def boxed(text: str) -> str:
-    r"""MATH's: the contents of the last \boxed{...}, braces inside it included; of `\boxed 5` the 5.
+    r"""Return the answer of a MATH solution: the contents of the last \boxed{...}, with inner braces.
+
+    `\boxed 5`, without braces, gives 5.
 
     Raises:
-        ValueError: there is no box, or its braces do not close.
+        ValueError: There is no box, it is empty, or its braces do not close.
     """
     boxes = list(_BOX.finditer(text))
     if not boxes:
@@ -44,7 +47,7 @@ def boxed(text: str) -> str:
 
 
 def _in_braces(text: str) -> str:
-    """What stands in the braces that open at the start; empty if they do not close."""
+    """Return the contents of the braces that open at the start of the text; empty if they do not close."""
     depth = 0
     for index, character in enumerate(text):
         escaped = index > 0 and text[index - 1] == "\\"

@@ -12,14 +12,19 @@ PAD, EOS, UNK = SPECIAL_TOKENS = ("<pad>", "<eos>", "<unk>")
 
 
 def build_char_tokenizer(folder: Path, characters: str, words: Sequence[str] = ()) -> None:
-    """Save a tokenizer that AutoTokenizer loads: <pad> 0, <eos> 1, <unk> 2, the characters in order, then the words.
+    """Save a tokenizer that AutoTokenizer can load.
 
-    A word is one token wherever it stands. Text of these characters survives encoding and decoding exactly; any other
-    character becomes <unk>.
+    Its ids are <pad> 0, <eos> 1, <unk> 2, then the characters in order, then the words. A word is always one token.
+    Text of these characters is unchanged by encoding and decoding; any other character becomes <unk>.
+
+    Args:
+        folder: Where the tokenizer is saved.
+        characters: Characters that are one token each.
+        words: Texts of several characters that are one token each.
     """
     vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *dict.fromkeys(characters)))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
-    # The empty pattern matches between any two characters, newlines and spaces among them.
+    # The empty pattern matches between any two characters, including newlines and spaces.
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(

@@ -1,4 +1,4 @@
-"""Values of a row, which a column's name or a path into a nested column leads to."""
+"""Look up values of a row by a column's name, or by a path into a nested column."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def value_at(row: Mapping[str, Any], column: str) -> Any:
-    """The value of a column of that very name, or at a path such as `reward_model.ground_truth` or `prompt.0.content`.
+    """Return the value of a column, or the value at a path such as `reward_model.ground_truth` or `prompt.0.content`.
 
-    None where the path leads nowhere.
+    A column with exactly this name takes precedence. The value is None if the path does not exist.
     """
     if column in row:
         return row[column]
@@ -25,5 +25,5 @@ def value_at(row: Mapping[str, Any], column: str) -> Any:
 
 
 def top_column(column: str, columns: list[str]) -> str:
-    """The column of the table that a path begins with."""
+    """Return the column of the table that a path begins with."""
     return column if column in columns else column.partition(".")[0]

@@ -15,17 +15,22 @@ from rlsync.paths import expanded
 
 
 def read_file(path: str, option: str) -> Table:
-    """Read all rows.
+    """Read all rows of a file.
 
     Args:
-        option: the config field that named the path, for messages.
+        path: Path of the file.
+        option: The configuration field that names the path, for messages.
+
     Raises:
-        DataError: no such file, a format other than the two, or contents that do not parse.
+        DataError: The file does not exist, is neither .jsonl nor .parquet, or cannot be parsed.
     """
     name = f"{option}={path}"
     file = expanded(path)
     if file.suffix not in (".jsonl", ".parquet"):
-        raise DataError(f"{name}: {file.suffix or 'no'} suffix; want .jsonl (one JSON object a line) or .parquet")
+        raise DataError(
+            f"{name} has {f'the suffix {file.suffix}' if file.suffix else 'no suffix'}. Give a .jsonl file (one JSON "
+            "object on each line) or a .parquet file"
+        )
     if not file.is_file():
         raise DataError(f"{name}: no such file (looked for {file.absolute()})")
     return Table(name=name, rows=_parquet(file, name) if file.suffix == ".parquet" else _json_lines(file, name))
@@ -33,16 +38,18 @@ def read_file(path: str, option: str) -> Table:
 
 def _json_lines(file: Path, name: str) -> list[dict[str, Any]]:
     rows = []
-    # Not str.splitlines, which also splits at characters that JSON strings may hold.
+    # str.splitlines would also split at characters that JSON strings may contain.
     for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:  # JSONDecodeError or UnicodeDecodeError
-            raise DataError(f"{name}, line {number}: not JSON in UTF-8: {error}. Want one object a line") from error
+            raise DataError(
+                f"{name}, line {number} is not JSON in UTF-8: {error}. Write one JSON object on each line"
+            ) from error
         if not isinstance(row, dict):
-            raise DataError(f"{name}, line {number}: {type(row).__name__}, want a JSON object")
+            raise DataError(f"{name}, line {number} is a {type(row).__name__}, but must be a JSON object")
         rows.append(row)
     return rows
 
@@ -51,5 +58,5 @@ def _parquet(file: Path, name: str) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name}: not a readable parquet file: {error}") from error
+        raise DataError(f"{name} is not a readable parquet file: {error}") from error
     return rows

@@ -8,25 +8,27 @@ from rlsync.errors import DataError
 
 
 def read_hub(config: DataConfig, split: str, option: str) -> Table:
-    """Load a split of `data.path`, from the hub or its local cache.
+    """Load a split of `data.path` from the hub or its local cache.
 
     Args:
-        option: the config field that named the split, for messages.
+        config: Names the data set and the subset.
+        split: The hub's name of the split.
+        option: The configuration field that names the split, for messages.
 
     Raises:
-        DataError: no such data set, subset or split, no access, or no network.
+        DataError: The data set, subset or split does not exist, or there is no access or no network.
     """
-    # Over a second to import, which runs on other sources need not pay.
+    # The import takes over a second, which runs with other sources save.
     import datasets
     from datasets.exceptions import DatasetsError
 
     try:
         dataset = datasets.load_dataset(config.path, config.subset, split=split)
-    # Absent or unreachable is an OSError, a wrong subset or split a ValueError, a loading script a RuntimeError.
+    # OSError: missing or unreachable; ValueError: wrong subset or split; RuntimeError: a loading script.
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise DataError(
             f"data.path={config.path!r} (data.subset={config.subset}, {option}={split}) cannot be "
-            f"loaded from the hub: {error}. Check the names and the network; a private or gated data set needs "
-            "`hf auth login`, a machine without network data.source=file"
+            f"loaded from the hub: {error}. Check the names and the network. A private or gated data set needs "
+            "`hf auth login`; on a machine without network, use data.source=file"
         ) from error
     return Table(name=f"data.path={config.path} ({split})", rows=[dict(row) for row in dataset])

@@ -18,8 +18,8 @@ def open_source(config: DataConfig) -> ProblemSource:
     """Open the source that `data.source` names.
 
     Raises:
-        ConfigError: a value of the config is wrong.
-        DataError: the data is missing or malformed.
+        ConfigError: A value of the configuration is wrong.
+        DataError: The data is missing or malformed.
     """
     if config.source is DataSource.mixture:
         return MixtureSource({name: _open_part(name, part, config) for name, part in config.parts.items()}, config)

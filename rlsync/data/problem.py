@@ -8,6 +8,8 @@ from typing import Any
 
 
 class Split(StrEnum):
+    """Use of a problem; a hash of its prompt decides."""
+
     train = "train"
     warm_start = "warm_start"
     held_out = "held_out"
@@ -15,18 +17,18 @@ class Split(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Problem:
-    """One task to solve: what the model reads, and what its scorer needs."""
+    """One task: its prompt, its answer, and what its scorer needs."""
 
     id: str
-    """Stable across runs: a digest of the prompt."""
+    """Digest of the prompt, which is the same in all runs."""
     prompt: str
     """User text, before any chat template."""
     answer: str
     metadata: dict[str, Any] = field(default_factory=dict)
-    """The source's own record, handed to the scorer as it is."""
+    """The source's own record, which the scorer gets unchanged."""
     part: str = ""
-    """Name of the mixture's part that it is from; empty for data without parts."""
+    """Name of the mixture's part that the problem comes from; empty for data without parts."""
     origin: str = field(default="", compare=False)
-    """Where its answer stands, row and column, for messages; empty for a problem that was made on the spot."""
+    """Row and column of the answer, for messages; empty for a generated problem."""
     structured: bool = False
-    """The answer was a list or an object in the data, and `answer` is its JSON text."""
+    """Whether the answer was a list or an object in the data; then `answer` is its JSON text."""

@@ -13,31 +13,33 @@ from rlsync.errors import DataError
 
 @dataclass(slots=True, kw_only=True)
 class PromptState:
-    """Where a stream stands; saved in checkpoints. The rest follows from the problems, the weights and the seed."""
+    """Position of a stream, which checkpoints save. The rest follows from the problems, the weights and the seed."""
 
     index: int = 0
-    """Problems handed out so far."""
+    """Number of problems drawn so far."""
     data: str = ""
-    """A digest of the seed and of those problems."""
+    """Digest of the seed and of the problems drawn so far, in hex."""
 
 
 class PromptStream:
-    """Goes through the problems again and again.
+    """Yields the problems in epochs, without end.
 
-    The first epoch has their own order, so a stream over more of a source's problems begins as one over fewer: a run
-    can go on for longer than it was to. The others are ordered by a hash of seed, epoch and problem id. The parts of a
-    mixture take turns by weight, and each has its own epochs.
+    The first epoch is in the order of `problems`, so a stream over more problems of the same source begins like one
+    over fewer, and a run can be extended. Later epochs are ordered by a hash of seed, epoch and problem id. The parts
+    of a mixture are interleaved by weight, and each part has its own epochs.
 
     Args:
-        problems: as the source orders them, by the seed.
-        weights: part of a mixture -> its weight; of other data, whose problems have no part, nothing need be said.
+        problems: The problems in the source's order, which depends on the seed.
+        seed: The run's seed.
+        weights: Weight of each part of a mixture; not needed for data without parts.
+
     Raises:
-        DataError: there are no problems.
+        DataError: There are no problems.
     """
 
     def __init__(self, problems: list[Problem], seed: int, weights: Mapping[str, float] | None = None) -> None:
         if not problems:
-            raise DataError("there are no training problems to stream; check data.path and the split percentages")
+            raise DataError("there are no training problems. Check data.path and the percentages of the splits")
         self._seed = seed
         self._weights = weights or {"": 1.0}
         self._parts = {
@@ -46,23 +48,28 @@ class PromptStream:
         self._index, self._drawn = 0, digest("stream", seed)
 
     def state(self) -> PromptState:
+        """Return the position of the stream."""
         return PromptState(index=self._index, data=f"{self._drawn:016x}")
 
     def restore(self, state: PromptState) -> None:
-        """Go on from a saved state; of a stream that has handed out nothing.
+        """Continue from a saved state. The stream must not have yielded any problem yet.
 
         Raises:
-            DataError: with these problems, weights and this seed, others would have been handed out.
+            DataError: With these problems, weights and seed, the problems so far would have been different.
         """
         self.next(state.index)
         if self.state() != state:
             raise DataError(
-                f"the checkpoint's prompt stream, {state.index} problems on, is over other data than this run's: its "
-                "problems so far would be others now. Resume with the same data config and seed, and over the same rows"
+                f"the training data has changed: the first {state.index} problems differ from those before the "
+                "checkpoint. Resume with the same data configuration, seed and rows"
             )
 
     def next(self, count: int) -> list[Problem]:
-        """The next `count` problems; a batch may reach over the end of an epoch."""
+        """Return the next `count` problems, which may cross the end of an epoch.
+
+        Raises:
+            DataError: A part of the mixture has no training problems.
+        """
         problems = []
         for index in range(self._index, self._index + count):
             problem = self._parts[part_at(self._seed, index, self._weights)].next()
@@ -73,7 +80,7 @@ class PromptStream:
 
 
 class _Part:
-    """One part's problems, epoch after epoch."""
+    """Yields one part's problems, epoch after epoch."""
 
     def __init__(self, name: str, problems: list[Problem], seed: int) -> None:
         self._name, self._problems, self._seed = name, problems, seed
@@ -83,7 +90,7 @@ class _Part:
     def next(self) -> Problem:
         if not self._problems:
             raise DataError(
-                f"data.parts.{self._name} has no training problems; add rows to it, or remove it from data.parts"
+                f"data.parts.{self._name} has no training problems. Add rows to it, or remove it from data.parts"
             )
         epoch, position = divmod(self._taken, len(self._problems))
         if epoch != self._epoch:

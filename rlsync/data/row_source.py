@@ -1,4 +1,4 @@
-"""Problems from the rows of a table, whatever file or hub it came from."""
+"""Problems from the rows of a table, which comes from a file or from the hub."""
 
 from __future__ import annotations
 
@@ -23,19 +23,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Table:
+    """Rows of a file or of a hub data set."""
+
     name: str
-    """The config field and value that it came from, for messages."""
+    """Configuration field and value that name the table, for messages."""
     rows: list[dict[str, Any]]
 
 
 class RowSource:
     """A finite set of problems, scored by exact match.
 
-    With a table of held-out problems, those and only those are held out: a problem of the first table
-    that is also among them is dropped.
+    With a separate table of held-out problems, exactly those are held out, and problems of the first table that are
+    also in it are dropped.
+
+    Args:
+        config: Configuration of the data.
+        table: Rows of the problems.
+        held_out: Separate table of held-out problems, or None.
 
     Raises:
-        DataError: a table is empty, lacks a column, or has a value that is no text.
+        DataError: A table is empty, lacks a column, or has a value that is not text.
     """
 
     def __init__(self, config: DataConfig, table: Table, held_out: Table | None = None) -> None:
@@ -54,32 +61,35 @@ class RowSource:
             self._splits[split].append(problem)
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """Up to `count` problems of the split, in an order that the seed decides.
+        """Return at most `count` problems of the split, in an order that depends on the seed.
 
         Raises:
-            DataError: the split has none.
+            DataError: The split has no problems.
         """
         available = self._splits[split]
         if not available:
             sizes = ", ".join(f"{name} {len(problems)}" for name, problems in self._splits.items())
             raise DataError(
-                f"{self._name} has no problems of the split {split} ({sizes}). Add rows, or change "
+                f"{self._name} has no problems in the split {split} ({sizes}). Add rows, or change "
                 "data.held_out_percent and data.warm_start_percent"
             )
         return sorted(available, key=lambda problem: digest("rows", seed, problem.id))[:count]
 
     def held_out_ids(self) -> set[str]:
+        """Return the ids of the held-out problems."""
         return {problem.id for problem in self._splits[Split.held_out]}
 
     def scored_confined(self) -> dict[str, DataConfig]:
+        """Return an empty dictionary: exact match needs no confined process."""
         return {}
 
     def score(self, problem: Problem, completion: str) -> float:
+        """Return 1 if the completion equals the answer, surrounding blanks aside, else 0."""
         return float(completion.strip() == problem.answer.strip())
 
 
 def _problems(table: Table, config: DataConfig) -> dict[str, Problem]:
-    """The table's problems by prompt; of rows with equal prompts the first counts."""
+    """Return the table's problems by prompt; of rows with equal prompts only the first is used."""
     if not table.rows:
         raise DataError(f"{table.name} has no rows")
     columns = list(dict.fromkeys(column for row in table.rows for column in row))
@@ -87,7 +97,7 @@ def _problems(table: Table, config: DataConfig) -> dict[str, Problem]:
         if top_column(column, columns) not in columns:
             near = get_close_matches(column, columns, n=1)
             raise DataError(
-                f"data.{field}={column!r} is no column of {table.name}; it has {', '.join(columns)}."
+                f"data.{field}={column!r} is not a column of {table.name}; it has {', '.join(columns)}."
                 + (f" Did you mean data.{field}={near[0]}?" if near else f" Set data.{field} to one of them")
             )
     problems: dict[str, Problem] = {}
@@ -106,7 +116,7 @@ def _problems(table: Table, config: DataConfig) -> dict[str, Problem]:
         )
         problems.setdefault(prompt, problem)
     if repeated := len(table.rows) - len(problems):
-        message = "%s: %d of %d rows have the prompt of an earlier one and are left out"
+        message = "%s: %d of %d rows have the prompt of an earlier row and are left out"
         logger.warning(message, table.name, repeated, len(table.rows))
     return problems
 
@@ -115,14 +125,14 @@ def _text(row: dict[str, Any], column: str, where: str) -> str:
     value = value_at(row, column)
     if not isinstance(value, str) or not value.strip():
         raise DataError(
-            f"{where}: column {column!r} is {_short(value)} ({type(value).__name__}), want text that is not empty. "
-            "Correct or remove the row, or name another column"
+            f"{where}: column {column!r} is {_short(value)} ({type(value).__name__}), but must be text that is not "
+            "empty. Correct or remove the row, or name another column"
         )
     return value
 
 
 def _encodable(text: str, what: str, where: str) -> str:
-    """The text itself, unless it holds half of a surrogate pair, as JSON may and no tokenizer or file can take."""
+    """Return the text; raise DataError for half of a surrogate pair, which JSON may have but UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -151,14 +161,16 @@ def _answer(row: dict[str, Any], config: DataConfig, where: str) -> str:
 
 
 def _number(value: float, column: str, where: str) -> str:
-    """As one would write it: columns of integers often hold floats, 7.0 for 7."""
+    """Return a number as it is usually written: columns of integers often hold floats, such as 7.0 for 7."""
     if not math.isfinite(value):
-        raise DataError(f"{where}: column {column!r} is {value}, want a finite number. Correct or remove the row")
+        raise DataError(
+            f"{where}: column {column!r} is {value}, but must be a finite number. Correct or remove the row"
+        )
     return str(int(value) if value.is_integer() else value)
 
 
 def _json(value: Any, column: str, where: str) -> str:
-    """Tests of programs are often lists."""
+    """Return a list or an object, as tests of programs often are, as JSON text."""
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError) as error:

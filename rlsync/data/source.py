@@ -1,4 +1,4 @@
-"""What a source of problems is."""
+"""The protocol of a source of problems."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ from rlsync.data.problem import Problem, Split
 
 
 class ProblemSource(Protocol):
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """Distinct problems of the split, the same for the same config, split and seed.
+    """Gives problems, and scores completions of them."""
 
-        A smaller count gives the beginning of the list, or of that of each part. A finite source returns all it has
-        where `count` is more.
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+        """Return distinct problems of the split, the same ones for the same configuration, split and seed.
+
+        A smaller count gives the beginning of the list, or of each part's list. A finite source with fewer problems
+        returns all of them.
 
         Raises:
-            DataError: the source has none, or cannot make as many.
+            DataError: The source has no problems, or cannot generate as many.
         """
         ...
 
     def held_out_ids(self) -> set[str]:
-        """Ids of the held-out problems of a finite source."""
+        """Return the ids of the held-out problems of a finite source."""
         ...
 
     def score(self, problem: Problem, completion: str) -> float:
-        """The source's own scorer."""
+        """Score a completion with the source's own scorer."""
         ...
 
     def scored_confined(self) -> dict[str, DataConfig]:
-        """The parts, by name, whose scorer may run the model's text as code or for ever; a lone source has the name
-        "". Such a scorer is to be called in a confined process only."""
+        """Return the parts whose scorers must be called in a confined process, by name.
+
+        Such a scorer may run the model's text as code, or may not terminate. A source without parts has the name "".
+        """
         ...

@@ -1,4 +1,4 @@
-"""Which split a problem belongs to."""
+"""The split that a problem belongs to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rlsync.data.problem import Split
 
 
 def split_of(prompt: str, config: DataConfig) -> Split:
-    """The split of a prompt, by a hash of its text alone: no seed can move a problem to another split."""
+    """Return the split of a prompt. It depends only on a hash of the text, so no seed moves it to another split."""
     bucket = digest("split", prompt) % 100
     if bucket < config.held_out_percent:
         return Split.held_out

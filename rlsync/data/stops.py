@@ -1,4 +1,4 @@
-"""Where a response ends: the stop ids of a model, and whether its chat template agrees with them."""
+"""The stop ids of a model, and whether its chat template agrees with them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from rlsync.config.model import MAIN
 from rlsync.errors import ConfigError
 
 _QUESTION, _ANSWER = "QUESTION", "ANSWER"
-"""Contents of the conversation that a chat template is tried on."""
+"""Contents of the conversation with which a chat template is tested."""
 
 
 def generation_stop_ids(path: str, revision: str = MAIN) -> list[int]:
-    """The end tokens of generation_config.json or, without one, of config.json: vLLM stops at these in any case.
+    """Return the end tokens of generation_config.json or, without one, of config.json. vLLM always stops at these.
 
     Args:
-        path: folder or hub id of the model.
-        revision: of a hub id.
+        path: Folder or hub id of the model.
+        revision: Revision of a hub id.
+
     Raises:
-        ConfigError: neither can be read.
+        ConfigError: Neither file can be read.
     """
     try:
         try:
             generation = GenerationConfig.from_pretrained(path, revision=revision)
-        except OSError:  # there is none
+        except OSError:  # there is no generation_config.json
             model = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
             generation = GenerationConfig.from_model_config(model)
         eos = generation.eos_token_id
         ids = [int(each) for each in (eos if isinstance(eos, list) else [] if eos is None else [eos])]
-    except Exception as error:  # what a stranger's file may raise has many types
+    except Exception as error:  # malformed files raise many types
         raise ConfigError(
             f"{path}: no end tokens can be read from generation_config.json or config.json ({error})"
         ) from error
@@ -41,9 +42,10 @@ def generation_stop_ids(path: str, revision: str = MAIN) -> list[int]:
 def unstopped_end(
     tokenizer: PreTrainedTokenizerBase, chat_args: dict[str, Any], stop_ids: list[int]
 ) -> tuple[str, int] | None:
-    """The token with which the chat template ends the model's turn (its text and id), unless it is a stop id.
+    """Return text and id of the token with which the chat template ends the model's turn, if it is not a stop id.
 
-    None too where the template cannot be rendered with an answer, or writes no special token after it.
+    The result is None if it is a stop id, if the template cannot be rendered with an answer, or if it writes no special
+    token after the answer.
     """
     messages = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
     try:
@@ -59,5 +61,5 @@ def unstopped_end(
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """The texts that the tokenizer reads as one special token each, by id."""
+    """Return the text of each special token by its id."""
     return {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}

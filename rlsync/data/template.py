@@ -1,4 +1,4 @@
-"""Prompt text from data.template and the fields of a problem."""
+"""Fill data.template with the fields of a problem."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rlsync.errors import DataError
 
 
 def fill(template: str, question: str, fields: dict[str, Any]) -> str:
-    """The prompt; {question} is `question`, every other name a field.
+    """Return the prompt, in which {question} is replaced by `question` and every other name by a field.
 
     Raises:
-        DataError: a name is not among the fields, or the template is malformed.
+        DataError: A name is not among the fields, or the template is malformed.
     """
     values = {**fields, "question": question}
     try:
@@ -19,10 +19,10 @@ def fill(template: str, question: str, fields: dict[str, Any]) -> str:
     except KeyError as error:
         raise DataError(
             f"data.template={template!r} uses {{{error.args[0]}}}, which the problems do not have; "
-            f"there is {', '.join(sorted(values))}. A literal brace is written twice: {{{{ or }}}}"
+            f"they have {', '.join(sorted(values))}. Double a literal brace: {{{{ or }}}}"
         ) from None
     except (ValueError, AttributeError, TypeError, IndexError) as error:
         raise DataError(
-            f"data.template={template!r} cannot be filled: {error}. Write fields as {{name}} and a literal brace "
-            "twice: {{ or }}"
+            f"data.template={template!r} cannot be filled: {error}. Write a field as {{name}}, and double a literal "
+            "brace: {{ or }}"
         ) from None

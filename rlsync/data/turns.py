@@ -1,7 +1,7 @@
-"""How an environment's message is put between two turns of the model, as token ids.
+"""Insert an environment's message between two turns of the model, as token ids.
 
-Nothing that was sampled is ever made into text and back: a conversation only grows, by the ids made here and by those
-that the model samples.
+Sampled tokens are never converted to text and back: a conversation only grows, by the ids made here and by those that
+the model samples.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from rlsync.config.environment import MESSAGE, EnvironmentConfig
 from rlsync.errors import ConfigError
 
 _ASKED, _SAID, _ANSWERED = "QUESTION", "ANSWER", "MESSAGE"
-"""Contents of the conversation that a chat template is tried on."""
+"""Contents of the conversation with which a chat template is tested."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Surroundings:
-    """Token ids around an environment's message, from the model's stop token to where its next turn begins."""
+    """Token ids around an environment's message, from the model's stop token to the start of its next turn."""
 
     before: list[int]
     after: list[int]
@@ -36,22 +36,29 @@ def surroundings(
     chat_args: dict[str, Any],
     stop_ids: list[int],
 ) -> Surroundings:
-    """What stands around every message.
+    """Return the token ids around every message.
 
     Args:
-        chat: use the tokenizer's chat template, with `chat_args`; otherwise only environment.template.
+        tokenizer: The model's tokenizer.
+        config: Configuration of the environment.
+        chat: Use the tokenizer's chat template around environment.template.
+        chat_args: Arguments of the chat template.
+        stop_ids: Stop ids of the model.
+
     Raises:
-        ConfigError: the chat template cannot be extended by a message.
+        ConfigError: The chat template cannot be extended by a message.
     """
     before, after = _of_chat(tokenizer, config, chat_args, stop_ids) if chat else _of_template(config)
     return Surroundings(before=encode(tokenizer, before), after=encode(tokenizer, after))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, literal: bool = False) -> list[int]:
-    """Ids of a piece of a conversation, without what the tokenizer puts around a whole text.
+    """Return the ids of a part of a conversation, without the special tokens that the tokenizer adds to a whole text.
 
     Args:
-        literal: a special token that the text spells out stays text: a message cannot end its own turn.
+        tokenizer: The model's tokenizer.
+        text: The text.
+        literal: Read the text of a special token as ordinary text, so that a message cannot end its own turn.
     """
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=literal)["input_ids"])
 
@@ -64,11 +71,11 @@ def _of_template(config: EnvironmentConfig) -> tuple[str, str]:
 def _of_chat(
     tokenizer: PreTrainedTokenizerBase, config: EnvironmentConfig, chat_args: dict[str, Any], stop_ids: list[int]
 ) -> tuple[str, str]:
-    """Found by rendering a conversation with and without the environment's message.
+    """Find the texts around a message by rendering a conversation with and without it.
 
     Raises:
-        ConfigError: the template knows no such role, changes what came before when a conversation goes on, or does not
-            end the model's turn with a stop token.
+        ConfigError: The template does not have the role, changes earlier text when a conversation continues, or does
+            not end the model's turn with a stop token.
     """
     asked = [{"role": "user", "content": _ASKED}]
     answered = config.template.replace(MESSAGE, _ANSWERED)
@@ -78,8 +85,8 @@ def _of_chat(
     piece = once.removeprefix(prompt + _SAID)
     if prompt + _SAID + piece != once or once + _SAID + piece != twice or piece.count(answered) != 1:
         raise ConfigError(
-            "the tokenizer's chat template cannot be extended by a message: it writes what came before in another way "
-            f"when the conversation goes on. Prompt: {prompt!r}; with a turn and a message more: {once!r}; with two: "
+            "the tokenizer's chat template cannot be extended by a message: it changes earlier text when the "
+            f"conversation continues. Prompt: {prompt!r}; with one more turn and message: {once!r}; with two: "
             f"{twice!r}. Use a template that only appends, another environment.role than {config.role}, or "
             "data.chat=false"
         )
@@ -106,7 +113,7 @@ def _render(
 
 
 def _after_stop(text: str, tokenizer: PreTrainedTokenizerBase, stop_ids: list[int]) -> str:
-    """What follows the stop token, which the model has sampled itself."""
+    """Return the text after the stop token, which the model has sampled itself."""
     stops = [tokenizer.convert_ids_to_tokens(stop) for stop in stop_ids]
     for stop in stops:
         head, found, rest = text.partition(str(stop))
@@ -114,6 +121,6 @@ def _after_stop(text: str, tokenizer: PreTrainedTokenizerBase, stop_ids: list[in
             return rest
     raise ConfigError(
         f"after a turn of the model the tokenizer's chat template writes {text!r}, which does not begin with a stop "
-        f"token ({', '.join(map(str, stops))}): a turn would not end where the template ends it. Set the tokenizer's "
-        "eos_token to the end of a turn, or use data.chat=false"
+        f"token ({', '.join(map(str, stops))}): the model would not stop where the template ends its turn. Set the "
+        "tokenizer's eos_token to the token at the end of a turn, or use data.chat=false"
     )

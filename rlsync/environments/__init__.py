@@ -1,1 +1,1 @@
-"""Conversations: what answers the model between its turns."""
+"""Environments, which answer the model between its turns, and the conversations with them."""

@@ -1,4 +1,4 @@
-"""What an environment is."""
+"""The base class of environments."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from rlsync.data.problem import Problem
 
 @dataclass(slots=True, kw_only=True)
 class Observation:
-    """What the environment says to a turn."""
+    """The environment's message after a turn of the model."""
 
     text: str
     tool_calls: int = 1
-    """Calls of the turn that it answers; 0 where it is no tool that speaks."""
+    """Number of tool calls that the message answers; 0 if it is not the result of a tool."""
 
 
 class Environment(ABC):
-    """The other side of one conversation. Each conversation has an instance of its own, which may keep state.
+    """Answers the model in one conversation. Each conversation has its own instance, which may keep state.
 
-    Methods may raise and may take their time, in a thread: it costs the conversation alone, and is counted.
+    Methods are called in a thread. If one raises or takes longer than environment.timeout_s, only its conversation ends
+    with an error, which is counted.
     """
 
     def reset(self, problem: Problem) -> str:
-        """Begin; returns what the model is asked, in place of `problem.prompt`."""
+        """Begin the conversation, and return the prompt that the model reads in place of `problem.prompt`."""
         return problem.prompt
 
     @abstractmethod
@@ -32,7 +33,8 @@ class Environment(ABC):
         """Answer a turn.
 
         Args:
-            action: the model's text since the environment last spoke, without special tokens.
+            action: The model's text since the environment's last message, without special tokens.
+
         Returns:
-            None when the conversation is over: the turn was the model's answer.
+            The message, or None to end the conversation: then the turn was the model's answer.
         """

@@ -1,4 +1,4 @@
-"""From the environment's config to what makes one for each conversation."""
+"""Make environments from the configuration."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MakeEnvironment = Callable[[], Environment]
 
 
 def environment_maker(config: EnvironmentConfig) -> MakeEnvironment | None:
-    """None where a response is one turn.
+    """Return a function that makes one environment for each conversation; None if there is no environment.
 
     Raises:
-        ConfigError: the user's class cannot be loaded, is no Environment, or cannot be made with these arguments.
+        ConfigError: The user's class cannot be loaded, is not an Environment, or does not accept environment.args.
     """
     match config.kind:
         case EnvironmentKind.none:
@@ -28,9 +28,9 @@ def environment_maker(config: EnvironmentConfig) -> MakeEnvironment | None:
             wanted = "a class derived from rlsync.environments.base.Environment"
             made = load_callable(config.path, field="environment.path", signature=wanted)
             if not (isinstance(made, type) and issubclass(made, Environment)):
-                raise ConfigError(f"environment.path={config.path!r} is {made!r}; want {wanted}")
+                raise ConfigError(f"environment.path={config.path!r} is {made!r}; it must be {wanted}")
             if missing := ", ".join(sorted(made.__abstractmethods__)):
-                raise ConfigError(f"environment.path={config.path!r} is abstract: it lacks {missing}. Define it there")
+                raise ConfigError(f"environment.path={config.path!r} is abstract: it lacks {missing}. Define it")
             field = f"environment.path={config.path!r} with environment.args={config.args}"
             check_call(made, (), config.args, field=field, fix="Correct environment.args")
             return lambda: made(**config.args)

@@ -13,12 +13,12 @@ from rlsync.environments.base import Environment, Observation
 CALL_BEGIN, CALL_END = "<<", ">>"
 _CALL = re.compile(rf"{CALL_BEGIN}([^<>]*){CALL_END}\s*\Z")
 _MAX_CHARACTERS = 200
-"""Of an expression; it bounds the depth of the tree too."""
+"""Longest expression, which also limits the depth of its syntax tree."""
 _MAX_BITS = 512
-"""Of a number's numerator and denominator."""
+"""Most bits of a number's numerator and of its denominator."""
 _MAX_EXPONENT = 512
 _DECIMALS = 12
-"""Significant digits of a number that is no integer."""
+"""Significant digits of a number that is not an integer."""
 
 _BINARY: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
@@ -32,9 +32,10 @@ _UNARY: dict[type[ast.unaryop], Callable[[Fraction], Fraction]] = {ast.UAdd: ope
 
 
 class Calculator(Environment):
-    """Ends the conversation at a turn that does not end in a call. What it cannot compute it answers with an error."""
+    """Answers a turn that ends in a call with the value, or with an error; any other turn ends the conversation."""
 
     def step(self, action: str) -> Observation | None:
+        """Return the value of the call at the end of the turn, or None if there is no call."""
         found = _CALL.search(action)
         if found is None:
             return None
@@ -46,16 +47,19 @@ class Calculator(Environment):
 
 
 class CalculationError(ValueError):
-    """An expression that the calculator does not take; the message is for the model."""
+    """The calculator cannot compute an expression; the message is for the model."""
 
 
 def calculate(expression: str) -> str:
-    """The value of + - * / // % ** and parentheses on decimal numbers, exactly; at most 12 digits if no integer.
+    """Compute an expression of decimal numbers, + - * / // % ** and parentheses, with exact fractions.
 
-    The expression is a model's: it is parsed, never run, and no intermediate number grows beyond 512 bits.
+    The model writes the expression, so it is parsed and never executed, and no intermediate number exceeds 512 bits.
+
+    Returns:
+        The value as text; if it is not an integer, with 12 significant digits.
 
     Raises:
-        CalculationError: it is no such expression, or too long, or a number in it would be too large.
+        CalculationError: The expression is malformed or too long, or a number in it would be too large.
     """
     if len(expression) > _MAX_CHARACTERS:
         raise CalculationError("too long")
@@ -72,7 +76,7 @@ def calculate(expression: str) -> str:
 
 def _value(node: ast.expr) -> Fraction:
     match node:
-        # By type, as True is an int to isinstance. repr gives the decimal that was written, not its nearest double.
+        # isinstance would accept True as an int. repr gives the decimal as it was written, not its nearest double.
         case ast.Constant(value=number) if type(number) in (int, float):
             return _bounded(Fraction(repr(number)))
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
@@ -87,7 +91,7 @@ def _value(node: ast.expr) -> Fraction:
 def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if exponent.denominator != 1 or abs(exponent) > _MAX_EXPONENT:
         raise CalculationError("exponent not understood")
-    if _bits(base) * abs(exponent) > 2 * _MAX_BITS:  # before it is computed
+    if _bits(base) * abs(exponent) > 2 * _MAX_BITS:  # checked before the power is computed
         raise CalculationError("too large")
     return _bounded(Fraction(base ** int(exponent)))
 

@@ -1,4 +1,4 @@
-"""One conversation as it grows: token ids alone, and beside them the texts that people and rewards read."""
+"""One conversation while it grows: its token ids, and the texts that people and rewards read."""
 
 from __future__ import annotations
 
@@ -22,10 +22,17 @@ class Start:
 
     problem: Problem
     seed: int
-    """0 <= seed < 2^63, of all its turns."""
+    """Seed of all turns, 0 <= seed < 2^63."""
     greedy: bool = False
 
     def request(self, prompt: list[int], max_tokens: int, codec: TextCodec) -> RolloutRequest:
+        """Make the request for the next turn.
+
+        Args:
+            prompt: All token ids so far.
+            max_tokens: Most tokens to sample.
+            codec: Gives the stop ids.
+        """
         return RolloutRequest(
             prompt=prompt, seed=self.seed, max_tokens=max_tokens, stop_ids=codec.stop_ids, greedy=self.greedy
         )
@@ -33,26 +40,29 @@ class Start:
 
 @dataclass(slots=True, kw_only=True)
 class Conversation:
+    """The state of one conversation."""
+
     start: Start
     environment: Environment | None = None
-    """None before it is made, and where that failed."""
+    """None before the environment is made, or if making it failed."""
     ids: list[int] = field(default_factory=list)
-    """All tokens so far, which the next turn continues."""
+    """All token ids so far, which the next turn continues."""
     answers: list[Rollout] = field(default_factory=list)
-    """What the engine sampled in each turn; the prompt of each is everything before it."""
+    """Rollout of each turn of the model; its prompt is everything before the turn."""
     turns: list[str] = field(default_factory=list)
-    """The model's and the environment's in turn."""
+    """Texts of the model's turns and the environment's messages, alternating."""
     tool_calls: int = 0
     finish_reason: FinishReason | None = None
-    """None while it goes on."""
+    """None until the conversation has ended."""
     error: str | None = None
 
     @property
     def num_sampled(self) -> int:
+        """Number of tokens that the model has sampled."""
         return sum(answer.num_sampled for answer in self.answers)
 
     def add_turn(self, turn: Rollout, codec: TextCodec) -> None:
-        """The model's answer to `ids`."""
+        """Add a turn of the model, which continues `ids`."""
         self.answers.append(turn)
         self.ids = self.ids + turn.response
         self.turns.append(codec.decode(turn.response, self.start.problem))
@@ -62,31 +72,32 @@ class Conversation:
             self.finish_reason = FinishReason.length
 
     def step(self) -> Observation | None:
-        """The environment's answer to the last turn.
+        """Return the environment's answer to the last turn. Exceptions of the environment are raised as they are.
 
         Raises:
-            TypeError: it is of another type; or whatever the environment raises.
-            UnicodeEncodeError: as check_text.
+            TypeError: The answer has a wrong type.
+            UnicodeEncodeError: As check_text.
         """
         assert self.environment is not None
         answer = self.environment.step(self.turns[-1])
         if answer is None:
             return None
         if not (isinstance(answer, Observation) and isinstance(answer.text, str)):
-            raise TypeError(f"it returned {answer!r}, want an Observation with a text, or None")
+            raise TypeError(f"it returned {answer!r}, but must return an Observation with a text, or None")
         if not isinstance(answer.tool_calls, Integral):
-            raise TypeError(f"it returned {answer!r}, want a number of tool_calls, 0 where no tool speaks")
+            raise TypeError(f"it returned {answer!r}, whose tool_calls must be an integer (0 if no tool was called)")
         check_text(answer.text)
         return answer
 
     def fail(self, method: str, error: BaseException) -> None:
+        """Record and log an exception that a method of the environment raised."""
         problem = self.start.problem
         told = redacted(f"{type(error).__name__}: {error}")
         self.error = f"{told} ({method} after {self.turns!r:.300}, problem {problem.id})"
-        logger.warning("the environment failed, which costs this conversation: %s", self.error)
+        logger.warning("the environment failed, so this conversation ends with an error: %s", self.error)
 
     def episode(self, codec: TextCodec, scored: Scored) -> Episode:
-        """What is left of it when it has ended."""
+        """Return the episode of the finished conversation; `scored`: the text that rewards read."""
         assert self.finish_reason is not None
         rollout = replace(_joined(self.answers), finish_reason=self.finish_reason)
         after_prompt, last = rollout.tokens[rollout.prompt_length :].tolist(), scored is Scored.last_turn
@@ -100,12 +111,12 @@ class Conversation:
 
 
 def check_text(text: str) -> None:
-    """Raises UnicodeEncodeError for half a surrogate pair, which no tokenizer reads."""
+    """Raise UnicodeEncodeError for half of a surrogate pair, which no tokenizer accepts."""
     text.encode()
 
 
 def _joined(answers: list[Rollout]) -> Rollout:
-    """The last answer, whose tokens are those of the whole conversation, with what is known of the earlier ones'."""
+    """Return the last rollout, which has all tokens, with the log-probs and versions of earlier turns filled in."""
     last = answers[-1]
     sampled, logprobs, versions = last.sampled.clone(), last.logprobs.clone(), last.weight_version.clone()
     for answer in answers[:-1]:

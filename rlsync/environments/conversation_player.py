@@ -1,9 +1,9 @@
-"""Plays conversations: the model's turns from the rollout engines, the environment's messages between them.
+"""Play conversations between the rollout engines and environments.
 
-All conversations advance together. In a round the next turns of those that go on are one batch of requests whose
-prompts are everything so far, as token ids; vLLM's prefix cache knows most of it. A request's seed is the
-conversation's in every turn: a token is drawn from its log-probs, the seed and its absolute position, which no two of
-them share, so the trainer draws the whole sequence again as if it had been sampled at once.
+All conversations advance together. In each round, the next turns of all unfinished conversations are one batch of
+requests. The prompt of a request is everything so far, as token ids; most of it is in vLLM's prefix cache. All turns of
+a conversation have the same seed. A token is drawn from its log-probs, the seed and its absolute position, and no two
+tokens have the same position, so the trainer can repeat the draws as if the whole sequence had been sampled at once.
 """
 
 from __future__ import annotations
@@ -28,23 +28,30 @@ T = TypeVar("T")
 
 
 OnFinished = Callable[[int, Episode], None]
-"""A callback that gets the index of a start and its finished episode, while others are still played."""
+"""A callback that gets the index of a start and its finished episode, while other conversations continue."""
 
 
 class Generator(Protocol):
+    """Samples responses, as the rollout engines do."""
+
     def generate(self, requests: list[RolloutRequest]) -> Iterable[tuple[int, Rollout]]:
-        """Each request's index and rollout, as they are finished."""
+        """Yield the index and the rollout of each request when it is finished."""
 
 
-def _ignore(index: int, episode: Episode) -> None:
+def _ignore(index: int, episode: Episode) -> None:  # noqa: ARG001  (OnFinished fixes the arguments)
     """Default callback: do nothing."""
 
 
 class ConversationPlayer:
-    """Plays conversations with the environment that the config names; without one, single turns.
+    """Plays conversations with the configured environment, or single turns if there is none.
+
+    Args:
+        environment: Configuration of the environment.
+        limits: Configuration of the rollouts, with the limits of lengths.
+        generator: Samples the model's turns.
 
     Raises:
-        ConfigError: the environment cannot be loaded.
+        ConfigError: The environment cannot be loaded.
     """
 
     def __init__(self, environment: EnvironmentConfig, limits: RolloutConfig, generator: Generator) -> None:
@@ -53,13 +60,16 @@ class ConversationPlayer:
         self._make = environment_maker(environment)
 
     def play(self, starts: list[Start], codec: TextCodec, on_finished: OnFinished = _ignore) -> list[Episode]:
-        """One episode per start, in order.
+        """Play conversations, and return their episodes in the order of `starts`.
 
         Args:
-            on_finished: told of single turns as the engines finish them, of conversations after the round they end in.
+            starts: Problems and seeds of the conversations.
+            codec: Converts between texts and token ids.
+            on_finished: Called with each finished episode. A single turn is reported when its engine finishes it, and
+                a conversation after the round in which it ends.
 
         Raises:
-            EnvironmentFailedError: the environment failed in all of them.
+            EnvironmentFailedError: The environment failed in all conversations.
         """
         if self._make is None:
             return self._single_turns(starts, codec, on_finished)
@@ -77,8 +87,8 @@ class ConversationPlayer:
         errors = [talk.error for talk in talks if talk.error is not None]
         if errors and len(errors) == len(talks):
             raise EnvironmentFailedError(
-                f"the environment failed in all {len(talks)} conversations; the first: {errors[0]}. Call its reset and "
-                "step on this problem by themselves to see the traceback; environment.timeout_s bounds each"
+                f"the environment failed in all {len(talks)} conversations; the first error: {errors[0]}. To see the "
+                "traceback, call its reset and step directly with this problem. A call may take environment.timeout_s"
             )
         return [episodes[index] for index in range(len(talks))]
 
@@ -93,9 +103,9 @@ class ConversationPlayer:
         return [episodes[index] for index in range(len(starts))]
 
     def _open(self, talks: list[Conversation], codec: TextCodec, make: Callable[[], Environment]) -> None:
-        """Give each an environment and its opening.
+        """Make the environments, and begin each conversation with the prompt that `reset` returns.
 
-        Where that fails the model answers the problem's own prompt once: every rollout needs a token of the model.
+        If that fails, the model answers the problem's own prompt once, because every rollout needs a sampled token.
         """
         openings = self._bounded([partial(_reset, make, talk.start.problem) for talk in talks])
         for talk, opening in zip(talks, openings, strict=True):
@@ -113,7 +123,7 @@ class ConversationPlayer:
                 talk.fail("reset", ValueError(f"its {len(ids)} tokens leave no room for a response within {limit}"))
 
     def _round(self, going: list[Conversation], codec: TextCodec) -> None:
-        """A turn of the model in each, and the environment's answers."""
+        """Sample a turn in each conversation, and get the environments' answers."""
         requests = [talk.start.request(talk.ids, self._room(talk), codec) for talk in going]
         for index, turn in self._generator.generate(requests):
             going[index].add_turn(turn, codec)
@@ -123,7 +133,7 @@ class ConversationPlayer:
             self._take(talk, answer, codec)
 
     def _take(self, talk: Conversation, answer: Observation | BaseException | None, codec: TextCodec) -> None:
-        """Put the environment's answer into the conversation, or end it."""
+        """Add the environment's answer to the conversation, or end the conversation."""
         if isinstance(answer, BaseException):
             talk.fail("step", answer)
             talk.finish_reason = FinishReason.error
@@ -133,7 +143,7 @@ class ConversationPlayer:
             return
         talk.tool_calls += answer.tool_calls
         talk.ids = talk.ids + codec.encode_message(answer.text, talk.start.problem)
-        # A message that no turn follows is left out: nobody would read it.
+        # A message that no turn follows is left out of the turns, because the model does not read it.
         if (len(talk.turns) + 1) // 2 == self._environment.max_turns:
             talk.finish_reason = FinishReason.turns
         elif self._room(talk) < 1:
@@ -142,7 +152,10 @@ class ConversationPlayer:
             talk.turns.append(answer.text)
 
     def _room(self, talk: Conversation) -> int:
-        """Tokens that the model may still sample: of its own rollout.max_tokens, of all rollout.max_model_len."""
+        """Return the number of tokens that the model may still sample.
+
+        rollout.max_tokens limits the sampled tokens, and rollout.max_model_len all tokens of the conversation.
+        """
         return min(self._limits.max_tokens - talk.num_sampled, self._limits.max_model_len - len(talk.ids))
 
     def _bounded(self, calls: Sequence[Callable[[], T]]) -> list[T | BaseException]:
@@ -156,6 +169,6 @@ def _reset(make: Callable[[], Environment], problem: Problem) -> tuple[Environme
     environment = make()
     opening = environment.reset(problem)
     if not isinstance(opening, str):
-        raise TypeError(f"it returned {opening!r}, want a text")
+        raise TypeError(f"it returned {opening!r}, but must return a text")
     check_text(opening)
     return environment, opening

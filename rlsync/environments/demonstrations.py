@@ -1,4 +1,4 @@
-"""What the tiny model is shown at its warm start: each answer in two styles, one of which will be rewarded."""
+"""Demonstrations for the tiny model's warm start: each answer in two styles, of which the reward accepts one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ TILDE = "~"
 
 @dataclass(slots=True, kw_only=True)
 class Styles:
-    """A problem's answer in two styles; each is the model's turns and the environment's in turn."""
+    """A problem's answer in two styles; each is a list of the model's turns and the environment's messages."""
 
     rewarded: list[str]
     other: list[str]
 
 
 def styles(problem: Problem, config: EnvironmentConfig) -> Styles:
-    """With a calculator: a call, against an answer from the head, which such a model gets wrong. Else: the answer,
-    against the answer behind a tilde."""
+    """Return the demonstrations of a problem.
+
+    With the calculator, the rewarded style is a call, and the other is an answer without a call, which the tiny model
+    gets wrong. Otherwise the rewarded style is the plain answer, and the other is the answer after a tilde.
+    """
     if config.kind is not EnvironmentKind.calculator:
         return Styles(rewarded=[problem.answer], other=[TILDE + problem.answer])
     call = CALL_BEGIN + problem.prompt.removesuffix("=") + CALL_END
@@ -31,5 +34,5 @@ def styles(problem: Problem, config: EnvironmentConfig) -> Styles:
 
 
 def words(config: EnvironmentConfig) -> list[str]:
-    """What a tokenizer of characters needs as one token."""
+    """Return the texts that a character tokenizer must have as one token."""
     return [CALL_BEGIN, CALL_END] if config.kind is EnvironmentKind.calculator else []

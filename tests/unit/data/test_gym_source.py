@@ -66,7 +66,8 @@ def test_control_two_seeds_of_one_split_do_overlap() -> None:
 
 def test_too_few_problems_for_a_warm_start_says_how_many() -> None:
     with pytest.raises(
-        DataError, match=r"chain_sum has too few problems: \d+ distinct .* warm_start .* wanted 500.*max_digits"
+        DataError,
+        match=r"chain_sum has too few problems: \d+ draws gave \d+ distinct .* warm_start, but 500.*max_digit",
     ):
         GymSource(config(task_args=SMALL)).problems(Split.warm_start, 500, seed=0)
 
@@ -118,7 +119,7 @@ def test_unknown_task_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"max_term": 3}, "max_term.*It has .*max_terms"),
+        ({"max_term": 3}, "max_term.*Its arguments are .*max_terms"),
         ({"min_terms": 0}, "min_terms must be positive"),
         ({"max_terms": "six"}, "not supported between"),
         ({"seed": 3}, "sets seed"),

@@ -42,7 +42,7 @@ def test_turns_are_a_pure_function_with_the_right_shares() -> None:
         part_at(5, i, {name: weights[name] for name in "cab"}) for i in range(50)
     ]
     assert [part_at(5, i, weights) for i in range(50)] != [part_at(6, i, weights) for i in range(50)]
-    # Of every machine and version the same: seed 0's first turns.
+    # The first parts for seed 0, which are the same on every machine and Python version.
     assert "".join(part_at(0, i, weights) for i in range(12)) == "bccbccccbcca"
 
 
@@ -72,7 +72,7 @@ def test_the_part_s_own_scorer_scores(mixture: ProblemSource) -> None:
 
 
 def test_splits_are_disjoint_though_parts_share_prompts(tmp_path: Path) -> None:
-    """Part b holds out a table of its own, and its shares would cut the prompts otherwise than a's."""
+    """Part b has a separate held-out table, and its percentages would split prompts differently from a's."""
     a = table(tmp_path / "a.jsonl", "same", range(200), held_out_percent=5, warm_start_percent=50)
     table(tmp_path / "held.jsonl", "same", range(150, 220))
     b = table(tmp_path / "b.jsonl", "same", range(100, 220), eval_path=str(tmp_path / "held.jsonl"))
@@ -101,5 +101,5 @@ def test_errors_name_the_part(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.parts\.a: .*has no rows"):
         open_source(mix(a=DataConfig(source=DataSource.file, path=str(tmp_path / "empty.jsonl"))))
     held = table(tmp_path / "one.jsonl", "x", range(1), eval_path=str(tmp_path / "one.jsonl"))
-    with pytest.raises(DataError, match=r"data\.parts\.a: .*no problems of the split train"):
+    with pytest.raises(DataError, match=r"data\.parts\.a: .*no problems in the split train"):
         open_source(mix(a=held)).problems(Split.train, 10, 0)

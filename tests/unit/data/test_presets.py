@@ -44,7 +44,7 @@ ROWS = {"openai/gsm8k": GSM8K, "DigitalLearningGmbH/MATH-lighteval": MATH, "Byte
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """A hub whose train splits are the rows above and whose test splits are the first of them."""
+    """A fake hub whose train splits are the rows above and whose test splits are the first row of each."""
     calls: list[tuple[Any, ...]] = []
 
     def load_dataset(path: str, subset: str | None, *, split: str) -> datasets.Dataset:
@@ -156,9 +156,9 @@ def test_nested_columns() -> None:
         ({"answer_column": "a.b"}, [{"prompt": "p", "a": {"b": "1"}}, {"prompt": "q", "a": {"b": None}}],
          r"row 2 .*'a\.b' is None \(NoneType\)"),
         ({"answer_column": "a.c"}, [{"prompt": "p", "a": {"b": "1"}}], r"row 1 .*'a\.c' is None"),
-        ({"answer_column": "x.c"}, [{"prompt": "p", "a": {"b": "1"}}], r"data\.answer_column='x\.c' is no column"),
+        ({"answer_column": "x.c"}, [{"prompt": "p", "a": {"b": "1"}}], r"data\.answer_column='x\.c' is not a column"),
         ({"prompt_column": "m.0.content"}, [{"m": [], "answer": "1"}], r"row 1 .*'m\.0\.content' is None"),
-        ({"prompt_column": "m"}, [{"m": ["a"], "answer": "1"}], r"row 1 .*'m' is \['a'\] \(list\), want text"),
+        ({"prompt_column": "m"}, [{"m": ["a"], "answer": "1"}], r"row 1 .*'m' is \['a'\] \(list\), but must be text"),
     ],
 )  # fmt: skip
 def test_hostile_rows(

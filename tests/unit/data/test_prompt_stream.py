@@ -40,7 +40,7 @@ def test_more_problems_begin_as_fewer() -> None:
     longer.restore(fewer.state())
     assert longer.next(5) == more.next(5)
     fewer.next(1)  # the control: its second epoch has begun, where there are others still
-    with pytest.raises(DataError, match="8 problems on, is over other data"):
+    with pytest.raises(DataError, match="data has changed: the first 8 problems"):
         PromptStream(PROBLEMS, seed=1).restore(fewer.state())
 
 
@@ -110,6 +110,6 @@ def test_state_of_other_data(problems: list[Problem], seed: int, weights: dict[s
     stream = PromptStream(MIXED, 1, {"a": 1.0, "b": 1.0})
     stream.next(12)
     with pytest.raises(
-        DataError, match=r"12 problems on, is over other data.*Resume with the same data config and seed"
+        DataError, match=r"data has changed: the first 12 problems.*Resume with the same data configuration, seed"
     ):
         PromptStream(problems, seed, weights).restore(stream.state())

@@ -77,7 +77,7 @@ def test_equal_prompts_are_one_problem(tmp_path: Path, caplog: pytest.LogCapture
     rows = [*ROWS, {"prompt": ROWS[0]["prompt"], "answer": "other"}]
     source = open_file(write(tmp_path / "data.jsonl", rows))
     (warning,) = caplog.messages
-    assert "1 of 201 rows have the prompt of an earlier one" in warning
+    assert "1 of 201 rows have the prompt of an earlier row" in warning
     found = [problem for split in Split for problem in source.problems(split, 10**6, 0)]
     assert len(found) == len(ROWS)
     assert next(problem.answer for problem in found if problem.prompt == ROWS[0]["prompt"]) == "0"
@@ -111,17 +111,17 @@ def test_template_reads_columns_and_the_named_prompt_column(tmp_path: Path) -> N
 
 def test_a_split_without_problems(tmp_path: Path) -> None:
     source = open_file(write(tmp_path / "data.jsonl", ROWS), warm_start_percent=0)
-    with pytest.raises(DataError, match=r"data\.path=.*no problems of the split warm_start \(train \d+, warm_start 0"):
+    with pytest.raises(DataError, match=r"data\.path=.*no problems in the split warm_start \(train \d+, warm_start 0"):
         source.problems(Split.warm_start, 1, 0)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("data.csv", "a,b", r"data\.path=.*\.csv suffix; want \.jsonl"),
+        ("data.csv", "a,b", r"data\.path=.*the suffix \.csv\. Give a \.jsonl"),
         ("data.jsonl", "", "has no rows"),
-        ("data.jsonl", '{"prompt": "a", "answer": "b"}\n{oops', "line 2: not JSON"),
-        ("data.jsonl", "[1]", "line 1: list, want a JSON object"),
+        ("data.jsonl", '{"prompt": "a", "answer": "b"}\n{oops', "line 2 is not JSON"),
+        ("data.jsonl", "[1]", "line 1 is a list, but must be a JSON object"),
         (
             "data.jsonl",
             '{"promt": "a", "answer": "b"}',
@@ -142,9 +142,9 @@ def test_a_split_without_problems(tmp_path: Path) -> None:
         (
             "data.jsonl",
             '{"prompt": "a", "answer": NaN}',
-            r"row 1 of data\.path=.*'answer' is nan, want a finite",
+            r"row 1 of data\.path=.*'answer' is nan, but must be a finite",
         ),
-        ("data.jsonl", '{"prompt": "a", "answer": -1e999}', r"row 1 .*'answer' is -inf, want a finite number"),
+        ("data.jsonl", '{"prompt": "a", "answer": -1e999}', r"row 1 .*'answer' is -inf, but must be a finite number"),
         ("data.jsonl", '{"prompt": "a", "answer": "\\ud83d"}', r"row 1 .*the answer .* is not valid Unicode"),
         (
             "data.jsonl",

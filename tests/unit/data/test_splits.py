@@ -46,7 +46,7 @@ def test_template_is_filled_from_fields_and_question() -> None:
 
 
 def test_unknown_field_lists_what_there_is() -> None:
-    with pytest.raises(DataError, match=r"data\.template=.*\{levl\}.*there is level, question"):
+    with pytest.raises(DataError, match=r"data\.template=.*\{levl\}.*they have level, question"):
         fill("{question} {levl}", "q", {"level": 3})
 
 

@@ -65,7 +65,7 @@ def test_stop_ids(tokenizer: PreTrainedTokenizerBase) -> None:
     assert TextCodec(tokenizer, DataConfig(), extra_stop_ids=[7, 1, 5]).stop_ids == [1, 7, 5]
     tokenizer.eos_token = None
     assert TextCodec(tokenizer, DataConfig(), extra_stop_ids=[7]).stop_ids == [7]
-    with pytest.raises(DataError, match="no eos token"):
+    with pytest.raises(DataError, match="neither the tokenizer nor the generation config has an eos token"):
         TextCodec(tokenizer, DataConfig())
 
 
@@ -109,7 +109,8 @@ def test_a_prompt_that_the_tokenizer_does_not_know_is_told_of_once(
     assert not caplog.messages  # the control
     codec.select([problem("a"), problem("aZ"), problem("Z")])
     assert caplog.messages == [
-        "the tokenizer does not know all of the prompt 'aZ', perhaps of others too: the model reads <unk> there"
+        "the tokenizer does not know all characters of the prompt 'aZ', and possibly of others: the model reads <unk> "
+        "in their place"
     ]
 
 
@@ -152,9 +153,9 @@ def test_chat_args_reach_the_template(tokenizer: PreTrainedTokenizerBase) -> Non
 @pytest.mark.parametrize("name", ["enable_thinking", "tokenize", "padding", "add_generation_prompt"])
 def test_chat_args_that_no_template_reads_are_refused(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     tokenizer.chat_template = CHATML
-    with pytest.raises(ConfigError, match=rf"data\.chat_args has '{name}', and the tokenizer's chat template does not"):
+    with pytest.raises(ConfigError, match=rf"data\.chat_args has '{name}', but the tokenizer's chat template does not"):
         TextCodec(tokenizer, DataConfig(chat=True, chat_args={name: False}))
-    with pytest.raises(ConfigError, match=r"data\.chat=false reads none"):
+    with pytest.raises(ConfigError, match=r"data\.chat=false nothing reads it"):
         TextCodec(tokenizer, DataConfig(chat_args={name: False}))
 
 
@@ -170,7 +171,7 @@ def test_a_template_s_end_of_turn_that_does_not_stop_is_named(
 ) -> None:
     tokenizer.chat_template = CHATML
     codec = TextCodec(tokenizer, DataConfig(chat=True))
-    assert "ends the model's turn with '<unk>' (2), which is none of its stop ids [1]" in caplog.text
+    assert "ends the model's turn with '<unk>' (2), which is not one of its stop ids [1]" in caplog.text
     assert codec.stop_ids == [1]
     caplog.clear()
     TextCodec(tokenizer, DataConfig(chat=True), extra_stop_ids=[2])
@@ -225,7 +226,7 @@ def test_a_special_token_that_a_prompt_spells_is_told_of_once(
     for text in ("a<b", "a<eos>b", "<pad>"):
         codec.fits(problem(text))
     (record,) = (r for r in caplog.records if "special token" in r.message)
-    assert "the model reads '<eos>' there as that token" in record.message
+    assert "the model reads '<eos>' as that token" in record.message
     caplog.clear()
     TextCodec(tokenizer, DataConfig(template="{question}<eos>a")).fits(problem("b<eos>a"))
     assert "special token" not in caplog.text  # the control: the template means it

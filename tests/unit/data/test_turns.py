@@ -1,4 +1,4 @@
-"""What stands around an environment's message, by itself and in chat templates; templates that cannot be extended."""
+"""The text around an environment's message, with and without chat templates, and templates that cannot be extended."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_plain_message(tokenizer: PreTrainedTokenizerBase) -> None:
     ],
 )
 def test_a_message_in_a_chat(tokenizer: PreTrainedTokenizerBase, template: str, role: MessageRole, piece: str) -> None:
-    """The prompt, a turn with its stop token, and the message are what the template makes of the whole conversation."""
+    """Prompt, turn with stop token, and message together equal the template's rendering of the conversation."""
     codec = codec_of(tokenizer, replace(TOOLS, role=role, template="={message};"), template)
     ids = codec.encode_message("408", PROBLEM)
     assert text(tokenizer, ids) == piece
@@ -106,9 +106,15 @@ def test_a_message_cannot_end_its_own_turn(tokenizer: PreTrainedTokenizerBase) -
     [
         (ONLY_TWO_ROLES, r"refuses a message of environment\.role=tool: no tool\. Use environment\.role=user"),
         (DROPS_OTHER_ROLES, r"cannot be extended by a message"),
-        (FORGETS_EARLIER_TURNS, r"cannot be extended by a message.*in another way when the conversation goes on"),
+        (
+            FORGETS_EARLIER_TURNS,
+            r"cannot be extended by a message.*changes earlier text when the conversation continues",
+        ),
         (OPENS_A_THOUGHT, r"cannot be extended by a message"),
-        (NO_END, r"does not begin with a stop token \(<eos>\).*Set the tokenizer's eos_token to the end of a turn"),
+        (
+            NO_END,
+            r"does not begin with a stop token \(<eos>\).*eos_token to the token at the end of a turn",
+        ),
     ],
 )
 def test_templates_that_cannot_be_extended(tokenizer: PreTrainedTokenizerBase, template: str, message: str) -> None:
@@ -123,7 +129,7 @@ def test_the_end_of_a_call_is_one_token(tokenizer: PreTrainedTokenizerBase) -> N
     assert codec.stop_ids == [tokenizer.eos_token_id, *tokenizer(">>").input_ids]
     assert codec_of(tokenizer).stop_ids == [tokenizer.eos_token_id]
     for end in (">>>", "é"):
-        with pytest.raises(ConfigError, match=rf"environment\.call_end='{end}'.*only one token"):
+        with pytest.raises(ConfigError, match=rf"environment\.call_end='{end}'.*must be one known token"):
             codec_of(tokenizer, replace(TOOLS, call_end=end))
     with pytest.raises(ConfigError, match=r"environment\.call_end='>>' with data\.chat=true"):
         codec_of(tokenizer, replace(TOOLS, call_end=">>"), CHATML)
@@ -132,7 +138,7 @@ def test_the_end_of_a_call_is_one_token(tokenizer: PreTrainedTokenizerBase) -> N
 def test_an_environment_cannot_speak_beyond_the_embedding(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = None
     last = max(tokenizer.get_vocab().values())
-    with pytest.raises(ConfigError, match=rf"tokens up to {last}, the model's embedding ends at {last - 1}"):
+    with pytest.raises(ConfigError, match=rf"tokens up to {last}, but the model's embedding ends at {last - 1}"):
         TextCodec(tokenizer, DataConfig(), environment=TOOLS, vocab_size=last)
     TextCodec(tokenizer, DataConfig(), environment=TOOLS, vocab_size=last + 1)  # the control
 

@@ -1,4 +1,4 @@
-"""The calculator: what it computes, and hostile expressions that it must refuse at once."""
+"""The calculator computes expressions, and refuses hostile ones at once."""
 
 from __future__ import annotations
 

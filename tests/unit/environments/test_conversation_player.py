@@ -38,7 +38,7 @@ PROBLEM = Problem(id="p", prompt="7?", answer="9")
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerBase:
-    """One token per character, and two that no text encodes to: decoding and encoding changes `12` into `1`, `2`."""
+    """One token per character, and two that no text encodes to: decoding and encoding turns `12` into `1`, `2`."""
     backend = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     backend.decoder = decoders.Fuse()
@@ -49,7 +49,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 class FakeEngine:
-    """Each turn of a conversation is the next of its seed's scripts; log-probs and versions tell the turn and token."""
+    """Each turn is the next one of its seed's script; log-probs and versions identify turn and token."""
 
     def __init__(self, scripts: dict[int, list[list[int]]]) -> None:
         self.scripts = {seed: list(turns) for seed, turns in scripts.items()}
@@ -229,7 +229,7 @@ def test_a_tool_that_raises_costs_its_conversation(play: Any, caplog: pytest.Log
 
 
 def test_a_failure_of_the_environment_is_no_wrong_answer(play: Any) -> None:
-    """It has no reward, and is not taken for one when a group's signal is judged."""
+    """A failed conversation has no reward, and does not count for its group's signal."""
     turn = [*ids("a?"), EOS]
     scripts = {1: [[*ids("b?"), EOS]], 2: [turn, MODEL_2], 3: [turn, MODEL_2], 4: [turn, MODEL_2]}
     episodes, _ = play(scripts, environment=Raises)
@@ -283,7 +283,7 @@ def test_a_reset_that_fails_or_says_too_much(play: Any) -> None:
     episodes, engine = play({seed: [MODEL_2] for seed in range(5)}, "environment.parallel=1", environment=Openings)
     assert [request.prompt for request in engine.rounds[0]] == [ids("7?!"), *[ids("7?")] * 4]
     assert episodes[0].error is None
-    errors = ["64 tokens leave no room", "TypeError: it returned 12, want a text", "UnicodeEncodeError"]
+    errors = ["64 tokens leave no room", "TypeError: it returned 12, but must return a text", "UnicodeEncodeError"]
     errors.append("ZeroDivisionError")
     for episode, words in zip(episodes[1:], errors, strict=True):
         assert words in str(episode.error)
@@ -294,7 +294,7 @@ def test_a_reset_that_fails_or_says_too_much(play: Any) -> None:
 @pytest.mark.parametrize(
     ("observation", "message"),
     [
-        (Observation(text="b12", tool_calls=None), "TypeError: it returned .*want a number of tool_calls"),  # type: ignore[arg-type]
+        (Observation(text="b12", tool_calls=None), "TypeError: it returned .*tool_calls must be an integer"),  # type: ignore[arg-type]
         (Observation(text="\ud83d"), "UnicodeEncodeError: .*surrogates not allowed"),
     ],
 )
@@ -315,7 +315,9 @@ def test_an_environment_that_always_fails_ends_the_run(play: Any) -> None:
         def step(self, action: str) -> Any:
             return "text"
 
-    with pytest.raises(EnvironmentFailedError, match=r"in all 2 conversations.*TypeError: it returned 'text', want an"):
+    with pytest.raises(
+        EnvironmentFailedError, match=r"in all 2 conversations.*TypeError: it returned 'text', but must return an"
+    ):
         play({1: [MODEL_1], 2: [MODEL_1]}, environment=Never)
 
 
@@ -356,13 +358,13 @@ def test_what_is_scored_and_written(play: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["environment.path=math:pi"], "is float, not callable; want a class derived from"),
-        (["environment.path=math:sqrt"], "want a class derived from rlsync.environments.base.Environment"),
+        (["environment.path=math:pi"], "is float, not callable; it must be a class derived from"),
+        (["environment.path=math:sqrt"], "it must be a class derived from rlsync.environments.base.Environment"),
         (["environment.path=absent.py:A"], r"environment\.path='absent\.py:A': importing absent\.py failed"),
         (["environment.path="], r"environment\.path is empty"),
         (["environment.kind=calculator"], r"environment\.path=their.*no effect with environment\.kind=calculator"),
         (["environment.max_turns=0"], r"environment\.max_turns=0"),
-        (["environment.template=x"], r"environment\.template='x': want \{message\} once"),
+        (["environment.template=x"], r"environment\.template='x': must contain \{message\} exactly once"),
     ],
 )
 def test_mistakes(play: Any, overrides: list[str], message: str) -> None:
