@@ -42,7 +42,7 @@ class EnvironmentFailedError(RlsyncError):
 
 
 class DivergenceError(RlsyncError):
-    """Rollout and trainer do not hold the same bits."""
+    """Bits of rollout and trainer that ought to be equal differ."""
 
     exit_code = 3
 

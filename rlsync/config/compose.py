@@ -30,9 +30,7 @@ _SCHEMA = "train_schema"
 _NO_SUCH_DATA = re.compile(
     r"not a subclass of .?DataConfig|^eval\.sets\..* not in struct|^data\.parts\..* not in struct"
 )
-_COMPONENTS = (
-    f" Keys begin with {', '.join(field.name for field in fields(TrainConfig))}; `rlsync train --help` says more"
-)
+_COMPONENTS = f" Keys begin with {', '.join(field.name for field in fields(TrainConfig))}; see `rlsync train --help`"
 _SUFFIX = {"train": "", "eval": "_eval"}
 """Suffix of the run's name, so that an evaluation does not write into the training run's folder."""
 
@@ -123,7 +121,7 @@ def differences(saved: Path, config: TrainConfig) -> list[Difference]:
     """Compare a configuration with a saved one (YAML). Keys under run, telemetry and cluster are not compared.
 
     Raises:
-        ConfigError: The file is missing, or holds no configuration.
+        ConfigError: The file is missing, or is not a configuration.
     """
     new = _flat(yaml.safe_load(to_yaml(config)))
     try:

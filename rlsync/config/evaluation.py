@@ -42,7 +42,7 @@ class EvalConfig:
             if value < 0:
                 raise ConfigError(f"eval.{name}={value}: must not be negative; 0 switches it off")
         if not self.k or min(self.k) < 1:
-            raise ConfigError(f"eval.k={self.k}: want a list of numbers of at least 1, for example eval.k=[1,8]")
+            raise ConfigError(f"eval.k={self.k}: must be a list of numbers of at least 1, for example eval.k=[1,8]")
         if max(self.k) > max(1, self.samples):
             raise ConfigError(
                 f"eval.k={self.k} with eval.samples={self.samples}: pass@{max(self.k)} needs at least {max(self.k)} "

@@ -51,7 +51,7 @@ class KernelsConfig:
 
     def __post_init__(self) -> None:
         if self.tree_leaves != "auto" and not self.tree_leaves.isdecimal():
-            raise ConfigError(f"kernels.tree_leaves={self.tree_leaves}: want 1, 2, 4, 8, 16 or auto")
+            raise ConfigError(f"kernels.tree_leaves={self.tree_leaves}: must be 1, 2, 4, 8, 16 or auto")
 
     def leaves(self, tp: int) -> int:
         """Return the number of leaves of the reduction tree; 1 in the gather form, which does not split K.

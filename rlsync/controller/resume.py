@@ -16,7 +16,7 @@ from rlsync.telemetry.run_folder import CHECKPOINTS, CONFIG, ended, last_step, r
 
 
 def checkpoint_to_resume(config: TrainConfig, console: ConsoleReporter) -> tuple[Path | None, Progress]:
-    """Return the checkpoint to resume from and its progress; None and an empty progress if the run starts anew.
+    """Return the checkpoint to resume from and its progress; None and an empty progress to start at step 1.
 
     Raises:
         ConfigError: The checkpoint cannot be read, it has all steps already, or results of a run would be overwritten.

@@ -13,7 +13,7 @@ from support import Launcher, Run, Watch
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all of pytest's processes share: the parent of each one's own folder."""
+    """A folder that all processes of pytest share: the parent of their own folders."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if base.name.startswith("popen-") else base
 
@@ -25,7 +25,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Launcher
 
 @pytest.fixture(scope="session")
 def reference(launcher: Launcher, shared: Path) -> Run:
-    """Three steps at TP=2, weights saved after each. The first process that asks runs it, and others wait for it."""
+    """A run of three steps at TP=2 that saves weights after each. The first process to ask runs it; others wait."""
     record = shared / "reference.json"
     with (shared / "reference.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -39,7 +39,7 @@ def reference(launcher: Launcher, shared: Path) -> Run:
 
 @pytest.fixture
 def leaves_nothing(launcher: Launcher):
-    """Fails if the test's runs leave a process, and with it a port, or shared memory."""
+    """Fails if the test's runs leave a process (and with it a port) or shared memory."""
     watch = Watch(launcher.mark)
     yield
     deadline = time.monotonic() + 60

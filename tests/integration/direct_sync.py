@@ -2,8 +2,8 @@
 
     python direct_sync.py FAMILY FOLDER
 
-Replaces CUDA IPC alone: a handle is a tensor's place in a list. FOLDER/differ.json names the tensors that differ after
-each of two syncs, and after a third with a planted fault.
+It replaces only CUDA IPC: a handle is a tensor's place in a list. FOLDER/differ.json names the tensors that differ
+after each of two syncs, and after a third with a planted fault.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recompute a run's log-probs from its files alone: rollouts.jsonl and saved weights. Imports nothing of the monitor.
+"""Recompute a run's log-probs from its files: rollouts.jsonl and saved weights. It imports nothing of the monitor.
 
     python recompute_logprobs.py RUN_FOLDER STEP
 
@@ -23,7 +23,7 @@ LEAVES = 8
 
 
 def recompute(folder: Path, step: int) -> tuple[int, int]:
-    """(tokens, tokens whose bits differ)."""
+    """Return the number of tokens, and the number of tokens whose bits differ."""
     path = folder / "checkpoints" / f"step_{step - 1}"
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
     install(model, leaves=LEAVES, dtype=torch.bfloat16)

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 _LIMIT_S = 900
-"""Only a run that hangs takes so long, however busy the machine is."""
+"""Longest run in seconds. Even on a busy machine, only a run that hangs takes as long."""
 _MARK = "RLSYNC_TESTED_BY"
 """Environment variable of a run, which all its processes inherit."""
 _SHARED = "/dev/shm/"
@@ -99,7 +99,7 @@ def _hear_ctrl_c() -> None:
 
 
 def wait_for_step(folder: Path, process: subprocess.Popen, step: int, limit_s: float = _LIMIT_S) -> None:
-    """Until metrics.jsonl has a line for `step`."""
+    """Wait until metrics.jsonl has a line for `step`."""
     deadline = time.monotonic() + limit_s
     path = folder / "metrics.jsonl"
     while not (path.exists() and len(path.read_text().splitlines()) >= step):
@@ -138,7 +138,7 @@ class Watch:
         self._thread.join()
 
     def look(self) -> None:
-        """Collect once."""
+        """Collect the shared memory that is mapped now."""
         for process in self.processes():
             try:
                 lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()

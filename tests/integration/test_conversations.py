@@ -1,4 +1,4 @@
-"""Training with a calculator: real engines, several turns, prefix cache on, and not a bit of difference."""
+"""Training with a calculator: with real engines, several turns and the prefix cache, no bit differs."""
 
 import json
 import subprocess

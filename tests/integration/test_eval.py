@@ -16,7 +16,7 @@ def _read(run):
 
 
 def test_an_evaluation_agrees_with_the_training(launcher, reference, leaves_nothing):
-    """At another TP, without a trainer, and with drawn responses besides."""
+    """The evaluation has another TP, no trainer, and also sampled responses."""
     run = launcher.run("rollout.tp=1", "eval.samples=4", "eval.k=[1,2]", verb="eval")
     assert run.code == 0, run.out + run.err
     held_out, rows = _read(run)

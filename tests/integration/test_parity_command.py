@@ -1,4 +1,4 @@
-"""`rlsync parity --quick` proves parity here, on every family, dtype and TP."""
+"""`rlsync parity --quick` proves parity on this machine, for every family, dtype and TP."""
 
 import re
 import subprocess

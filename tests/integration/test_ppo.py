@@ -1,4 +1,4 @@
-"""PPO with a critic on two FSDP ranks: parity as ever, a critic that learns, and a checkpoint that is the critic."""
+"""PPO with a critic on two FSDP ranks: parity holds, the critic learns, and its checkpoint can be loaded."""
 
 import json
 
@@ -17,7 +17,7 @@ STEPS, SAMPLES = 3, 64
 
 @pytest.fixture(scope="module")
 def ppo(launcher):
-    """The first step trains the critic alone, and is not saved: the policy's next sync follows on a forward pass."""
+    """The first step trains only the critic, and is not saved: the policy's next sync follows on a forward pass."""
     run = launcher.run(
         "algorithm=ppo", f"algorithm.prompts_per_step={SAMPLES}", "algorithm.group_size=1", "algorithm.kl_coef=0.01",
         "algorithm.kl=k1", "algorithm.kl_in=reward", "critic.lr=1e-3", "critic.warmup_steps=1", "critic.clip=0.05",
@@ -66,7 +66,7 @@ def _value_mean(folder, rows):
 
 
 def test_the_saved_critic_has_the_values_of_the_next_step(ppo):
-    """To the bit, although two ranks held it and other sequences lay beside."""
+    """The values are bitwise equal, although two ranks sharded the critic and packs had other sequences."""
     rows = [json.loads(line) for line in (ppo.folder / "rollouts.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["step"] == STEPS]
     assert len(rows) == SAMPLES

@@ -1,4 +1,4 @@
-"""Of the CPU recipes that no other test here runs one a day, for two real steps: each has its turn within ten days."""
+"""Each day another CPU recipe that no other test runs is trained for two real steps; all are run within ten days."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -77,7 +77,7 @@ def test_another_tp_and_an_interruption_give_the_same_run(launcher, reference):
 
 @pytest.fixture
 def classifier(tmp_path):
-    """A reward model: tiny, of random weights."""
+    """A tiny reward model with random weights."""
     folder = tmp_path / "classifier"
     config = Qwen3Config(
         vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
@@ -120,7 +120,7 @@ def test_log_probs_are_recomputed_from_the_files(reference, step):
 
 
 def test_control_other_weights_do_not_agree(reference, tmp_path):
-    """The recomputation notices when step 3's rollouts are held against step 1's weights."""
+    """The recomputation notices when step 3's rollouts are compared with step 1's weights."""
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/step_2").symlink_to(reference.folder / "checkpoints/step_1")
     (tmp_path / "rollouts.jsonl").symlink_to(reference.folder / "rollouts.jsonl")

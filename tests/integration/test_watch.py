@@ -1,4 +1,4 @@
-"""The check that a run leaves nothing sees what a run leaves, and nothing of other programs."""
+"""The check that runs leave nothing behind finds what a run leaves, and ignores other programs."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The death of one process below an actor is told from that of its siblings."""
+"""The first child process that dies is named, although its siblings are killed then."""
 
 import os
 import subprocess

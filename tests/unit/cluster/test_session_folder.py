@@ -1,4 +1,4 @@
-"""Ray's files lie in a short folder of the run's own, whatever TMPDIR and HOME are."""
+"""Ray's files are in a folder of the run with a short path, whatever TMPDIR and HOME are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOCKET = "session_2026-11-27_23-23-11_798812_1234567/sockets/plasma_store"
 
 @pytest.fixture
 def long_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """As of a job of a batch system."""
+    """A long TMPDIR, as jobs of a batch system have."""
     folder = tmp_path / ("x" * 90)
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))

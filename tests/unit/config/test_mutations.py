@@ -1,6 +1,6 @@
 """Good configurations with mistakes made at random: each is accepted, or refused with exit code 2 and one sentence.
 
-RLSYNC_MUTATIONS says how many; a test's number is its seed, so that a failure is made again by that number.
+RLSYNC_MUTATIONS sets their number. A test's number is its seed, so it reproduces a failure.
 """
 
 import json
@@ -60,7 +60,7 @@ UNKNOWN_FLAGS = ["--foo", "-x", "--dry-run=yes", "--", "-"]
 
 
 def _key(r):
-    """A key that exists, those of parts and sets included, as often as one with a mistake in it."""
+    """A valid key, possibly of a part or a set, or as often a key with a mistake."""
     keys = [key for key in valid_keys() if key not in ("data.parts", "eval.sets", "reward.parts")]
     key = r.choice(keys)
     if key.startswith("data.") and r.random() < 0.4:
@@ -94,7 +94,7 @@ def _choice(r):
 
 
 def mutated(seed):
-    """A command line: a good one with one to three mistakes, or with values that do not suit each other."""
+    """A valid command line with one to three mistakes, or with values that contradict each other."""
     r = random.Random(seed)
     overrides = list(r.choice(GOOD))
     for _ in range(r.randint(1, 3)):
@@ -158,7 +158,7 @@ SMALL = ["trainer.steps=2", "eval.problems=8", "algorithm.prompts_per_step=2"]
 
 @pytest.mark.parametrize("seed", range(COUNT // 10))
 def test_what_composes_is_prepared_or_refused(seed, tmp_path, monkeypatch):
-    """Everything is read and checked as for a run, with a tokenizer in place of a model."""
+    """Read and check everything as for a run, with a tokenizer in place of a model."""
     monkeypatch.chdir(tmp_path)
     build_char_tokenizer(tmp_path / "model", "abcdefghijklmnopqrstuvwxyz0123456789+-=<>(). ")
     monkeypatch.setattr(preparing, "model_folder", lambda *_: str(tmp_path / "model"))

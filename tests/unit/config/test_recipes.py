@@ -1,4 +1,4 @@
-"""Every recipe says what it is, holds only differences, and claims nothing that was not measured."""
+"""Every recipe is documented, has only values that differ, and claims only what was measured."""
 
 import json
 

@@ -18,7 +18,7 @@ ALWAYS_READ = {
     EnvironmentConfig: {"kind"},
     RewardFunctionConfig: {"kind"},
 }
-"""Fields of components with kinds that every kind reads, or that NEVER in config/reads.py treats by their place."""
+"""Fields that every kind of their component reads, or that NEVER in config/reads.py treats by their place."""
 SETS = ["+data@eval.sets.a=chain_sum"]
 MIXED = ["data=mixture", "+data@data.parts.a=chain_sum"]
 REWARDS = ["+reward@reward.parts.a=exact"]
@@ -26,7 +26,7 @@ REWARDS = ["+reward@reward.parts.a=exact"]
 
 @pytest.mark.parametrize("component", ALWAYS_READ, ids=lambda c: c.__name__)
 def test_each_field_of_a_component_with_kinds_is_decided(component):
-    """A new field needs a line in READ (config/reads.py), or above where every kind reads it."""
+    """A new field needs a line in READ (config/reads.py), or in the set above if every kind reads it."""
     names = {field.name for field in fields(component)}
     assert names == READ[component].keys() | ALWAYS_READ[component]
 

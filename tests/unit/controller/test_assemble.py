@@ -1,4 +1,4 @@
-"""What a run reads before anything starts: evaluation sets, what is left out of the training, who scores what."""
+"""What a run prepares before actors start: evaluation sets, training problems, and the scorer of each set."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_training_leaves_out_what_any_set_holds(tmp_path: Path) -> None:
 
 
 def test_a_longer_run_begins_as_a_shorter_one(tmp_path: Path) -> None:
-    """Also where problems are left out: others take their place, up to the source's last."""
+    """If problems are left out, others take their place, up to the source's last one."""
     rows = write(tmp_path / "rows.jsonl", "p", range(400))
     common = ("data=file", f"data.path={rows}", "data.held_out_percent=5", "data.max_prompt_tokens=9")
     for source in (common, ("data.held_out_percent=5",)):
@@ -82,7 +82,7 @@ def test_a_longer_run_begins_as_a_shorter_one(tmp_path: Path) -> None:
 
 
 def test_so_does_a_mixture_whose_parts_lose_many_or_few(tmp_path: Path) -> None:
-    """And where a run's first problems are all too long."""
+    """Others also take their place if all of a run's first problems are too long."""
     parts = ["data=mixture", "data.held_out_percent=5"]
     for name, fitting in (("a", 27), ("b", 1)):  # of 30
         sizes = [0 if i % 30 < fitting else 9 for i in range(4000)]

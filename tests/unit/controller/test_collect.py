@@ -1,4 +1,4 @@
-"""Samples without a reward in a batch: where they stand, and what they teach."""
+"""Samples without a reward in a batch: they get no advantage, and do not change the advantages of others."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def _batch(*groups: tuple[float | None, ...]) -> Batch:
 
 @pytest.mark.parametrize("kind", [kind for kind in AdvantageKind if kind is not AdvantageKind.gae])
 def test_a_failed_score_teaches_nothing(kind):
-    """The others' advantages are those of a batch without it."""
+    """The other samples have the advantages of a batch without the sample."""
     failed = compute_advantages(_batch((1.0, 1.0, 0.5, None)).rewards, AlgorithmConfig(group_size=4, advantage=kind))
     without = compute_advantages(_batch((1.0, 1.0, 0.5)).rewards, AlgorithmConfig(group_size=3, advantage=kind))
     assert failed[0].tolist() == [*without[0].tolist(), 0.0]
@@ -46,7 +46,7 @@ def test_a_failed_score_teaches_nothing(kind):
 
 
 def test_a_failed_score_beats_no_wrong_answer():
-    """At the mean of its group it had an advantage of +0.935 here."""
+    """With its group's mean as its reward, it would have an advantage of +0.935 here."""
     config = AlgorithmConfig(group_size=4, advantage=AdvantageKind.reinforce_pp)
     out = compute_advantages(_batch((1.0, 1.0, 1.0, None), (0.0, 0.0, 0.0, 0.0)).rewards, config)
     given = torch.tensor([1.0] * 3 + [0.0] * 4, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""From token rewards to samples: groups, and GAE over the sampled tokens alone."""
+"""Advantages of groups, and GAE over only the sampled tokens."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from rlsync.samples import Episode, FinishReason, Rollout, Sample, Score
 from rlsync.telemetry.metrics import Metrics
 
 INTERLEAVED = "..SS.S...SS."
-"""Prompt, and the environment's words between the model's."""
+"""A rollout with a prompt, and an environment's tokens between those of the model."""
 
 
 def _rollout(pattern: str) -> Rollout:

@@ -1,4 +1,4 @@
-"""The evaluator with a fake engine: what it asks, what it counts; pass@k against enumeration."""
+"""The evaluator with a fake engine: its requests and counts, and pass@k compared with enumeration."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PROBLEMS = [Problem(id=str(i), prompt=f"{i}+1=", answer=str(i + 1)) for i in ran
 EOS, ONE = 1, 3
 """Ids of <eos> and of `1` in the tokenizer below."""
 CALL_BEGIN, CALL_END = 15, 16
-"""Of the words of a tokenizer that has them."""
+"""Ids of the words of a tokenizer that has words."""
 
 
 class FakeEngine:
-    """Answers `1` greedily, and of drawn responses those with an even seed; the others run into the limit with `2`."""
+    """Answers greedy requests and those with an even seed with `1`; the others reach the length limit with `2`."""
 
     def __init__(self) -> None:
         self.requests: list[RolloutRequest] = []

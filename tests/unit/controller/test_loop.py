@@ -1,4 +1,4 @@
-"""The loop with fakes in place of Ray, vLLM and FSDP: its order, its seeds, what it does when something is wrong."""
+"""The loop with fakes in place of Ray, vLLM and FSDP: its order, its seeds, and its handling of failures."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ PROBLEMS = [Problem(id=str(i), prompt=f"{i}+1=", answer=str(i + 1)) for i in ran
 
 
 def _advantage(sample: Sample) -> float | torch.Tensor:
-    """One number where all tokens share it."""
+    """The advantage that all tokens share."""
     return sample.advantage if sample.value else float(sample.advantage[sample.rollout.sampled][0])
 
 
@@ -312,7 +312,7 @@ def test_dynamic_sampling_without_any_signal_says_so(build):
 
 
 def test_the_kl_to_the_reference_in_the_reward(build):
-    """Scores 0, 1, 0, 1 less 0.1 times a KL of 0, 1, 2, 3, each less the other in its group."""
+    """Scores are 0, 1, 0, 1 minus 0.1 times a KL of 0, 1, 2, 3; an advantage is this minus that of the other sample."""
     settings = ["algorithm=rloo", "algorithm.kl_coef=0.1", "trainer.steps=1"]
     loop, log, folder = build(*settings, mixed={p.id for p in PROBLEMS})
     loop.run()
@@ -333,7 +333,7 @@ PPO = ("algorithm=ppo", "algorithm.prompts_per_step=2", "algorithm.group_size=2"
 
 
 def test_ppo_asks_for_values_and_gives_every_token_its_advantage(build):
-    """Values are 0.25: without discount each of the two tokens gets the score less that."""
+    """Values are 0.25: without discount, each of the two tokens has the score minus 0.25 as its advantage."""
     everything = {p.id for p in PROBLEMS}
     loop, log, folder = build(*PPO, "algorithm.whiten=false", mixed=everything)
     loop.run()
@@ -385,7 +385,7 @@ def test_only_the_newest_checkpoints_are_kept(build):
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(build):
-    """Steps 3 and 4 again, from what step 2 left; the rows of a third that had ended and a fourth that had begun go."""
+    """Steps 3 and 4 are repeated from step 2's checkpoint; the lines of the stopped run's steps 3 and 4 are removed."""
     loop, whole, folder = build("trainer.steps=4", "trainer.save_every=2", "trainer.lr=0.5")
     summary = loop.run()
     rows, lines = _rows(folder), (folder.path / "rollouts.jsonl").read_text()

@@ -1,4 +1,4 @@
-"""What a training run says of its folder, and what it leaves alone there, before it trains."""
+"""What a training run reports about its folder, and what it does not change there, before it trains."""
 
 from contextlib import nullcontext
 from unittest.mock import MagicMock
@@ -18,7 +18,7 @@ LORA, PPO = "model.lora.rank=4", "algorithm=ppo"
 
 
 class FakeCluster:
-    """Its trainer loads whatever state there is, unless it is to fail."""
+    """A fake cluster whose trainer loads any state, or fails to."""
 
     failure = None
 
@@ -37,7 +37,7 @@ def _begins(*_, **__):
 
 @pytest.fixture
 def train(tmp_path, monkeypatch, capsys):
-    """Trains in tmp_path/run, with fakes, until the first step; what was said of a mistake, "" if of none."""
+    """Runs with fakes in tmp_path/run until the first step, and returns the error message, "" if there is none."""
     monkeypatch.setattr("rlsync.controller.train.prepare", MagicMock())
     monkeypatch.setattr("rlsync.controller.train.PromptStream", MagicMock())
     monkeypatch.setattr("rlsync.controller.train.Cluster", FakeCluster)

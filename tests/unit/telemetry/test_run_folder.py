@@ -1,4 +1,4 @@
-"""What a run folder keeps of an earlier part of its run."""
+"""Lines of an earlier part of a run that its folder keeps."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A run folder is one run's at a time, whatever ends that run, and one that cannot be written is refused by name."""
+"""Only one run at a time uses a run folder, however it ends, and a folder that cannot be written is refused."""
 
 import errno
 import os
