@@ -1,1 +1,1 @@
-"""How responses are scored."""
+"""Reward functions, and where each of them runs."""

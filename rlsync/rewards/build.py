@@ -1,4 +1,4 @@
-"""From a reward's config to its function."""
+"""Make the reward function that a configuration describes."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from rlsync.rewards.cores import usable_cores
 from rlsync.rewards.functions import BatchFunction, is_async, load_function, one_by_one
 
 Check = Callable[[list[Problem], Callable[[str], None]], None]
-"""f(problems, say): refuse answers that the function cannot read, and say what will not work."""
+"""f(problems, say): refuses answers that the function cannot read, and tells the user of others that will not work."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Built:
-    """A reward function, ready to be called. Modules that take long to import are left to those who want them."""
+    """A reward function that is ready to be called."""
 
     function: BatchFunction
     threads: int = 1
-    """Calls at a time: as many as cores for what runs in processes, more for what waits for others; what else there is
-    may not bear threads."""
+    """Number of concurrent calls: the number of cores for functions that run in processes, more for functions that wait
+    for a service, and 1 for all others, which may not be thread-safe."""
     check: Check
 
 
 def build(config: RewardFunctionConfig, source: ProblemSource) -> Built:
-    """The function that `config` describes.
+    """Make the function that `config` describes. Modules that take long to import are imported only where needed.
+
+    Args:
+        config: Configuration of the function.
+        source: Source of the problems, for reward.kind=task.
 
     Raises:
-        ConfigError: the user's function cannot be loaded, or text of the model cannot be confined here.
+        ConfigError: The user's function cannot be loaded, or the reward needs a sandbox that this machine lacks.
     """
     match config.kind:
         case RewardKind.task:
@@ -72,7 +76,7 @@ def build(config: RewardFunctionConfig, source: ProblemSource) -> Built:
 
 
 def batch_size(config: RewardFunctionConfig) -> int:
-    """Samples of a call."""
+    """Return the number of samples in one call of the function."""
     batched = config.kind is RewardKind.model or (config.kind is RewardKind.function and config.batched)
     return config.batch_size if batched else 1
 
@@ -92,7 +96,7 @@ def _exact(completion: str, problem: Problem) -> float:
 
 
 def _each(check: Callable[[Problem], None]) -> Check:
-    def check_all(problems: list[Problem], say: Callable[[str], None]) -> None:
+    def check_all(problems: list[Problem], say: Callable[[str], None]) -> None:  # noqa: ARG001  (Check has both)
         for problem in problems:
             with told_of(problem.origin or f"problem {problem.id}"):
                 check(problem)
@@ -108,15 +112,15 @@ def _both(first: Check, second: Check) -> Check:
     return check
 
 
-def _plain(problems: list[Problem], say: Callable[[str], None]) -> None:
-    """Answers are texts."""
+def _plain(problems: list[Problem], say: Callable[[str], None]) -> None:  # noqa: ARG001  (Check has both arguments)
+    """Check that all answers are texts."""
     for problem in problems:
         if problem.structured:
             raise DataError(
-                f"{problem.origin} holds a list or an object, and this reward compares texts. Name a part of it in "
-                "data.answer_column, as in solution.value or tests.0, or use reward=code for tests"
+                f"{problem.origin} has a list or an object, but this reward compares texts. Name a part of it in "
+                "data.answer_column, such as solution.value or tests.0, or use reward=code for tests"
             )
 
 
-def _anything(problems: list[Problem], say: Callable[[str], None]) -> None:
-    """The function takes any answer."""
+def _anything(problems: list[Problem], say: Callable[[str], None]) -> None:  # noqa: ARG001  (Check has both arguments)
+    """Accept all answers."""

@@ -1,4 +1,4 @@
-"""Which part of a completion is the program."""
+"""Find the program in a completion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PYTHON = re.compile(r"\{?\.?(?:python|py)[\d.]*\b", re.IGNORECASE)
 class _Block:
     fence: str
     indent: int
-    """Columns before the fence, which the lines of the block may have as well."""
+    """Number of columns before the fence; as many are removed from the lines of the block."""
     info: str
     lines: list[str]
 
@@ -22,7 +22,7 @@ class _Block:
         return _PYTHON.match(self.info) is not None
 
     def closes(self, line: str) -> bool:
-        """Whether a line is the block's closing fence (CommonMark 0.31, section 4.5); a tag may follow, as </think>."""
+        """Whether a line is the closing fence (CommonMark 0.31, section 4.5). A tag such as </think> may follow it."""
         bare = line.strip()
         rest = bare.lstrip(self.fence[0])
         return bare.startswith(self.fence) and (not rest or rest.startswith("</"))
@@ -33,9 +33,9 @@ class _Block:
 
 
 def extract_program(completion: str) -> str:
-    """The last fenced block that says it is Python, else the last one without a language, else the whole completion.
+    """Return the last fenced block marked as Python, or the last one without a language, or the whole completion.
 
-    A block that is not closed ends with the completion. Fences may also stand at the end of a line of text.
+    A block that is not closed ends with the completion. Fences may also be at the end of a line of text.
     """
     blocks = _blocks(completion)
     python = [block for block in blocks if block.is_python]
@@ -63,7 +63,7 @@ def _blocks(text: str) -> list[_Block]:
 
 
 def _opened(line: str) -> _Block | None:
-    """The block that a line opens: with any language where the fence comes first, only as Python after other text."""
+    """Return the block that a line opens, or None. After other text on the line, only a Python block can be opened."""
     found = _OPENING.match(line)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Whether what a program printed is what was expected, as judges of programming contests compare."""
+"""Compare a program's output with the expected one, as programming contests do."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rlsync.sandbox.examine import TOLERANCE
 
 
 def same_output(printed: str, expected: str) -> bool:
-    """Compare line by line, without blanks at the ends of lines and empty lines at both ends.
+    """Whether two outputs are equal, ignoring blanks at the ends of lines, and blanks and empty lines at both ends.
 
-    A line of numbers is compared number by number, whatever blanks are between them: an expected number with a decimal
-    point or an exponent may differ by 1e-6, absolute or relative; an integer must be met exactly (3.0 is 3).
+    Lines of numbers are compared number by number, ignoring the blanks between them. An expected number with a decimal
+    point or an exponent may differ by 1e-6, absolute or relative; an integer must match exactly (3.0 matches 3).
     """
     got, want = _lines(printed), _lines(expected)
     return len(got) == len(want) and all(a == b or _same_numbers(a, b) for a, b in zip(got, want, strict=True))
@@ -34,5 +34,5 @@ def _same_number(got: str, want: str) -> bool:
         if want.lstrip("+-").isdigit():
             return mine == theirs
         return abs(mine - theirs) <= Decimal(str(TOLERANCE)) * max(Decimal(1), abs(theirs))
-    except ArithmeticError:  # no number, or one beyond what Decimal holds
+    except ArithmeticError:  # not a number, or too large for Decimal
         return False

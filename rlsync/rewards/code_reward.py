@@ -1,4 +1,4 @@
-"""Generated Python against tests, in the sandbox."""
+"""Run generated Python against tests in the sandbox."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ _MOST_OUTPUT = 1 << 28
 
 
 class CodeReward:
-    """Share of tests that the completion's program passes; all or nothing unless `partial`.
+    """Scores the completion's program by its tests, whose forms rewards/code_tests.py reads.
 
-    The forms of tests are those of rewards/code_tests.py. Whatever a program does to its sandbox, it fails.
+    Args:
+        limits: Limits of a program.
+        partial: The reward is the share of tests that pass; otherwise it is 1 if all pass, else 0.
 
     Raises:
-        ConfigError: the kernel cannot confine programs.
+        ConfigError: The kernel cannot confine programs.
     """
 
     def __init__(self, limits: Limits, *, partial: bool) -> None:
@@ -28,10 +30,11 @@ class CodeReward:
         self._limits, self._partial = limits, partial
 
     def check(self, problem: Problem) -> None:
-        """Raises DataError if the problem's answer holds no tests."""
+        """Raise DataError if the problem's answer has no tests."""
         read_tests(problem)
 
     def __call__(self, completion: str, problem: Problem) -> float:
+        """Run the completion's program against the problem's tests, and return the reward."""
         program, tests = extract_program(completion), read_tests(problem)
         passed, count = self._examined(program, tests) if tests.examination else self._printed(program, tests.prints)
         return passed / count if self._partial else float(passed == count)
@@ -52,7 +55,7 @@ class CodeReward:
 
     def _prints(self, program: str, test: InputOutput) -> bool:
         wanted = len(test.expected.encode(errors="replace"))
-        # Rounded up, so that the limit tells a program little of the answer.
+        # The limit is rounded up to a power of two, so that it reveals little about the answer.
         room = 1 << min((2 * wanted).bit_length(), _MOST_OUTPUT.bit_length())
         outcome = run_python(program, test.given, self._limits, output_bytes=room)
         return not outcome.exit_code and not outcome.stopped and same_output(outcome.stdout, test.expected)

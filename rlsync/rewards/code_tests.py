@@ -1,4 +1,4 @@
-"""The tests in a problem's answer, in the forms of public data sets."""
+"""Read the tests in a problem's answer, in the forms of public data sets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rlsync.sandbox.names import names_of
 
 FORMS = (
     'Python with assertions, a JSON list of them, [{"input", "output"}, ...], {"inputs": [...], "outputs": [...]}, or '
-    'with "fn_name" besides, calls of a function'
+    'with "fn_name" as well, calls of a function'
 )
 _FUNCTION_KEYS = ("fn_name", "func_name", "entry_point")
 
 
 @dataclass(slots=True, kw_only=True)
 class InputOutput:
-    """A program is to read the one and print the other."""
+    """Standard input of a program, and the output that it should print."""
 
     given: str
     expected: str
@@ -28,17 +28,17 @@ class InputOutput:
 
 @dataclass(slots=True, kw_only=True)
 class CodeTests:
-    """Tests of one kind."""
+    """Tests of a program: either pairs of input and output, or an examination by assertions or calls."""
 
     prints: list[InputOutput] = field(default_factory=list)
     examination: Examination | None = None
 
 
 def read_tests(problem: Problem) -> CodeTests:
-    """Read the answer of a problem.
+    """Read the tests in a problem's answer.
 
     Raises:
-        DataError: it has none of the forms, or its tests ask nothing of a program.
+        DataError: The answer has none of the forms, or its tests do not use the program.
     """
     try:
         value = json.loads(problem.answer)
@@ -52,11 +52,11 @@ def read_tests(problem: Problem) -> CodeTests:
         return CodeTests(examination=_assertions(value))
     if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         return _rows(value, _function_name(value[0], problem))
-    raise DataError(f"the answer of a code problem is {FORMS}; it is not {_shown(problem.answer)}")
+    raise DataError(f"the answer of a code problem must be {FORMS}; it cannot be {_shown(problem.answer)}")
 
 
 def _with_check(tests: str, problem: Problem) -> str:
-    """HumanEval's tests define check(candidate), and the row names the candidate."""
+    """Append the call of check(candidate), which HumanEval's tests define; the row names the candidate."""
     candidate = problem.metadata.get("entry_point")
     if "def check(" in tests and "\ncheck(" not in tests and isinstance(candidate, str):
         return f"{tests}\ncheck({candidate})"
@@ -70,7 +70,8 @@ def _assertions(pieces: list[str]) -> Examination:
             names |= names_of(piece).program
         except (SyntaxError, ValueError, RecursionError) as error:
             raise DataError(
-                f"the answer of a code problem is {FORMS}; as Python it does not compile: {error} in {_shown(piece)}"
+                f"the answer of a code problem must be {FORMS}; as Python it does not compile: {error} in "
+                f"{_shown(piece)}"
             ) from error
     if not names:
         raise DataError(
@@ -81,11 +82,14 @@ def _assertions(pieces: list[str]) -> Examination:
 
 
 def _columns(value: dict[str, Any], function: str) -> CodeTests:
-    """APPS, TACO: {"inputs": [...], "outputs": [...]}, with "fn_name" for calls; code_contests: "input", "output"."""
+    """Read the tests of APPS and TACO, {"inputs": [...], "outputs": [...]}, with "fn_name" if they call a function.
+
+    code_contests has "input" and "output" instead.
+    """
     inputs, outputs = (value.get(f"{name}s", value.get(name)) for name in ("input", "output"))
     if not (isinstance(inputs, list) and isinstance(outputs, list) and inputs and len(inputs) == len(outputs)):
         raise DataError(
-            f'"inputs" and "outputs" must be two lists of one length, at least 1: it is not so in {_shown(value)}'
+            f'"inputs" and "outputs" must be two lists of the same length, which is at least 1, but are {_shown(value)}'
         )
     pairs = list(zip(inputs, outputs, strict=True))
     if not function:
@@ -95,27 +99,30 @@ def _columns(value: dict[str, Any], function: str) -> CodeTests:
 
 
 def _rows(value: list[dict[str, Any]], function: str) -> CodeTests:
-    """LiveCodeBench: [{"input", "output", "testtype"}, ...]; without "testtype" they are of standard input."""
+    """Read the tests of LiveCodeBench: [{"input", "output", "testtype"}, ...].
+
+    Tests without "testtype" give standard input and output.
+    """
     for test in value:
         if not {"input", "output"} <= test.keys():
-            raise DataError(f'a test needs "input" and "output", and {_shown(test)} lacks them')
+            raise DataError(f'a test needs "input" and "output", but {_shown(test)} lacks them')
     kinds = {test.get("testtype", "stdin") for test in value}
     if kinds == {"stdin"}:
         return CodeTests(prints=[InputOutput(given=_text(t["input"]), expected=_text(t["output"])) for t in value])
     if kinds != {"functional"}:
         found = ", ".join(sorted(map(repr, kinds)))
-        raise DataError(f'"testtype" must be "stdin" or "functional", the same in all tests; there is {found}')
+        raise DataError(f'"testtype" must be "stdin" or "functional", and the same in all tests; found {found}')
     if not function:
         raise DataError(
-            'tests with "testtype": "functional" call a function, and nothing says which: add "fn_name" to the tests '
-            'or to the row, or "func_name" to the row\'s "metadata"'
+            'tests with "testtype": "functional" call a function, but no field names it. Add "fn_name" to the tests or '
+            'to the row, or "func_name" to the row\'s "metadata"'
         )
     calls = [Call(arguments=_arguments(test["input"]), expected=_json(test["output"])) for test in value]
     return CodeTests(examination=Examination(function=function, calls=calls))
 
 
 def _function_name(value: dict[str, Any], problem: Problem) -> str:
-    """The function that the tests call, where they or the row name one."""
+    """Return the name of the function that the tests call; empty if neither the tests nor the row name one."""
     row = problem.metadata
     extra = row.get("metadata")
     if isinstance(extra, str):
@@ -131,19 +138,19 @@ def _function_name(value: dict[str, Any], problem: Problem) -> str:
 
 
 def _arguments(value: Any) -> list[Any]:
-    """The arguments of a call: a list, or as in LiveCodeBench one JSON value a line."""
+    """Return the arguments of a call, which are a list or, in LiveCodeBench, one JSON value on each line."""
     if isinstance(value, list):
         return value
     if isinstance(value, str):
         try:
             return [json.loads(line) for line in value.splitlines() if line.strip()]
         except ValueError as error:
-            raise DataError(f"the arguments of a call are a list, or one JSON value a line: {_shown(value)}") from error
-    raise DataError(f"the arguments of a call are a list, or one JSON value a line: {_shown(value)}")
+            raise DataError(f"the arguments of a call must be a list, or lines of JSON: {_shown(value)}") from error
+    raise DataError(f"the arguments of a call must be a list, or lines of JSON: {_shown(value)}")
 
 
 def _json(value: Any) -> Any:
-    """An expected value, which LiveCodeBench writes as JSON text."""
+    """Return an expected value, which LiveCodeBench writes as JSON text."""
     if not isinstance(value, str):
         return value
     try:
@@ -153,12 +160,12 @@ def _json(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Standard input or output: text, or a list of its lines."""
+    """Return standard input or output, which is given as text or as a list of lines."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return "\n".join(value)
-    raise DataError(f"standard input and output are text or a list of lines: {_shown(value)}")
+    raise DataError(f"standard input and output must be text or a list of lines: {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

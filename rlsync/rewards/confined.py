@@ -1,4 +1,4 @@
-"""A job in confined worker processes, for text of the model that its code reads in ways not proven harmless."""
+"""Run a job in confined worker processes, because it may interpret the model's text in dangerous ways."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ logger = logging.getLogger(__name__)
 DEFAULT_CPU_S = 3.0
 _MEMORY_MIB = 4096
 _NO_LIMIT = -1
-"""resource.RLIM_INFINITY: a worker serves many requests, each with a bound of its own."""
+"""resource.RLIM_INFINITY: a worker serves many requests, each of which has its own limit."""
 
 
 class ConfinedJob:
-    """Calls `maker`'s job, up to `size` at a time.
+    """Calls the job that `maker` makes, with at most `size` concurrent calls.
 
     Args:
-        maker: as in WorkerKind.
-        cpu_s: CPU time that a request may take; 0: DEFAULT_CPU_S.
-        fresh: a process for each request.
-        required: whether a machine that cannot confine processes is refused. Where it is not, the job is known to run
-            no text as code, and confinement is a second line of defence.
+        maker: Makes the job, as in WorkerKind.
+        argument: Argument of the maker.
+        cpu_s: CPU time that a request may take in seconds; 0 = DEFAULT_CPU_S.
+        fresh: Use a new process for each request.
+        required: Refuse a machine that cannot confine processes. It is False for jobs that never run text as code, for
+            which confinement is a second line of defence.
+
     Raises:
-        ConfigError: the kernel cannot confine processes, and it is required.
+        ConfigError: The kernel cannot confine processes, and it is required.
     """
 
     def __init__(
@@ -44,10 +46,10 @@ class ConfinedJob:
         self._pool = WorkerPool(kind, self.size, fresh=fresh)
 
     def __call__(self, request: Any, *, otherwise: Any) -> Any:
-        """The job's value, or `otherwise` for a request that takes longer than it may or ends its process.
+        """Return the job's value, or `otherwise` if the request takes too long or its process dies.
 
         Raises:
-            WorkerError: the job raised, or no process could be started.
+            WorkerError: The job raised an exception, or no process could be started.
         """
         try:
             return self._pool.call(request)
@@ -56,7 +58,7 @@ class ConfinedJob:
             return otherwise
 
     def close(self) -> None:
-        """End the processes; the next call starts others."""
+        """End the processes; the next call starts new ones."""
         self._pool.close()
 
 
@@ -66,6 +68,6 @@ def _rules(*, required: bool) -> Confinement | None:
     except ConfigError as error:
         if required:
             raise
-        logger.warning("rewards are computed in processes that are bounded but not confined: %s", error.message)
+        logger.warning("rewards run in processes with limits but without confinement: %s", error.message)
         return None
     return replace(rules_of(Limits(memory_mib=_MEMORY_MIB), file_bytes=0), cpu_s=_NO_LIMIT)

@@ -1,4 +1,4 @@
-"""How many processes may compute at a time."""
+"""The number of cores that this process may use."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _QUOTAS = (
     ("/sys/fs/cgroup/cpu.max", None),
     ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
 )
-"""Quota and period of a container: cgroups v2 has both numbers in one file, v1 has two files."""
+"""Files with the CPU quota and the period of a container: cgroups v2 has both in one file, v1 has two files."""
 
 
 def usable_cores() -> int:
-    """Cores of this process's affinity mask, or fewer where its container's CPU quota allows no more; at least 1."""
+    """Return the number of cores in the affinity mask, or fewer if the container has a CPU quota; at least 1."""
     cores = len(os.sched_getaffinity(0))
     for quota_file, period_file in _QUOTAS:
         try:

@@ -1,4 +1,4 @@
-"""The user's reward function in processes of its own (reward.isolation=process)."""
+"""Run the user's reward function in worker processes (reward.isolation=process)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rlsync.rewards.workers import WorkerPool, WorkerTimeoutError
 
 
 def in_processes(config: RewardFunctionConfig) -> Callable[..., Any]:
-    """reward.function, called in worker processes; one that takes longer than reward.timeout_s is killed.
+    """Return a function that calls reward.function in worker processes. A call longer than reward.timeout_s is killed.
 
     Raises:
-        ConfigError: it cannot be loaded, or is `async def`.
+        ConfigError: The function cannot be loaded, or is `async def`.
     """
     if is_async(config):
         raise ConfigError(
-            f"reward.function={config.function!r} is async, and reward.isolation=process calls plain functions. Use "
-            "reward.isolation=thread, where calls that wait share one event loop"
+            f"reward.function={config.function!r} is async, but reward.isolation=process calls plain functions only. "
+            "Use reward.isolation=thread, where async calls share one event loop"
         )
     kind = WorkerKind(maker="rlsync.rewards.function_worker:make", argument=config, cpu_s=0.0, made_in_host=False)
     pool = WorkerPool(kind, usable_cores(), wall_s=config.timeout_s)
@@ -38,7 +38,7 @@ def in_processes(config: RewardFunctionConfig) -> Callable[..., Any]:
 
 
 def make(config: RewardFunctionConfig) -> Callable[[tuple[Any, Any]], Any]:
-    """The function with its result in plain numbers."""
+    """Make the job of a worker, which calls the function and converts its results to floats."""
     function = find_function(config)
 
     def score(request: tuple[Any, Any]) -> Any:

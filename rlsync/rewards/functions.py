@@ -1,4 +1,4 @@
-"""Reward functions that the user names by their import path."""
+"""Load the user's reward functions, which are named by import path or file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rlsync.user_calls import call_bounded, too_late
 from rlsync.user_code import check_call, load_callable
 
 RewardFunction = Callable[[str, Problem], float]
-"""f(completion, problem)."""
+"""f(completion, problem) returns the reward."""
 BatchFunction = Callable[[list[str], list[Problem]], Sequence[float]]
-"""f(completions, problems), one number each."""
+"""f(completions, problems) returns one reward for each completion."""
 
 _FIELD = "reward.timeout_s"
 
 
 def load_function(config: RewardFunctionConfig) -> Callable[..., Any]:
-    """What reward.function names, as a plain function that takes at most reward.timeout_s.
+    """Load reward.function as a plain function with the time limit reward.timeout_s.
 
     Raises:
-        ConfigError: as `load_callable`, or it does not take a completion and a problem.
+        ConfigError: As find_function.
     """
     function = find_function(config)
     if _is_async(function):
@@ -35,7 +35,7 @@ def load_function(config: RewardFunctionConfig) -> Callable[..., Any]:
 
 
 def is_async(config: RewardFunctionConfig) -> bool:
-    """Whether reward.function is `async def`, or an object whose call is."""
+    """Whether reward.function is `async def`, or an object whose `__call__` is."""
     return _is_async(find_function(config))
 
 
@@ -43,17 +43,18 @@ def find_function(config: RewardFunctionConfig) -> Callable[..., Any]:
     """Load the callable that reward.function names.
 
     Raises:
-        ConfigError: as `load_callable`, or it does not take a completion and a problem.
+        ConfigError: As load_callable, or the function does not accept a completion and a problem.
     """
     one, several = "completion: str, problem: Problem", "completions: list[str], problems: list[Problem]"
     signature = f"f({several}) -> list[float] (reward.batched=true)" if config.batched else f"f({one}) -> float"
     function = load_callable(config.function, field="reward.function", signature=signature)
     what = ("completions", "problems") if config.batched else ("completion", "problem")
-    check_call(function, what, {}, field=f"reward.function={config.function!r}", fix=f"Want {signature}")
+    check_call(function, what, {}, field=f"reward.function={config.function!r}", fix=f"It must be {signature}")
     return function
 
 
 def one_by_one(function: RewardFunction) -> BatchFunction:
+    """Turn a function of one sample into a function of a batch."""
     return lambda completions, problems: [function(c, p) for c, p in zip(completions, problems, strict=True)]
 
 
@@ -66,7 +67,7 @@ def _bounded(function: Callable[..., Any], timeout_s: float) -> Callable[..., An
 
 
 class _Awaited:
-    """An async function as a plain one; concurrent calls share one event loop, and so may share clients."""
+    """Makes an async function callable from threads. All calls share one event loop, so they can share clients."""
 
     def __init__(self, function: Callable[..., Coroutine[Any, Any, Any]], timeout_s: float) -> None:
         self._function, self._timeout_s = function, timeout_s

@@ -1,7 +1,7 @@
-"""Python's eval for text of a model: arithmetic and sympy expressions, and nothing that could reach the rest of Python.
+"""A restricted eval for the model's text: arithmetic and sympy expressions without access to the rest of Python.
 
-Scorers of reasoning-gym evaluate answers, some directly and some by sympy's parse_expr. They run in a confined process,
-so such text can do no harm; what is refused here is that it sets its own score.
+Some scorers of reasoning-gym evaluate answers, directly or by sympy's parse_expr. They run in a confined process, so
+the text cannot harm the machine. The restriction prevents it from setting its own score.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _FUNCTIONS = (
 
 
 def install_guard() -> None:
-    """Replace eval in this process for good."""
+    """Replace eval in this process permanently."""
     plain = eval
 
     def guarded(source: Any, globals: Any = None, locals: Any = None, /) -> Any:
         caller = sys._getframe(1)
-        if caller.f_globals.get("__name__") == "collections":  # a namedtuple of a library
+        if caller.f_globals.get("__name__") == "collections":  # a library defines a namedtuple
             return plain(source, globals, locals)
         names = caller.f_globals if globals is None else globals
         inner = (caller.f_locals if globals is None else names) if locals is None else locals
@@ -40,10 +40,14 @@ def install_guard() -> None:
 
 
 def check(code: CodeType, names: Mapping[str, Any]) -> None:
-    """Raises ValueError unless an expression only computes.
+    """Check that an expression only computes.
 
     Args:
-        names: what the expression would find by name.
+        code: The compiled expression.
+        names: Values of the names that the expression can use.
+
+    Raises:
+        ValueError: The expression uses attributes, statements, or names of something else than numbers and mathematics.
     """
     for instruction in _instructions(code):
         if any(part in instruction.opname for part in _FORBIDDEN):

@@ -1,4 +1,4 @@
-"""An HTTP service as the judge of a completion."""
+"""A reward from an HTTP service, the judge."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from rlsync.redact import redacted
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST = 1 << 20
-"""Bytes of an answer."""
+"""Longest answer in bytes."""
 
 
 class JudgeError(Exception):
-    """The judge gave no reward; the message has no secrets."""
+    """The judge did not return a reward. The message has no secrets."""
 
 
 class Judge:
     """Posts {"prompt", "completion", "answer"} as JSON and reads {"reward": number} from the answer.
 
-    A failed request (no connection, no whole answer within reward.judge_timeout_s, a status of 4xx or 5xx) is repeated
-    with doubling pauses; the last failure is raised, and costs only this sample. Calls from several threads share one
-    event loop and its connections.
+    A failed request (no connection, no complete answer within reward.judge_timeout_s, or a status of 4xx or 5xx) is
+    repeated after pauses that double. The last failure is raised, and only its sample gets no reward. Calls from
+    several threads share one event loop and its connections.
 
     Raises:
-        ConfigError: the variable that reward.judge_token_env names is not set.
+        ConfigError: The environment variable that reward.judge_token_env names is not set, or its value is malformed.
     """
 
     def __init__(self, config: RewardFunctionConfig) -> None:
@@ -47,13 +47,18 @@ class Judge:
         Thread(target=self._loop.run_forever, daemon=True, name="judge").start()
 
     def __call__(self, completion: str, problem: Problem) -> float:
+        """Ask the judge for the reward of a completion.
+
+        Raises:
+            JudgeError: The judge did not return a reward.
+        """
         body = {"prompt": problem.prompt, "completion": completion, "answer": problem.answer}
         return asyncio.run_coroutine_threadsafe(self._ask(body), self._loop).result()
 
     async def _ask(self, body: dict[str, str]) -> Any:
         for attempt in itertools.count():
             try:
-                async with asyncio.timeout(self._config.judge_timeout_s):  # httpx itself bounds only single reads
+                async with asyncio.timeout(self._config.judge_timeout_s):  # httpx limits only single reads
                     return await self._post(body)
             except (httpx.HTTPError, TimeoutError) as error:
                 if attempt == self._config.judge_retries:
@@ -62,7 +67,7 @@ class Judge:
         raise AssertionError("itertools.count ended")
 
     async def _post(self, body: dict[str, str]) -> Any:
-        if self._client is None:  # made in the loop that uses it
+        if self._client is None:  # made in the event loop that uses it
             limits = httpx.Limits(max_connections=None)
             self._client = httpx.AsyncClient(headers=self._headers, timeout=None, limits=limits, follow_redirects=True)
         answer = b""
@@ -78,7 +83,7 @@ class Judge:
             raise JudgeError(f'its answer is not {{"reward": number}} ({type(error).__name__}: {error})') from None
 
     def _told(self, error: Exception) -> str:
-        """Describe a failure without any secret, even one that the service repeats."""
+        """Describe a failure without secrets, even if the service's answer repeats them."""
         if isinstance(error, httpx.HTTPStatusError):
             why = f"HTTP {error.response.status_code}"
         elif isinstance(error, TimeoutError):
@@ -89,7 +94,7 @@ class Judge:
 
 
 def _cause(error: BaseException) -> str:
-    """The first cause of a chain of errors."""
+    """Return the text of the first error in a chain."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:

@@ -18,14 +18,14 @@ _PLAIN_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?")
 
 
 class MathReward:
-    """1.0 if math-verify finds the completion's answer equal to the problem's, else 0.0.
+    r"""1.0 if math-verify finds the completion's answer equal to the problem's, else 0.0.
 
-    math-verify has no bound on time but SIGALRM, which only a main thread can use, and `9^{9^{9}}` from a model keeps
-    sympy busy for ever. So it runs in processes that can be ended; an answer that takes longer than it may is wrong.
+    math-verify limits its time only by SIGALRM, which needs the main thread, and an answer such as `9^{9^{9}}` keeps
+    sympy busy forever. So it runs in processes that can be killed, and an answer that takes too long is wrong.
 
     Args:
-        boxed: only what stands in a box is an answer.
-        cpu_s: CPU time of an answer; 0: the default of ConfinedJob.
+        boxed: Only the contents of \boxed{} are an answer.
+        cpu_s: CPU time for one answer in seconds; 0 = the default of ConfinedJob.
     """
 
     def __init__(self, *, boxed: bool = False, cpu_s: float = 0.0) -> None:
@@ -36,7 +36,7 @@ class MathReward:
         """Score one completion.
 
         Raises:
-            ValueError: the problem's answer holds no mathematics.
+            ValueError: The problem's answer has no mathematics.
         """
         equal = self._job((problem.answer, completion, self._boxed), otherwise=False)
         if equal == NO_GOLD:
@@ -44,10 +44,14 @@ class MathReward:
         return float(equal is True)
 
     def check(self, problems: Sequence[Problem], say: Callable[[str], None]) -> None:
-        """Say which answers no completion can match, not even one that repeats them.
+        """Tell the user which answers no completion can match, not even one that repeats them.
+
+        Args:
+            problems: Problems whose answers are checked.
+            say: Prints a line for the user.
 
         Raises:
-            DataError: all of them are so.
+            DataError: No completion can match any of the answers.
         """
         distinct = {problem.answer: problem for problem in problems}
         doubtful = [p for a, p in distinct.items() if not _PLAIN_NUMBER.fullmatch(a) and not plain_words(a)]
@@ -59,13 +63,15 @@ class MathReward:
             return
         shown = "; ".join(f"{p.origin or f'problem {p.id}'}: {p.answer[:60]!r}" for p in lost[:_SHOWN])
         more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
-        message = f"reward=math_verify can match no completion with {len(lost)} of the answers: {shown}{more}"
+        message = f"with reward=math_verify no completion can match {len(lost)} of the answers: {shown}{more}"
         if len(lost) == len(distinct):
-            raise DataError(f"{message}. Name the column with the final answers in data.answer_column, or a parser")
-        say(f"{message}. Their samples never get a reward")
+            raise DataError(
+                f"{message}. Name the column of the final answers in data.answer_column, or set data.answer_parser"
+            )
+        say(f"{message}. Their samples never earn a reward")
 
     def close(self) -> None:
-        """End its processes; the next call starts others."""
+        """End the processes; the next call starts new ones."""
         self._job.close()
 
     def _matches_itself(self, problem: Problem) -> bool:

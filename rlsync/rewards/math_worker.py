@@ -11,20 +11,23 @@ from sympy import Expr, N
 from rlsync.rewards.math_answers import NO_GOLD, final_boxes, gold_as_latex, plain_words, readable, says
 
 _TINY = 1e-3
-"""Below it math-verify's comparison to six decimals says little."""
+"""Smallest number for which math-verify's comparison to six decimals is precise enough."""
 
 
 def make(_: None) -> Callable[[tuple[str, str, bool]], bool | str]:
-    # It warns that without its own timeouts the caller must have one: the worker pool does.
+    """Make the job of a worker: f((gold, completion, boxed)) -> result of compare."""
+    # math-verify warns that without its own timeouts the caller must have one; the worker pool has.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     return lambda request: compare(*request)
 
 
 def compare(gold: str, completion: str, boxed: bool = False) -> bool | str:
-    r"""Whether the completion's answer equals the gold one, or NO_GOLD.
+    r"""Return whether the completion's answer equals the gold answer, or NO_GOLD if that is not mathematics.
 
     Args:
-        boxed: only what stands in \boxed{} is an answer.
+        gold: The gold answer.
+        completion: The model's text.
+        boxed: Only the contents of \boxed{} are an answer.
     """
     boxes = final_boxes(completion)
     if boxed and boxes is None:
@@ -40,7 +43,7 @@ def compare(gold: str, completion: str, boxed: bool = False) -> bool | str:
 
 
 def _tiny_and_different(expected: object, answer: object) -> bool:
-    """Whether both are numbers so small that they are equal to six decimals, and yet differ."""
+    """Whether both are numbers that differ, but are so small that they are equal to six decimals."""
     if not all(isinstance(each, Expr) and each.is_number for each in (expected, answer)):
         return False
     ratio = N(answer / expected) if expected != 0 else None  # type: ignore[operator]

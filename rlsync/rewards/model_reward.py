@@ -1,4 +1,4 @@
-"""The driver's side of a reward model, which lives in a process of its own."""
+"""The driver's side of a reward model, which runs in its own actor."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ logger = logging.getLogger(__name__)
 
 
 class ScoreTexts(Protocol):
-    def __call__(self, prompts: list[str], completions: list[str]) -> ModelScores: ...
+    """Scores completions with the reward model."""
+
+    def __call__(self, prompts: list[str], completions: list[str]) -> ModelScores:
+        """Score one completion of each prompt."""
+        ...
 
 
 class ModelReward:
-    """f(completions, problems) -> rewards, once the run has started the model's process and said how to reach it.
+    """f(completions, problems) -> rewards. It can be called after it has been connected to the model's actor.
 
     Raises:
-        ConfigError: as `check_reward_model`.
+        ConfigError: As check_reward_model.
     """
 
     def __init__(self, config: RewardFunctionConfig) -> None:
@@ -29,10 +33,12 @@ class ModelReward:
         self._score: ScoreTexts | None = None
 
     def connect(self, score: ScoreTexts) -> None:
+        """Connect the reward to the model's actor."""
         self._score = score
 
     def __call__(self, completions: list[str], problems: list[Problem]) -> list[float]:
-        assert self._score is not None, "a reward model was asked before its process had started"
+        """Score one completion of each problem."""
+        assert self._score is not None, "a reward model was called before its process had started"
         scores = self._score([problem.prompt for problem in problems], completions)
         if scores.truncated:
             logger.warning(

@@ -1,4 +1,4 @@
-"""Threads that scoring runs in."""
+"""A pool of threads for scoring."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 class Pool(Generic[T]):
-    """Runs calls in the order they came, `threads` at a time.
+    """Runs calls in the order of their submission, `threads` at a time.
 
-    Unlike concurrent.futures' threads these do not keep the process from ending, whatever hangs in them.
+    Unlike the threads of concurrent.futures, these do not prevent the process from ending if a call hangs.
     """
 
     def __init__(self, threads: int) -> None:
@@ -24,12 +24,13 @@ class Pool(Generic[T]):
             Thread(target=self._work, daemon=True, name="scoring").start()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Queue a call, and return the future of its result."""
         future: Future[T] = Future()
         self._calls.put((call, future))
         return future
 
     def close(self) -> None:
-        """End the threads after what they do now; calls that still wait are dropped."""
+        """End the threads after their current calls; queued calls are dropped."""
         self._closed = True
         for _ in range(self._threads):
             self._calls.put(None)
@@ -39,5 +40,5 @@ class Pool(Generic[T]):
             call, future = waiting
             try:
                 future.set_result(call())
-            except BaseException as error:  # the one who waits for the result is told
+            except BaseException as error:  # noqa: BLE001  (the future passes on whatever the call raises)
                 future.set_exception(error)

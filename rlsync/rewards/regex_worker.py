@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def make(pattern: str) -> Callable[[tuple[str, str]], float]:
-    """f((completion, answer)) -> reward; see RegexReward."""
+    """Make the job of a worker: f((completion, answer)) -> reward, as RegexReward describes."""
     compiled = re.compile(pattern, re.DOTALL)
 
     def score(request: tuple[str, str]) -> float:

@@ -1,4 +1,4 @@
-"""A Hugging Face sequence classifier with one label as the judge of responses."""
+"""A reward model: a Hugging Face sequence classifier with one label."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from rlsync.errors import ConfigError
 
 @dataclass(slots=True, kw_only=True)
 class ModelScores:
+    """Scores of a batch of completions."""
+
     rewards: list[float]
     truncated: int
-    """Texts that were longer than reward.model_max_tokens."""
+    """Number of texts that were longer than reward.model_max_tokens."""
 
 
 class RewardModel:
     """Scores prompts with completions, in evaluation mode and the model's own dtype.
 
     Args:
-        config: one that `check_reward_model` lets pass.
+        config: A configuration that check_reward_model accepts.
         device: `cpu` or `cuda`.
     """
 
@@ -37,10 +39,11 @@ class RewardModel:
         self._model = model.eval().to(self._device)
 
     def score(self, prompts: list[str], completions: list[str]) -> ModelScores:
+        """Score completions of prompts; the logit of the only label is the reward."""
         texts = [self._text(p, c) for p, c in zip(prompts, completions, strict=True)]
         ids = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         kept = [each[-self._most :] for each in ids]
-        # Without a padding token the classifier could not tell where a shorter text ends.
+        # Without a padding token the classifier cannot find the end of a shorter text, so each text is its own batch.
         size = len(kept) if self._tokenizer.pad_token_id is not None else 1
         rewards = [r for begin in range(0, len(kept), size) for r in self._forward(kept[begin : begin + size])]
         return ModelScores(rewards=rewards, truncated=sum(len(each) > self._most for each in ids))
@@ -59,10 +62,10 @@ class RewardModel:
 
 
 def check_reward_model(config: RewardFunctionConfig) -> None:
-    """Before anything starts.
+    """Check a reward model before any actor is started.
 
     Raises:
-        ConfigError: no model or tokenizer is there, or the classifier has several labels.
+        ConfigError: The model or its tokenizer cannot be read, or the classifier does not have exactly one label.
     """
     path = config.model_path
     try:
@@ -70,11 +73,11 @@ def check_reward_model(config: RewardFunctionConfig) -> None:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"reward.model_path={path}: no model with a tokenizer can be read there ({error}). Name the folder or the "
+            f"reward.model_path={path}: no model with a tokenizer can be read there ({error}). Give the folder or the "
             "hub id of a sequence classifier."
         ) from error
     if labels != 1 or not len(tokenizer):
         raise ConfigError(
-            f"reward.model_path={path}: a classifier with {labels} labels. A reward model has one, whose logit is the "
-            "reward (num_labels=1)."
+            f"reward.model_path={path} is a classifier with {labels} labels. A reward model must have one "
+            "(num_labels=1), whose logit is the reward."
         )

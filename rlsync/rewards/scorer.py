@@ -1,4 +1,4 @@
-"""Rewards of samples, whichever function gives them."""
+"""Score samples with the configured reward functions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from rlsync.samples import Score
 
 
 class Scorer:
-    """Scores samples with the function that the config names, or with the weighted sum of several.
+    """Scores samples with one reward function, or with the weighted sum of several.
+
+    Args:
+        config: Configuration of the reward.
+        source: Source of the problems.
 
     Raises:
-        ConfigError: a function cannot be loaded.
+        ConfigError: A function cannot be loaded.
     """
 
     def __init__(self, config: RewardConfig, source: ProblemSource) -> None:
@@ -29,29 +33,31 @@ class Scorer:
 
     @property
     def models(self) -> list[ModelReward]:
-        """Those of its functions that wait for a process."""
+        """The functions that must be connected to a reward model's actor."""
         return [part.function for part in self._parts if isinstance(part.function, ModelReward)]
 
     def check(self, problems: list[Problem], say: Callable[[str], None]) -> None:
-        """Look at the answers of problems that are to be scored, before anything starts.
+        """Check the answers of problems before any actor is started.
 
         Args:
-            say: gets what will not work although the run can go on.
+            problems: Problems whose responses will be scored.
+            say: Tells the user of problems that will not work, although the run can start.
+
         Raises:
-            DataError: a reward function cannot read one of them.
+            DataError: A reward function cannot read an answer.
         """
         for part in self._parts:
             part.check(problems, say)
 
     def start(self, problems: list[Problem]) -> Scoring:
-        """Scoring of one sample of each problem, as they are finished."""
+        """Start scoring one sample of each problem; each is scored when it is finished."""
         return Scoring(self._parts, problems, sums=self._sums, timeout_s=self._finish_timeout_s)
 
     def score(self, problems: list[Problem], completions: list[str]) -> list[Score]:
-        """Of samples that are all finished: one score each; one on which a function fails has no reward, but the error.
+        """Score samples that are all finished. If a function fails for a sample, its score has the error and no reward.
 
         Raises:
-            RewardError: no sample has a reward.
+            RewardError: No sample has a reward.
         """
         with self.start(problems) as scoring:
             for index, (_, completion) in enumerate(zip(problems, completions, strict=True)):
@@ -60,7 +66,7 @@ class Scorer:
 
 
 def shuffle_rewards(scores: list[Score], seed: int) -> list[Score]:
-    """The rewards permuted among the samples that have one, the same way for the same seed."""
+    """Permute the rewards among the samples that have one; the permutation depends only on the seed."""
     own = [index for index, score in enumerate(scores) if score.reward is not None]
     order = sorted(own, key=lambda index: digest("shuffle_rewards", seed, index))
     others = dict(zip(own, order, strict=True))

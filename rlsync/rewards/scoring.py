@@ -1,6 +1,7 @@
-"""The scores of one batch of samples, each computed as soon as its sample is finished.
+"""Score a step's samples while others are still being generated.
 
-Batches of samples hold the same ones whatever finishes first, so the scores do not depend on the timing.
+Which samples one call of a reward function gets does not depend on the order in which they finish, so the scores do not
+depend on timing.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from rlsync.samples import Episode, Score
 
 
 class ScoringPart(Protocol):
-    """What scoring needs of a part."""
+    """What scoring needs of a reward function."""
 
     name: str
     weight: float
     threads: int
     batch_size: int
 
-    def score(self, samples: list[ScoringRequest]) -> list[Score]: ...
+    def score(self, samples: list[ScoringRequest]) -> list[Score]:
+        """Return one score for each sample."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,12 +49,13 @@ class _Batch:
 
 
 class Scoring:
-    """Takes samples in any order, scores them beside the caller, and tells the scores in the problems' order.
+    """Takes samples in any order, scores them in threads, and returns the scores in the order of the problems.
 
     Args:
-        parts: reward functions; several make a weighted sum.
-        sums: report the parts of the sum.
-        timeout_s: longest wait for the scores once all samples are there.
+        parts: Reward functions; several make a weighted sum.
+        problems: Problem of each sample.
+        sums: Report the scores of the parts.
+        timeout_s: Longest wait in seconds for scores after all samples have arrived.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Scoring:
         self._futures: list[list[_Batch]] = [[] for _ in parts]
         self._timeout_s = timeout_s
         self.seconds = 0.0
-        """That the functions took, summed over calls; known when the scores are."""
+        """Time that the functions took, summed over calls; complete after `finish`."""
 
     def __enter__(self) -> Scoring:
         return self
@@ -74,12 +78,12 @@ class Scoring:
             pool.close()
 
     def add(self, index: int, completion: str) -> None:
-        """Sample `index` is finished."""
+        """Add the finished sample `index`."""
         self._samples[index] = ScoringRequest(index=index, problem=self._problems[index], completion=completion)
         self._start_batches(index)
 
     def take(self, index: int, episode: Episode) -> None:
-        """As `add`; an episode that its environment failed is not scored."""
+        """Add a finished episode. It is not scored if its environment failed."""
         if episode.error is None:
             self.add(index, episode.scored)
         else:
@@ -87,11 +91,11 @@ class Scoring:
             self._start_batches(index)
 
     def finish(self) -> list[Score]:
-        """Wait for the scores, one per problem.
+        """Wait for the scores, and return one for each problem.
 
         Raises:
-            RewardError: no sample that was scored has a reward.
-            WorkerDiedError: a reward model's process is gone.
+            RewardError: No sample that was scored has a reward.
+            WorkerDiedError: A reward model's process has died.
         """
         deadline = time.monotonic() + self._timeout_s
         columns = [self._column(batches, deadline) for batches in self._futures]
@@ -100,13 +104,14 @@ class Scoring:
             names = " or ".join(part.name for part in self._parts)
             first = scores[min(self._samples)]
             raise RewardError(
-                f"the reward function {names} failed on all {len(self._samples)} samples; the first: {first.error}. "
-                "Call it on this sample by itself to see the traceback; it must return a finite number"
+                f"the reward function {names} failed for all {len(self._samples)} samples; the first error: "
+                f"{first.error}. To see the traceback, call it directly with this sample. It must return a finite "
+                "number"
             )
         return scores
 
     def _start_batches(self, index: int) -> None:
-        """Hand over the batch of `index` if all its samples are finished."""
+        """Start scoring the batch of sample `index` if all samples of the batch are finished."""
         for part, pool, futures in zip(self._parts, self._pools, self._futures, strict=True):
             begin = index - index % part.batch_size
             batch = range(begin, min(begin + part.batch_size, len(self._problems)))
@@ -115,7 +120,7 @@ class Scoring:
                 futures.append(_Batch(samples=samples, future=pool.submit(partial(_timed, part, samples))))
 
     def _column(self, batches: list[_Batch], deadline: float) -> dict[int, Score]:
-        """One part's scores; a batch that is not ready at the deadline has no rewards."""
+        """Return one part's scores; samples of a batch that is not ready at the deadline get no reward."""
         column: dict[int, Score] = {}
         late = Score(reward=None, error=f"not scored within reward.finish_timeout_s={self._timeout_s:g}")
         for batch in batches:

@@ -1,4 +1,4 @@
-"""The data source's own scorer; in a confined process where it reads the model's text in ways not proven harmless."""
+"""The data source's own scorer, which runs in a confined process if it may interpret the model's text as code."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from rlsync.rewards.confined import ConfinedJob
 class TaskReward:
     """f(completion, problem) -> the source's score.
 
-    Several scorers of reasoning-gym evaluate the model's text as Python or by sympy. Each of their samples is scored in
-    a confined process of its own; one that takes longer than `cpu_s` of CPU time scores 0.
+    Several scorers of reasoning-gym evaluate the model's text as Python or with sympy. Each of their samples is scored
+    in its own confined process. A sample that takes longer than `cpu_s` of CPU time scores 0.
 
     Args:
-        cpu_s: 0: the default of ConfinedJob.
+        source: Source of the problems.
+        cpu_s: CPU time for one sample in seconds; 0 = the default of ConfinedJob.
+
     Raises:
-        ConfigError: the kernel cannot confine processes, and a scorer wants it.
+        ConfigError: The kernel cannot confine processes, and a scorer needs it.
     """
 
     def __init__(self, source: ProblemSource, cpu_s: float) -> None:
@@ -28,9 +30,11 @@ class TaskReward:
 
     @property
     def is_harmless(self) -> bool:
+        """Whether no scorer needs a confined process."""
         return not self._jobs
 
     def __call__(self, completion: str, problem: Problem) -> float:
+        """Score a completion."""
         job = self._jobs.get(problem.part)
         if job is None:
             return self._source.score(problem, completion)

@@ -11,7 +11,11 @@ from rlsync.rewards.guarded_eval import install_guard
 
 
 def make(task: tuple[str, dict[str, Any]]) -> Callable[[tuple[str, dict[str, Any]]], float]:
-    """f((completion, entry)) -> the score of reasoning-gym's task with these arguments."""
+    """Make the job of a worker: f((completion, entry)) -> the score of reasoning-gym's task.
+
+    Args:
+        task: Name of the task, and its arguments.
+    """
     name, arguments = task
     dataset = create_dataset(name, seed=0, size=1, **arguments)
     install_guard()

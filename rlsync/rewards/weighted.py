@@ -1,4 +1,4 @@
-"""One reward function and what it says of some samples, whatever happens in it."""
+"""One reward function, whose exceptions become scores without a reward."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ _IN_THREAD = "signal only works in main thread"
 
 @dataclass(slots=True, kw_only=True)
 class ScoringRequest:
+    """A sample to score."""
+
     index: int
-    """In the order of the requests."""
+    """Index of the sample in the step."""
     problem: Problem
     completion: str
 
@@ -32,8 +34,14 @@ class ScoringRequest:
 class Part:
     """A reward function with its weight in the sum.
 
+    Args:
+        name: Name of the function, for messages and metrics.
+        weight: Weight in the sum.
+        config: Configuration of the function.
+        source: Source of the problems.
+
     Raises:
-        ConfigError: it cannot be loaded.
+        ConfigError: The function cannot be loaded.
     """
 
     def __init__(self, name: str, weight: float, config: RewardFunctionConfig, source: ProblemSource) -> None:
@@ -43,33 +51,35 @@ class Part:
         self.function, self.threads, self._check = built.function, built.threads, built.check
 
     def check(self, problems: list[Problem], say: Callable[[str], None]) -> None:
-        """Look at the answers before anything starts.
+        """Check the answers before any actor is started.
 
         Raises:
-            DataError: one is of no form that the function can read.
+            DataError: The function cannot read an answer.
         """
         self._check(problems, say)
 
     def score(self, samples: list[ScoringRequest]) -> list[Score]:
-        """One score per sample, without a reward where the function failed.
+        """Return one score for each sample; it has no reward if the function failed.
 
         Raises:
-            WorkerDiedError: the process that was to score them is gone.
+            WorkerDiedError: A reward model's process has died.
         """
         try:
             values = list(self.function([s.completion for s in samples], [s.problem for s in samples]))
             if len(values) != len(samples):
-                raise ValueError(f"it returned {len(values)} numbers for {len(samples)} samples; want one each")
+                raise ValueError(
+                    f"it returned {len(values)} numbers for {len(samples)} samples, but must return one each"
+                )
         except WorkerDiedError:
             raise
-        except BaseException as error:  # the user's function may even call sys.exit, and that must not end the run
+        except BaseException as error:  # noqa: BLE001  (the user's function may raise anything, even SystemExit)
             return [self._failed(sample, error) for sample in samples]
         return [self._checked(value, sample) for value, sample in zip(values, samples, strict=True)]
 
     def _checked(self, value: Any, sample: ScoringRequest) -> Score:
         try:
             return Score(reward=number(value))
-        except Exception as error:  # what the user's function returned may raise anything
+        except Exception as error:  # noqa: BLE001  (an object of the user's may raise anything)
             return self._failed(sample, error)
 
     def _failed(self, sample: ScoringRequest, error: BaseException) -> Score:
@@ -78,14 +88,14 @@ class Part:
             f"{shown(sample.problem.prompt)}, completion {shown(sample.completion)})"
         )
         if _IN_THREAD in message:
-            message += ". Reward functions run in threads; set reward.isolation=process for one that needs signals"
+            message += ". Reward functions run in threads; if one needs signals, set reward.isolation=process"
         message = redacted(message)
-        logger.warning("the reward function %s failed, the sample has no reward: %s", self.name, message)
+        logger.warning("the reward function %s failed, so the sample has no reward: %s", self.name, message)
         return Score(reward=None, error=message)
 
 
 def _described(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
-    except BaseException:  # an exception class of the user's may raise in __str__
+    except BaseException:  # noqa: BLE001  (__str__ of a user's exception class may raise anything)
         return type(error).__name__

@@ -1,7 +1,7 @@
-"""The process that worker processes are forked from, and the loop of a worker. rlsync/rewards/workers.py starts it.
+"""The host process, which forks worker processes, and the loop of a worker. rlsync/rewards/workers.py starts the host.
 
-It holds what takes long to import, so that a worker that was killed is replaced at once. It has one thread, so forking
-is safe.
+The host has imported all large modules, so a worker that was killed can be replaced at once. It has only one thread, so
+forking is safe.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ Job = Callable[[Any], Any]
 
 @dataclass(slots=True, kw_only=True)
 class WorkerKind:
-    """The job of a pool's workers and its bounds. It reaches their host pickled."""
+    """The job of a pool's workers and its limits. It is pickled and sent to the host."""
 
     maker: str
-    """`module:function` of f(argument) -> job, where job(request) -> a JSON value."""
+    """`module:function` of f(argument) -> job, where job(request) returns a JSON value."""
     argument: Any
     cpu_s: float
-    """CPU time of a request, after which the kernel ends the process; 0: no bound."""
+    """CPU time of a request in seconds, after which the kernel ends the process; 0 = no limit."""
     rules: Confinement | None = None
-    """Confine workers; None: leave them as free as the user's own code."""
+    """Rules that confine the workers; None = they are not confined, like other code of the user."""
     made_in_host: bool = True
-    """Make the job once, before workers are forked: not for the user's code, which may start threads."""
+    """Make the job once in the host, before workers are forked; not for the user's code, which may start threads."""
 
 
 def main() -> None:
-    """Fork a worker for each descriptor that comes; end those that are named, and say how they ended."""
+    """Run the host: fork a worker for each descriptor received, and end the worker of each pid received.
+
+    The answers are the new worker's pid and the ended worker's wait status.
+    """
     parent, control = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
     end_with_parent(parent)
     with Connection(os.dup(control.fileno())) as first:
@@ -86,12 +89,12 @@ def _work(connection: Connection, kind: WorkerKind, job: Job | None) -> None:
             request = connection.recv()
         except (EOFError, OSError):
             os._exit(0)
-        signal.setitimer(signal.ITIMER_PROF, kind.cpu_s)  # its signal ends the process, whoever holds the GIL
+        signal.setitimer(signal.ITIMER_PROF, kind.cpu_s)  # its signal ends the process even if the GIL is held
         try:
             reply = json.dumps({"value": job(request)})
-        except BaseException as error:  # the user's function may even call sys.exit
+        except BaseException as error:  # noqa: BLE001  (the user's function may raise anything, even SystemExit)
             if kind.rules is not None and isinstance(error, MemoryError | RecursionError):
-                os._exit(1)  # the model's text used up what it may have
+                os._exit(1)  # the model's text has used up its limits
             reply = json.dumps({"error": f"{type(error).__name__}: {error}"})
         signal.setitimer(signal.ITIMER_PROF, 0)
         connection.send_bytes(reply.encode())

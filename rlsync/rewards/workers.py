@@ -1,5 +1,4 @@
-"""Reward functions in processes of their own: bounded, replaced when they die, and confined where they read text of
-the model in ways that are not proven harmless."""
+"""Worker processes for reward functions: limited in time, replaced when they die, and optionally confined."""
 
 from __future__ import annotations
 
@@ -21,14 +20,14 @@ from rlsync.rewards.worker_host import WorkerKind
 from rlsync.sandbox.start import VARIABLES
 
 _WALL_FACTOR, _WALL_EXTRA_S = 10, 20
-"""Wall-clock bound of a request: so many times its CPU time, and so much more, for a machine that is busy."""
+"""Default wall-clock limit of a request: this factor times its CPU time plus this many seconds, for a busy machine."""
 _START = "import sys; sys.path[:] = {path!r}; from rlsync.rewards.worker_host import main; main()"
-# The kernel ends a child when the thread that started it ends; this one lives as long as the process.
+# The kernel ends a child when the thread that started it ends. This thread lives as long as the process.
 _STARTER = ThreadPoolExecutor(1, thread_name_prefix="worker-starter")
 
 
 class WorkerTimeoutError(Exception):
-    """A request took longer than it may."""
+    """A request exceeded its time limit."""
 
 
 class WorkerError(Exception):
@@ -36,7 +35,7 @@ class WorkerError(Exception):
 
 
 class WorkerLostError(WorkerError):
-    """The process died in the middle of a request."""
+    """The worker process died during a request."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,11 +45,14 @@ class _Worker:
 
 
 class WorkerPool:
-    """Up to `size` processes, each doing one request at a time; calls from any thread.
+    """At most `size` processes, each of which handles one request at a time. It can be called from any thread.
 
     Args:
-        wall_s: longest time of a request, for code that may sleep; 0: no bound; None: what its CPU time explains.
-        fresh: a process for each request, so that none can prepare another's outcome.
+        kind: The job and its limits.
+        size: Most processes.
+        wall_s: Longest time of a request in seconds, for code that may sleep; 0 = no limit; None = derived from the
+            limit of CPU time.
+        fresh: Use a new process for each request, so that no request can influence another.
     """
 
     def __init__(self, kind: WorkerKind, size: int, *, wall_s: float | None = None, fresh: bool = False) -> None:
@@ -64,11 +66,11 @@ class WorkerPool:
         self._host: _Host | None = None
 
     def call(self, request: Any) -> Any:
-        """The JSON value that the job made of a request, which must pickle.
+        """Return the job's JSON value for a request, which must be picklable.
 
         Raises:
-            WorkerTimeoutError: it took too long.
-            WorkerError: the job raised, or its process died.
+            WorkerTimeoutError: The request took too long.
+            WorkerError: The job raised an exception, or its process died.
         """
         worker = self._idle.get()
         try:
@@ -87,14 +89,14 @@ class WorkerPool:
         return reply["value"]
 
     def close(self) -> None:
-        """End the processes; the next call starts others."""
+        """End the processes; the next call starts new ones."""
         with self._lock:
             if self._host is not None:
                 self._host.close()
                 self._host = None
 
     def _asked(self, worker: _Worker, request: Any) -> dict[str, Any]:
-        """Its reply; a worker that gives none has been ended."""
+        """Return the worker's reply. If there is none, the worker is ended before an exception is raised."""
         try:
             worker.connection.send(request)
             if worker.connection.poll(self._wall_s):
@@ -104,7 +106,7 @@ class WorkerPool:
             status = self._end(worker)
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
                 raise WorkerTimeoutError(f"took longer than {self._kind.cpu_s:g} s of CPU time") from error
-            raise WorkerLostError("the process died, for want of memory perhaps") from error
+            raise WorkerLostError("the process died, possibly because it ran out of memory") from error
         except BaseException:
             self._end(worker)
             raise
@@ -117,14 +119,14 @@ class WorkerPool:
                 self._host = _STARTER.submit(_Host, self._kind).result()
             worker = self._host.fork()
         try:
-            worker.connection.recv_bytes()  # ready: what it imports is not the first request's time
+            worker.connection.recv_bytes()  # ready: the first request's time does not include imports
         except (EOFError, OSError) as error:
             self._end(worker)
             raise WorkerError(f"a worker process for {self._kind.maker} ended before it was ready") from error
         return worker
 
     def _end(self, worker: _Worker) -> int:
-        """Kill a worker; its wait status."""
+        """Kill a worker, and return its wait status."""
         worker.connection.close()
         with self._lock:
             return self._host.kill(worker.pid) if self._host is not None else 0
@@ -139,7 +141,7 @@ class _Host:
             [sys.executable, "-c", _START.format(path=sys.path), str(os.getpid()), str(other_end.fileno())],
             pass_fds=[other_end.fileno()],
             stdin=subprocess.DEVNULL,
-            env=VARIABLES if kind.rules is not None else None,  # text of the model sees no secrets
+            env=VARIABLES if kind.rules is not None else None,  # hide secrets from the model's text
         )
         other_end.close()
         self._stop = weakref.finalize(self, _end, self._process)
@@ -158,7 +160,7 @@ class _Host:
         return _Worker(pid=int.from_bytes(self._said(), "little"), connection=Connection(ours.detach()))
 
     def kill(self, pid: int) -> int:
-        """End a worker; its wait status."""
+        """Kill a worker, and return its wait status."""
         self._control.sendall(pid.to_bytes(8, "little"))
         return int.from_bytes(self._said(), "little")
 
@@ -174,6 +176,6 @@ class _Host:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The kernel ends the workers with their host."""
+    """Kill the host; the kernel ends its workers with it."""
     process.kill()
     process.wait()

@@ -1,1 +1,1 @@
-"""Processes that the kernel confines, for code and text that nobody has read."""
+"""Processes that the kernel confines, for untrusted code and text."""

@@ -1,6 +1,6 @@
 """The main function of a confined process, which rlsync/sandbox/run.py starts and ends.
 
-Only the standard library is imported, before the process confines itself.
+It imports only the standard library before the process confines itself.
 """
 
 from __future__ import annotations
@@ -19,46 +19,52 @@ from rlsync.sandbox.examine import Examination, examine
 from rlsync.sandbox.peer import Peer, Remote
 
 CONFINED = b"confined"
-"""Written to the status descriptor before anything else runs."""
+"""Written to the status descriptor after the process has confined itself and before it runs untrusted code."""
 
 
 class Role(StrEnum):
+    """What a confined process does."""
+
     program = "program"
-    """Run the program, which reads standard input and prints."""
+    """Run a program that reads standard input and prints."""
     served = "served"
-    """Run the program as a module, then do what its tests ask for."""
+    """Run a program as a module, and then perform the operations that its tests ask for."""
     tests = "tests"
-    """Examine a program that is served."""
+    """Run tests against a program in another process."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Task:
-    """The process's only argument, as JSON. Descriptors are those it inherits; -1: none."""
+    """The only argument of the process, passed as JSON. Descriptors are inherited; -1 = none."""
 
     role: Role
     parent: int
-    """Process id of the one that started it."""
+    """Process id of the process that started this one."""
     rules: Confinement
     status: int
-    """Gets CONFINED."""
+    """Descriptor to which CONFINED is written."""
     job: int = -1
-    """Gives the program's text, or the examination as JSON."""
+    """Descriptor from which the program's text, or the examination as JSON, is read."""
     incoming: int = -1
+    """Pipe from the other process."""
     outgoing: int = -1
-    """Pipes from and to the other process."""
+    """Pipe to the other process."""
     result: int = -1
-    """Gets the outcome of the tests, as JSON."""
+    """Descriptor to which the outcome of the tests is written as JSON."""
 
     def to_json(self) -> str:
+        """Return the task as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Task:
+        """Read a task from JSON."""
         fields = json.loads(text)
         return cls(**fields | {"role": Role(fields["role"]), "rules": Confinement(**fields["rules"])})
 
 
 def main() -> None:
+    """Confine this process, and perform its task."""
     task = Task.from_json(sys.argv[1])
     end_with_parent(task.parent)
     with os.fdopen(task.job, encoding="utf-8") as given:
@@ -85,7 +91,7 @@ def _peer(task: Task, operations: dict[str, Any], remote: Any, *, builtin_names:
 
 
 class _Callback(Remote):
-    """A function of the tests."""
+    """A function of the tests, which the program can call."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self._peer.ask("call", self, *arguments, **named)
@@ -93,7 +99,7 @@ class _Callback(Remote):
 
 def _serve(source: str, task: Task) -> None:
     module = types.ModuleType("solution")
-    sys.modules["solution"] = module  # dataclasses look their module up
+    sys.modules["solution"] = module  # dataclasses look up their module
     exec(compile(source, "main.py", "exec"), vars(module))
     operations = {
         "name": lambda name: vars(module)[name],

@@ -1,7 +1,7 @@
-"""How a process locks itself in before it runs untrusted Python. This file imports only the standard library.
+"""Confine this process before it runs untrusted Python. This file imports only the standard library.
 
-What holds the process are the kernel's rules, not Python's: Landlock (files), a seccomp allow-list (system calls) and
-resource limits. So ctypes and raw system calls meet the same walls.
+The kernel enforces the rules, not Python: Landlock (files), a seccomp allow-list (system calls) and resource limits. So
+they also hold for ctypes and raw system calls.
 """
 
 import ctypes
@@ -22,8 +22,8 @@ _SYSTEM = (
     "/dev/null", "/dev/urandom",
 )  # fmt: skip
 
-# x86-64. Read and write, memory, time, threads, files (which Landlock confines), pipes; nothing that starts a program
-# or a process, opens a socket, touches another process, changes an owner, a mode or a limit.
+# System call numbers of x86-64: read and write, memory, time, threads, files (which Landlock confines) and pipes. No
+# call starts a program or a process, opens a socket, affects another process, or changes an owner, a mode or a limit.
 _ALLOWED = (
     0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 20, 21, 22, 23, 24, 25, 28, 32, 33, 34, 35, 36,
     37, 38, 39, 60, 63, 73, 74, 75, 77, 78, 79, 80, 81, 82, 83, 84, 87, 89, 95, 96, 97, 98, 99, 100, 102, 104, 107,
@@ -46,18 +46,20 @@ def _step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 
 
 def _argument(index: int) -> int:
-    """Offset of a system call's argument (its low half) in struct seccomp_data."""
+    """Return the offset of the low half of a system call's argument in struct seccomp_data."""
     return 16 + 8 * index
 
 
 def _filter() -> bytes:
-    """The seccomp program: a row of comparisons, each followed by what to return."""
+    """Return the seccomp program: a sequence of comparisons, each followed by the value to return."""
     steps = [_step(_LOAD, 4), _step(_EQUAL, _ARCH_X86_64, 1, 0), _step(_RETURN, _KILL), _step(_LOAD, 0)]
 
     def rule(number: int, body: list[bytes]) -> None:
         steps.extend([_step(_EQUAL, number, 0, len(body)), *body])
 
-    rule(_CLONE3, [_step(_RETURN, _ENOSYS)])  # its flags lie in memory; the C library falls back to clone
+    rule(
+        _CLONE3, [_step(_RETURN, _ENOSYS)]
+    )  # its flags are in memory, which seccomp cannot read; the C library falls back to clone
     rule(_CLONE, [_step(_LOAD, _argument(0)), _step(_HAS, _CLONE_THREAD, 0, 1), _step(_RETURN, _ALLOW),
                   _step(_RETURN, _EPERM)])  # fmt: skip
     rule(_TGKILL, [_step(_LOAD, _argument(0)), _step(_EQUAL, os.getpid(), 0, 1), _step(_RETURN, _ALLOW),
@@ -67,8 +69,8 @@ def _filter() -> bytes:
     for number, requests in ((_IOCTL, _IOCTLS), (_FCNTL, _FCNTLS)):
         tests = [_step(_EQUAL, request, len(requests) - i, 0) for i, request in enumerate(requests)]
         rule(number, [_step(_LOAD, _argument(1)), *tests, _step(_RETURN, _EPERM), _step(_RETURN, _ALLOW)])
-    # Before its third version Landlock does not know truncation: where a file is opened for writing its other rules
-    # hold, but O_TRUNC with O_RDONLY, or with the access mode 3, would empty whatever may be read.
+    # Before version 3, Landlock does not restrict truncation. A file that is opened for writing is covered by its other
+    # rules, but O_TRUNC with O_RDONLY, or with access mode 3, would empty any file that may be read.
     for number, flags in ((_OPEN, 1), (_OPENAT, 2)):
         rule(number, [_step(_LOAD, _argument(flags)), _step(_HAS, os.O_TRUNC, 0, 3), _step(_AND, os.O_ACCMODE),
                       _step(_EQUAL, os.O_WRONLY, 1, 0), _step(_EQUAL, os.O_RDWR, 0, 1), _step(_RETURN, _ALLOW),
@@ -83,28 +85,28 @@ class Confinement:
     """The rights and limits of a confined process."""
 
     folder: str
-    """The only folder that it may write to; empty: none."""
+    """The only folder that the process may write to; empty = none."""
     library: list[str]
-    """Folders that it may read, with what the system's libraries need."""
+    """Folders that the process may read, besides the files that system libraries need."""
     memory_bytes: int
-    """Limit of address space."""
+    """Limit of the address space."""
     cpu_s: int
-    """After so much CPU time the kernel ends the process."""
+    """CPU time in seconds after which the kernel ends the process."""
     file_bytes: int
-    """Size of the largest file that it may write."""
+    """Size of the largest file that the process may write."""
     landlock_abi: int = NEWEST_ABI
-    """Newest version of Landlock to use: tests show that what older kernels offer is enough."""
+    """Newest version of Landlock to use. Tests use older versions to show that they suffice."""
 
 
 class UnavailableError(RuntimeError):
-    """The kernel lacks what confines a process."""
+    """The kernel lacks a feature that confinement needs."""
 
 
 def end_with_parent(parent: int) -> None:
     """Have the kernel kill this process when the thread that started it ends.
 
     Args:
-        parent: its process id, in case it has ended already.
+        parent: Process id of the parent, in case it has already ended.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -112,10 +114,10 @@ def end_with_parent(parent: int) -> None:
 
 
 def confine(rules: Confinement) -> None:
-    """Confine this process for the rest of its life, and sys.path to what it may still read.
+    """Confine this process permanently, and restrict sys.path to folders that it may still read.
 
     Raises:
-        UnavailableError: the kernel does not offer it; the process is not confined.
+        UnavailableError: The kernel lacks a feature, so the process is not confined.
     """
     for limit, value in (
         (resource.RLIMIT_AS, rules.memory_bytes),

@@ -1,4 +1,4 @@
-"""The tests' side: assertions or calls on a program that lives in another process."""
+"""Run assertions or calls against a program that runs in another process."""
 
 from __future__ import annotations
 
@@ -15,48 +15,58 @@ from rlsync.sandbox.names import Names, names_of
 from rlsync.sandbox.peer import Peer, Remote
 
 TOLERANCE = 1e-6
-"""Absolute or relative difference up to which floats are equal."""
+"""Absolute or relative difference up to which floats count as equal."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One call of a function, and what it should return; JSON values."""
+    """Arguments of a call and the value that it should return, as JSON values."""
 
     arguments: list[Any]
     expected: Any
     listed: bool = False
-    """`expected` may also be a list that holds the only value, as in APPS."""
+    """`expected` may also be a list with the value as its only item, as in APPS."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Examination:
+    """Tests of a program: either assertions or calls of a function."""
+
     nonce: str = ""
-    """Said at the end, by a process that the program cannot reach."""
+    """Random text that the tests' process returns with the result, and that the program cannot know."""
     pieces: list[str] = field(default_factory=list)
     """Python with assertions, in one namespace; each piece passes or fails."""
     function: str = ""
-    """The function that `calls` are about: one of the program, or a method of its class Solution."""
+    """Name of the function that `calls` call: a function of the program, or a method of its class Solution."""
     calls: list[Call] = field(default_factory=list)
     stop_early: bool = False
-    """Whether the first failure decides."""
+    """Stop at the first failure."""
 
     @property
     def size(self) -> int:
+        """Number of tests."""
         return len(self.pieces) + len(self.calls)
 
     def to_json(self) -> str:
+        """Return the examination as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Examination:
+        """Read an examination from JSON."""
         fields = json.loads(text)
         return cls(**fields | {"calls": [Call(**call) for call in fields["calls"]]})
 
 
 def examine(examination: Examination, connect: Callable[[dict[str, Any], Any], Peer]) -> list[bool]:
-    """Which pieces and calls passed; those after the first failure are not in the list if it is decisive.
+    """Run the tests, and return which of them passed.
 
-    A piece passes when its last line was reached while the program was there to answer.
+    A test passes if it raises nothing and the program's process still answers. With `stop_early` the list ends at the
+    first failure.
+
+    Args:
+        examination: The tests.
+        connect: Makes the connection to the program's process.
     """
     peer = connect({"call": _call_back}, _Object)
     if examination.pieces:
@@ -69,7 +79,7 @@ def examine(examination: Examination, connect: Callable[[dict[str, Any], Any], P
         try:
             trial()
             passed.append(not peer.lost)
-        except BaseException:  # whatever a test raises, it has failed
+        except BaseException:  # noqa: BLE001  (a test that raises anything has failed)
             passed.append(False)
         if examination.stop_early and not passed[-1]:
             break
@@ -84,14 +94,13 @@ def _call_back(function: Any, *arguments: Any, **named: Any) -> Any:
 
 
 class _Object(Remote):
-    """An object of the program's. Only the tests compare: it has neither `==` nor `in` of its own, but can be looped
-    over."""
+    """An object of the program. It supports iteration but not `==` and `in`, so only the tests compare values."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self._peer.ask("call", self, *arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # protocols of Python and numpy, which decide how others see it
+        if name.startswith("__"):  # protocols of Python and numpy, by which others decide how to treat the object
             raise AttributeError(name)
         return self._peer.ask("getattr", self, name)
 
@@ -108,7 +117,10 @@ for _operation in ("getitem", "setitem", "len", "iter", "next", "bool", "str", "
 
 
 def _namespace(peer: Peer, names: list[Names]) -> dict[str, Any]:
-    """Globals for the tests: what they use and do not define, from the program. Builtins and modules are Python's."""
+    """Return globals for the tests: names that they use but do not define come from the program.
+
+    Builtins and modules are Python's own.
+    """
     _provide_solution(peer)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for name in sorted({name for each in names for name in each.modules}):
@@ -116,7 +128,7 @@ def _namespace(peer: Peer, names: list[Names]) -> dict[str, Any]:
     for name in sorted({name for each in names for name in each.program}):
         try:
             namespace[name] = peer.ask("name", name)
-        except Exception:  # the program lacks it: a NameError where it is used
+        except Exception:  # noqa: BLE001  (the program lacks the name, so its use raises NameError)
             continue
     return namespace
 
@@ -154,7 +166,7 @@ def _check(call: Call, name: str, peer: Peer) -> None:
 
 
 def same(got: Any, expected: Any) -> bool:
-    """Whether a returned value is the JSON value `expected`: tuples are lists, and floats may differ by TOLERANCE."""
+    """Whether a returned value equals the JSON value `expected`. Tuples equal lists; floats may differ by TOLERANCE."""
     match expected:
         case list():
             return (
@@ -177,5 +189,5 @@ def same(got: Any, expected: Any) -> bool:
 
 
 def _key(key: Any) -> str:
-    """A dict's key as JSON writes it."""
+    """Return a dictionary's key as JSON writes it."""
     return key if isinstance(key, str) else json.dumps(key) if isinstance(key, int | float | None) else repr(key)

@@ -1,4 +1,4 @@
-"""Which names Python with assertions expects of the program that it examines."""
+"""Find the names that tests expect the program to define."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, kw_only=True, frozen=True)
 class Names:
-    """The names that a text uses and does not define."""
+    """The names that a text uses but does not define."""
 
     program: frozenset[str]
-    """The program's."""
+    """Names that the program must define."""
     modules: frozenset[str]
     """Modules of the standard library that the text uses without importing them."""
 
 
 def names_of(source: str) -> Names:
-    """The names of a text. Those of builtins are Python's own, whatever the program calls so.
+    """Return the names that a text uses but does not define. Builtins are left out, even if the program redefines them.
 
     Raises:
-        SyntaxError: the text is no Python.
-        ValueError: it cannot be Python: it holds a null byte.
+        SyntaxError: The text is not valid Python.
+        ValueError: The text has a null byte.
     """
     tree = ast.parse(source)
     qualified = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

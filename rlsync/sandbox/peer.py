@@ -1,8 +1,9 @@
-"""How a program and the tests that examine it talk: plain data over two pipes, from one confined process to another.
+"""The connection between a program and its tests: plain data over two pipes between two confined processes.
 
-A value crosses as JSON: numbers, text, bytes, None, and lists, tuples, sets and dicts of them, each as its builtin
-type, whatever class the sender gave it. Any other object stays where it is, and the other side knows it by a number. So
-what a program hands to its tests cannot bring code with it, an `__eq__` for example. Imports only the standard library.
+Values are sent as JSON: numbers, text, bytes, None, and lists, tuples, sets and dicts of them, each as its builtin type
+even if the sender's class is a subclass. Any other object stays in its process, and the other side refers to it by a
+number. So values that a program passes to its tests cannot contain code, for example an `__eq__`. This file imports
+only the standard library.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 _MOST_DIGITS = 1 << 63
-"""Integers beyond it cross as hexadecimal text: Python limits the digits of decimal ones."""
+"""Integers of this absolute value or more are sent in hexadecimal, because Python limits the digits of decimal ones."""
 
 _MUTABLE = (list, dict, set)
 
@@ -21,11 +22,11 @@ Operation = Callable[..., Any]
 
 
 class RemoteError(Exception):
-    """The other side raised something that is no builtin exception, or its process ended."""
+    """The other side raised an exception that is not builtin, or its process has ended."""
 
 
 class Remote:
-    """An object of the other side; a subclass gives it behaviour."""
+    """A reference to an object of the other side. Subclasses define its behaviour."""
 
     _peer: Peer
     _number: int
@@ -36,13 +37,14 @@ class Remote:
 
 
 class Peer:
-    """One end of the conversation.
+    """One end of the connection.
 
     Args:
-        incoming, outgoing: the two pipes, one JSON object a line.
-        operations: what the other side may ask for, by name.
-        remote: what its objects become here.
-        builtin_names: send builtin functions and types by their name; the other side takes its own.
+        incoming: Pipe from the other side, with one JSON object on each line.
+        outgoing: Pipe to the other side.
+        operations: Operations that the other side may ask for, by name.
+        remote: Makes the reference to an object of the other side.
+        builtin_names: Send builtin functions and types by name, so that the other side uses its own.
     """
 
     def __init__(
@@ -58,15 +60,16 @@ class Peer:
         self._operations, self._remote, self._builtin_names = operations, remote, builtin_names
         self._objects: list[Any] = []
         self.lost = False
-        """The other side's process has ended, or no longer speaks the protocol."""
+        """Whether the other side's process has ended or has violated the protocol."""
 
     def ask(self, operation: str, *arguments: Any, **named: Any) -> Any:
-        """The other side's result of an operation; meanwhile it may ask for something itself.
+        """Return the result of an operation of the other side, which may ask for operations of this side meanwhile.
 
-        Lists, dicts and sets among the arguments that it changed in place are changed here as well.
+        If it changes lists, dicts or sets among the arguments in place, they are changed here as well.
 
         Raises:
-            RemoteError, or the builtin exception that was raised there.
+            RemoteError: The other side has ended, or raised an exception that is not builtin. A builtin exception is
+                raised as itself.
         """
         self._send({"do": operation, "arguments": self.encode(arguments), "named": self.encode(named)})
         while True:
@@ -81,7 +84,7 @@ class Peer:
                 return self.decode(message["value"])
 
     def serve(self) -> None:
-        """Answer until the other side ends."""
+        """Answer requests until the other side ends."""
         while True:
             try:
                 message = self._receive()
@@ -94,12 +97,12 @@ class Peer:
             arguments, named = self.decode(message["arguments"]), self.decode(message["named"])
             value = self.encode(self._operations[message["do"]](*arguments, **named))
             line = json.dumps({"value": value, "changed": self._changed(message["arguments"]["tuple"], arguments)})
-        except BaseException as error:  # SystemExit too is only an answer
+        except BaseException as error:  # noqa: BLE001  (any exception is sent back as the answer, even SystemExit)
             line = json.dumps({"raised": [type(error).__name__, _text(error)]})
         self._write(line)
 
     def _changed(self, before: list[Any], arguments: tuple[Any, ...]) -> list[tuple[int, Any]]:
-        """Positions and new values of the arguments that an operation has changed in place."""
+        """Return positions and new values of the arguments that an operation has changed in place."""
         after = [(i, self.encode(each)) for i, each in enumerate(arguments) if type(each) in _MUTABLE]
         return [(index, value) for index, value in after if value != before[index]]
 
@@ -118,14 +121,14 @@ class Peer:
         try:
             message = json.loads(self._incoming.readline())
             if not isinstance(message, dict):
-                raise ValueError("no object")
+                raise ValueError("not a JSON object")
         except (OSError, ValueError, RecursionError) as error:
             self.lost = True
             raise RemoteError("the other process has ended") from error
         return message
 
     def encode(self, value: Any) -> Any:
-        """A value as JSON."""
+        """Return a value in the form that is sent as JSON."""
         if type(value).__module__ == "numpy":
             value = value.tolist()
         if value is None or isinstance(value, bool):
@@ -159,7 +162,7 @@ class Peer:
         return {"mine": len(self._objects) - 1}
 
     def decode(self, value: Any) -> Any:
-        """The value that the other side encoded."""
+        """Return the value that the other side has encoded."""
         if isinstance(value, list):
             return [self.decode(each) for each in value]
         if not isinstance(value, dict):
@@ -186,20 +189,20 @@ class Peer:
 
 
 def _replace(target: Any, value: Any) -> None:
-    """Give a list, dict or set the contents of another one."""
+    """Replace the contents of a list, dict or set by those of another one."""
     if type(target) is not type(value) or type(target) not in _MUTABLE:
-        raise RemoteError("an argument became something else")
+        raise RemoteError("an argument has changed its type")
     target.clear()
     (target.extend if isinstance(target, list) else target.update)(value)
 
 
 def _exception(name: str, text: str) -> Exception:
-    """An exception like the one that was raised on the other side; never one that ends a process."""
+    """Make an exception like the one that was raised on the other side, but never one that ends a process."""
     kind = vars(builtins).get(name)
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
             return kind(text)
-        except TypeError:  # UnicodeDecodeError, for one, wants more than a text
+        except TypeError:  # UnicodeDecodeError, for example, needs more arguments
             pass
     return RemoteError(f"{name}: {text}")
 
@@ -207,5 +210,5 @@ def _exception(name: str, text: str) -> Exception:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except BaseException:  # its class is the program's
+    except BaseException:  # noqa: BLE001  (__str__ of a program's exception class may raise anything)
         return ""

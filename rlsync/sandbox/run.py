@@ -1,4 +1,4 @@
-"""Run untrusted Python in processes that the kernel confines: no network, no other process, no file but their own."""
+"""Run untrusted Python in processes that have no network, no access to other processes and no files but their own."""
 
 from __future__ import annotations
 
@@ -34,26 +34,32 @@ from rlsync.sandbox.usage import usage_of
 _POLL_S = 0.02
 _MOST_THREADS = 64
 _WALL_FACTOR, _WALL_EXTRA_S = 10, 20
-"""Wall-clock bound: so many times Limits.seconds, and so much more. It only ends what a busy machine cannot explain."""
+"""The wall-clock limit is this factor times Limits.seconds plus this many seconds, generous for a busy machine."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
+    """Result of a program's run."""
+
     exit_code: int
-    """0 if the program ended by itself without an exception; negative: the signal that ended it."""
+    """0 if the program ended without an exception; if negative, the signal that ended it."""
     stopped: bool
-    """It was killed: for its CPU time, its threads, or the size of its folder."""
+    """Whether it was killed, because it exceeded a limit of time, of threads, or of the size of its folder."""
     stdout: str
     stderr: str
 
 
 def run_python(source: str, stdin: str, limits: Limits, *, output_bytes: int = FILE_BYTES) -> Outcome:
-    """Run a program to its end, or to a limit.
+    """Run a program until it ends or exceeds a limit.
 
     Args:
-        output_bytes: longest standard output that is wanted.
+        source: Text of the program.
+        stdin: Its standard input.
+        limits: Its limits.
+        output_bytes: Longest standard output that the program may need to write.
+
     Raises:
-        SandboxError: the program could not be started.
+        SandboxError: The program could not be started.
     """
     with temporary(stdin) as given, temporary() as out, temporary() as err, scratch_folder() as folder:
         rules = rules_of(limits, folder=str(folder), file_bytes=max(FILE_BYTES, output_bytes))
@@ -65,17 +71,20 @@ def run_python(source: str, stdin: str, limits: Limits, *, output_bytes: int = F
 
 
 def run_tests(source: str, examination: Examination, limits: Limits) -> list[bool]:
-    """Which tests of an examination a program passes; empty if the tests did not come to their end.
+    """Return which tests of an examination a program passes; empty if the tests did not complete.
 
-    The program and the tests run in two processes, each confined, and exchange plain data over pipes.
+    The program and the tests run in two confined processes, which exchange plain data over pipes.
 
     Raises:
-        SandboxError: one of them could not be started.
+        SandboxError: A process could not be started.
     """
     examination = replace(examination, nonce=secrets.token_hex(16))
     with ExitStack() as stack:
         result, folder = stack.enter_context(temporary()), stack.enter_context(scratch_folder())
-        with Pipe() as to_program, Pipe() as to_tests:  # closed here, so that each side sees the end of the other
+        with (
+            Pipe() as to_program,
+            Pipe() as to_tests,
+        ):  # closed in this process, so that each side notices if the other ends
             wires = Wires(incoming=to_program.read, outgoing=to_tests.write)
             program = started(Role.served, source, rules_of(limits, folder=str(folder)), wires=wires)
             serving = stack.enter_context(program)
@@ -84,7 +93,7 @@ def run_tests(source: str, examination: Examination, limits: Limits) -> list[boo
             testing = stack.enter_context(tests)
         stopped = _watch([testing, serving], limits)
         serving.end()
-        if stopped:  # perhaps for what the program did, before the tests had begun
+        if stopped:  # possibly because of the program, before the tests had begun
             return []
         testing.end()
         return _passed(text_of(result), examination)
@@ -95,7 +104,7 @@ def check_available() -> None:
     """Check that this machine can confine a process.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: It cannot.
     """
     try:
         outcome = run_python("import socket\nsocket.socket()", "", Limits())
@@ -106,13 +115,13 @@ def check_available() -> None:
 
 
 _REFUSAL = (
-    "reward.kind=code and some tasks run text of the model as a program, and this machine cannot confine programs: "
-    "that needs Linux on x86-64 with Landlock (5.13) and seccomp. Use another reward, or a kernel that has them."
+    "reward.kind=code and some tasks run the model's text as a program, but this machine cannot confine programs: that "
+    "needs Linux on x86-64 with Landlock (5.13) and seccomp. Use another reward, or a kernel that has them."
 )
 
 
 def _watch(processes: list[Process], limits: Limits) -> bool:
-    """Wait for the end of the first process; True if a limit of any of them was met before."""
+    """Wait for the end of the first process, and return whether any process exceeded a limit before."""
     began = last = time.monotonic()
     cpu_before, slept = 0.0, 0.0
     while True:

@@ -1,4 +1,4 @@
-"""A folder that a confined program may fill: how full it is, and its removal, whatever the program has made of it."""
+"""A folder that a confined program may write to: check how full it is, and remove it safely."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PREFIX = "rlsync-sandbox-"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new folder, which is gone afterwards."""
+    """Make a folder, and remove it afterwards."""
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         yield folder
@@ -26,9 +26,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def overfull(folder: Path) -> bool:
-    """Whether the folder holds more than MOST_ENTRIES entries or MOST_BYTES of disk, or cannot be looked through.
+    """Whether the folder has more than MOST_ENTRIES entries, takes more than MOST_BYTES of disk, or cannot be searched.
 
-    It looks at no more entries than that, so a program that makes them quickly cannot keep it busy.
+    The search stops at these limits, so a program that makes files quickly cannot prolong it.
     """
     entries = taken = 0
     waiting = [os.fspath(folder)]
@@ -42,9 +42,9 @@ def overfull(folder: Path) -> bool:
                         return True
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
-        except FileNotFoundError:  # removed meanwhile
+        except FileNotFoundError:  # removed in the meantime
             continue
-        except OSError:  # a path that is too long, a folder that may not be read
+        except OSError:  # the path is too long, or the folder is not readable
             return True
     return False
 
@@ -52,10 +52,10 @@ def overfull(folder: Path) -> bool:
 def remove(folder: Path) -> None:
     """Remove a folder that no process uses any more.
 
-    Neither recursion nor long paths: the contents of a folder move up to the top before it is removed.
+    It needs neither recursion nor long paths: before a folder is removed, its contents are moved to the top.
     """
     top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    new_name, moved = secrets.token_hex(8), 0  # one that the program cannot have taken
+    new_name, moved = secrets.token_hex(8), 0  # a name that the program cannot have used
     try:
         while names := os.listdir(top):
             for name in names:
@@ -78,6 +78,6 @@ def remove(folder: Path) -> None:
 
 
 def _make_movable(name: str, folder: int) -> None:
-    """A folder moves to another one only if it may be written to, as its `..` changes."""
+    """Make a folder writable, because moving it changes its `..` entry."""
     if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
         os.chmod(name, stat.S_IRWXU, dir_fd=folder)

@@ -1,4 +1,4 @@
-"""Start one confined process, and end it."""
+"""Start and end one confined process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rlsync.sandbox.child import CONFINED, Role, Task
 from rlsync.sandbox.confine import NEWEST_ABI, Confinement
 
 FILE_BYTES = 1 << 20
-"""Size of the largest file that a program may write; its output is two of them."""
+"""Size of the largest file that a program may write. Standard output and standard error are one file each."""
 _ROOT = Path(__file__).parents[2]
 _START = f"import sys; sys.path.insert(0, {os.fspath(_ROOT)!r}); from rlsync.sandbox.child import main; main()"
 VARIABLES = {
@@ -36,10 +36,13 @@ class SandboxError(RuntimeError):
 
 @dataclass(slots=True, kw_only=True)
 class Limits:
+    """Limits of a process."""
+
     seconds: float = 5.0
-    """CPU time of a process, and likewise the time that it sleeps; so the outcome does not depend on the load."""
+    """CPU time in seconds, and separately the time that the process sleeps, so the outcome does not depend on the
+    load."""
     memory_mib: int = 512
-    """Address space of a process."""
+    """Address space in MiB."""
     landlock_abi: int = NEWEST_ABI
     """Newest version of Landlock to use."""
 
@@ -58,7 +61,7 @@ class Pipe:
 
 @dataclass(slots=True, kw_only=True)
 class Files:
-    """The files behind a process's standard streams; None: nothing."""
+    """The files of a process's standard streams; None = /dev/null, or for stderr a temporary file."""
 
     stdin: IO[bytes] | None = None
     stdout: IO[bytes] | None = None
@@ -67,33 +70,39 @@ class Files:
 
 @dataclass(slots=True, kw_only=True)
 class Wires:
-    """Descriptors that a process inherits to talk with another one; -1: none."""
+    """Descriptors that a process inherits to communicate with another one; -1 = none."""
 
     incoming: int = -1
+    """Pipe from the other process."""
     outgoing: int = -1
+    """Pipe to the other process."""
     result: int = -1
-    """A file for the outcome."""
+    """File for the outcome of the tests."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Process:
+    """A confined process."""
+
     popen: subprocess.Popen[bytes]
     folder: str
     status: IO[bytes]
-    """Where the process says that it is confined."""
+    """File to which the process writes that it is confined."""
     errors: IO[bytes]
+    """File of its standard error."""
 
     def end(self) -> None:
-        """Kill it if it still runs, and check that it was confined.
+        """Kill the process if it still runs, and check that it was confined.
 
         Raises:
-            SandboxError: it was not, so nothing of the program has run.
+            SandboxError: It was not confined, so the program has not run.
         """
         self.kill()
         if text_of(self.status) != CONFINED.decode():
             raise SandboxError(f"a confined process could not be started: {text_of(self.errors)[-500:].strip()}")
 
     def kill(self) -> None:
+        """Kill the process, and wait for its end."""
         self.popen.kill()
         self.popen.wait()
 
@@ -102,10 +111,14 @@ class Process:
 def started(
     role: Role, job: str, rules: Confinement, *, files: Files | None = None, wires: Wires | None = None
 ) -> Iterator[Process]:
-    """A confined process, which has ended at the end of the block.
+    """Start a confined process, and kill it at the end of the block.
 
     Args:
-        job: what the role says.
+        role: What the process does.
+        job: Text of the program, or the examination as JSON.
+        rules: The rules that confine it.
+        files: Files of its standard streams.
+        wires: Descriptors for the communication with another process.
     """
     files, wires = files or Files(), wires or Wires()
     with temporary() as status, temporary() as errors, temporary(job) as given:
@@ -128,6 +141,13 @@ def started(
 
 
 def rules_of(limits: Limits, *, folder: str = "", file_bytes: int = FILE_BYTES) -> Confinement:
+    """Return the rules for a process.
+
+    Args:
+        limits: Its limits.
+        folder: The only folder that it may write to; empty = none.
+        file_bytes: Size of the largest file that it may write.
+    """
     return Confinement(
         folder=folder,
         library=_library(),
@@ -140,14 +160,14 @@ def rules_of(limits: Limits, *, folder: str = "", file_bytes: int = FILE_BYTES) 
 
 @functools.cache
 def _library() -> list[str]:
-    """Folders of the standard library and of installed packages."""
+    """Return the folders of the standard library and of installed packages."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     shared_objects = os.path.join(sys.base_prefix, "lib")
     return sorted({os.path.realpath(path) for path in (*map(sysconfig.get_path, names), shared_objects)})
 
 
 def temporary(text: str = "") -> IO[bytes]:
-    """A file without a name that holds the text."""
+    """Make a file without a name that contains the text."""
     file = tempfile.TemporaryFile(prefix="rlsync-sandbox-")  # noqa: SIM115  (the caller closes it)
     file.write(text.encode(errors="replace"))
     file.seek(0)
@@ -155,5 +175,6 @@ def temporary(text: str = "") -> IO[bytes]:
 
 
 def text_of(file: IO[bytes]) -> str:
+    """Return the contents of a file as text."""
     file.seek(0)
     return file.read().decode(errors="replace")

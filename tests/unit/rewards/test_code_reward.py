@@ -93,12 +93,12 @@ def test_the_row_may_name_the_function():
     ("answer", "message"),
     [
         ([{"in": 1}], 'a test needs "input" and "output"'),
-        ([{"input": "1 2", "output": "3", "testtype": "functional"}], "nothing says which"),
+        ([{"input": "1 2", "output": "3", "testtype": "functional"}], "no field names it"),
         ([{"input": "1", "output": "3", "testtype": "odd"}], "\"testtype\" must be"),
-        ({"inputs": ["1"], "outputs": []}, "two lists of one length"),
+        ({"inputs": ["1"], "outputs": []}, "two lists of the same length"),
         ({"inputs": [{"a": 1}], "outputs": ["1"]}, "text or a list of lines"),
         ({"fn_name": "f", "inputs": [3], "outputs": [3]}, "the arguments of a call"),
-        ([], "it is not '\\[\\]'"), ([1], "it is not"), ("42", "it is not '42'"),
+        ([], "it cannot be '\\[\\]'"), ([1], "it cannot be"), ("42", "it cannot be '42'"),
         ("assert add(1, 2 == 3", "does not compile"), ("eJwLzy/KSVEEABxJBD4=", "does not compile"),
         ("assert True", "every program would pass"),
         ("def check(f):\n    assert f(1) == 1", "every program would pass"),
@@ -121,7 +121,7 @@ def test_bad_tests_are_refused_by_row_and_column_before_anything_starts():
     with pytest.raises(DataError, match=r"row 4 of data.path=p, column 'tests': the tests use no name"):
         scorer.check(problems, lambda text: None)
     scorer.check([p for p in problems if "assert 1" not in p.answer], lambda text: None)
-    with pytest.raises(DataError, match=r"row \d of data.path=p, column 'tests' holds a list or an object"):
+    with pytest.raises(DataError, match=r"row \d of data.path=p, column 'tests' has a list or an object"):
         Scorer(RewardConfig(kind=RewardKind.exact), source).check(problems, lambda text: None)
 
 

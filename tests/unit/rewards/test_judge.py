@@ -1,4 +1,4 @@
-"""A judge's secrets stay out of whatever is written, and its answers have a bound in time."""
+"""A judge's secrets are never written, and its answers have a time limit."""
 
 import json
 import threading
@@ -95,7 +95,7 @@ def test_a_secret_in_the_url_is_refused_unseen(url, capsys):
 
 @pytest.mark.parametrize("url", ["localhost:8000/score", "http://", "ftp://host/x", "http://host:port/", "score"])
 def test_what_is_no_address_is_refused(url):
-    with pytest.raises(ConfigError, match=r"reward\.judge_url=.*want the address of a service"):
+    with pytest.raises(ConfigError, match=r"reward\.judge_url=.*is not the address of a service"):
         RewardConfig(kind=RewardKind.judge, judge_url=url)
 
 
@@ -144,7 +144,7 @@ def _drip(headers_first):
 
 @pytest.mark.parametrize("headers_first", [True, False])
 def test_a_judge_that_drips_is_cut_off(service, headers_first):
-    """At 30 s in all the drip would otherwise be waited for: each byte comes well within the bound."""
+    """Without a limit for the whole answer it would take 30 s, because each byte arrives well within the limit."""
     service.answer = _drip(headers_first)
     started = time.monotonic()
     with pytest.raises(JudgeError, match=r"took longer than reward\.judge_timeout_s=0\.5"):

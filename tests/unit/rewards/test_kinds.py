@@ -90,7 +90,7 @@ def test_a_bad_reply_costs_one_sample_and_a_judge_that_is_down_ends_the_run(serv
     assert [s.reward for s in scores] == [None, 3.0]
     assert "NaN" in scores[0].error
     _Service.failures = 100
-    with pytest.raises(RewardError, match=r"failed on all 1 samples.*503"):
+    with pytest.raises(RewardError, match=r"failed for all 1 samples.*503"):
         _scorer(kind=RewardKind.judge, judge_url=service, judge_retries=1).score(_problems("a"), ["x"])
 
 
@@ -99,7 +99,7 @@ def test_a_judge_that_nobody_serves_ends_the_run(monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound, not listening: every connection is refused
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
-        with pytest.raises(RewardError, match=r"failed on all 2 samples.*refused"):
+        with pytest.raises(RewardError, match=r"failed for all 2 samples.*refused"):
             _scorer(kind=RewardKind.judge, judge_url=url, judge_retries=1).score(_problems("a", "b"), ["x", "y"])
 
 
@@ -107,7 +107,7 @@ def test_a_judge_that_nobody_serves_ends_the_run(monkeypatch):
     ("values", "message"),
     [
         ({"kind": RewardKind.regex}, "reward.pattern is empty"),
-        ({"kind": RewardKind.regex, "pattern": "("}, "no regular expression"),
+        ({"kind": RewardKind.regex, "pattern": "("}, "is not a regular expression"),
         ({"kind": RewardKind.judge}, "reward.judge_url is empty"),
         ({"judge_retries": -1}, "judge_retries=-1"),
         ({"code_memory_mib": 1}, "code_memory_mib=1"),
@@ -134,9 +134,9 @@ def test_parts_are_reported():
 
 
 def test_a_part_that_fails_costs_the_sum_and_parts_that_fail_in_turn_end_the_run():
-    """Neither part fails everywhere; together they leave no sample a reward."""
+    """Neither part fails for all samples, but together they leave no sample with a reward."""
     whole = WeightedReward(kind=RewardKind.exact)
     odd = WeightedReward(kind=RewardKind.function, function="operator:getitem")  # completion[problem]: a TypeError
-    with pytest.raises(RewardError, match=r"the reward function whole or odd failed on all 1 samples.*TypeError"):
+    with pytest.raises(RewardError, match=r"the reward function whole or odd failed for all 1 samples.*TypeError"):
         _scorer(parts={"whole": whole, "odd": odd}).score(_problems("4"), ["4"])
     assert _scorer(parts={"whole": whole}).score(_problems("4"), ["4"])[0].reward == 1.0  # the control

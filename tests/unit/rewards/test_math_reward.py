@@ -121,7 +121,7 @@ def test_answers_that_nothing_matches_are_told_of_once(reward: MathReward) -> No
     reward.check([*good, bad], said.append)
     assert len(said) == 1
     assert "1 of the answers: row 7 of data.path=p, column 'answer': '####'" in said[0]
-    with pytest.raises(DataError, match="can match no completion"):
+    with pytest.raises(DataError, match="no completion can match"):
         reward.check([bad], said.append)
     reward.check([*good, problem("yes"), problem("1e-05"), problem("C"), problem(r"\frac{1}{2}")], said.append)
     assert len(said) == 1  # the control

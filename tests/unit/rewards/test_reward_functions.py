@@ -47,7 +47,7 @@ def test_current_directory_hides_no_installed_module(here: Path) -> None:
 
 @pytest.mark.parametrize("path", ["", "name", ":name", "module:", "a b:c", "a..b", "a:b:c", "module:a.b"])
 def test_malformed(path: str) -> None:
-    with pytest.raises(ConfigError, match=r"reward\.function=.*malformed; want package\.module:name"):
+    with pytest.raises(ConfigError, match=r"reward\.function=.*malformed. Give package\.module:name"):
         _load(path)
 
 
@@ -85,7 +85,10 @@ def test_a_wrapper_takes_what_it_says(here: Path) -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ("completion", r"too many positional arguments; it takes \(completion\)\. Want f\(completion: str, problem"),
+        (
+            "completion",
+            r"too many positional arguments; it takes \(completion\)\. It must be f\(completion: str, problem",
+        ),
         ("completion, problem, level", r"missing a required argument: 'level'"),
         ("*, completion, problem", r"too many positional arguments"),
         ("completion, problem, level=1", None),

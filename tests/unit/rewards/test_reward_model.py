@@ -1,4 +1,4 @@
-"""A tiny sequence classifier as the reward: its logits, whatever the batch; what is refused."""
+"""A tiny sequence classifier as the reward: its logits do not depend on the batch, and unfit models are refused."""
 
 import pytest
 import torch

@@ -102,9 +102,9 @@ def test_a_failing_sample_has_no_reward_but_its_error(scorer_of: Any, caplog: py
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "TypeError: it returned None .NoneType., want a float"),
+        (None, "TypeError: it returned None .NoneType., but must return a float"),
         ("1", "TypeError: it returned '1'"),
-        (float("nan"), "ValueError: it returned nan, want a finite number"),
+        (float("nan"), "ValueError: it returned nan, but must return a finite number"),
         (float("inf"), "ValueError: it returned inf"),
         (10**400, "OverflowError: int too large to convert to float"),
         (numpy.array([1.0]), "TypeError: it returned array"),
@@ -145,7 +145,9 @@ def test_an_error_that_cannot_be_told_and_one_with_a_secret(scorer_of: Any) -> N
 
 def test_failing_everywhere_ends_the_run(scorer_of: Any) -> None:
     scorer = scorer_of(lambda completion, problem: 1 / 0)
-    with pytest.raises(RewardError, match=r"user_rewards:f failed on all 4 .*ZeroDivisionError.*id0.*finite") as caught:
+    with pytest.raises(
+        RewardError, match=r"user_rewards:f failed for all 4 .*ZeroDivisionError.*id0.*finite"
+    ) as caught:
         scorer.score(PROBLEMS, ["a"] * 4)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Scoring beside generation; async, batched and hanging functions."""
+"""Scoring during generation, with async, batched and hanging functions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _rollout(prompt: list[int], token: int) -> Rollout:
 
 
 def test_a_rollout_is_scored_while_the_next_is_generated(tmp_path: Any, scorer_of: Any) -> None:
-    """The engine goes on only when the score of what it finished is there: without overlap neither would move."""
+    """The engine continues only when its finished sample has a score, so without overlap neither would continue."""
     build_char_tokenizer(tmp_path, "0123456789+=")
     config = compose_train([])
     codec = TextCodec(load_tokenizer(str(tmp_path)), config.data)
@@ -107,7 +107,7 @@ def test_batches_do_not_depend_on_what_is_finished_first(scorer_of: Any) -> None
 
 
 def test_async_functions_run_side_by_side(scorer_of: Any) -> None:
-    """Each waits for the other of its pair; `parallel` bounds how many there are at a time."""
+    """Each call waits for the other of its pair; `parallel` limits the number of concurrent calls."""
     under_way, most = 0, 0
     together = asyncio.Event()
 
@@ -177,7 +177,7 @@ def test_what_a_batch_costs(scorer_of: Any) -> None:
     assert _rewards(scorer_of(raises, batched=True, batch_size=2)) == [None, None, 1, 1, 1, 1]
     one_nan = scorer_of(lambda cs, ps: [float("nan" if c == "1" else c) for c in cs], batched=True)
     assert _rewards(one_nan) == [0, None, 2, 3, 4, 5]
-    with pytest.raises(RewardError, match="it returned 1 numbers for 6 samples; want one each"):
+    with pytest.raises(RewardError, match="it returned 1 numbers for 6 samples, but must return one each"):
         _rewards(scorer_of(lambda cs, ps: [1.0], batched=True))
     with pytest.raises(RewardError, match="TypeError"):
         _rewards(scorer_of(lambda cs, ps: 1.0, batched=True))

@@ -1,4 +1,4 @@
-"""Reward functions in processes: bounded, confined, replaced, and nothing left of them."""
+"""Reward functions in processes: limited, confined, replaced, and ended without leaving anything behind."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def test_a_function_that_hangs_is_killed_and_one_that_dies_costs_its_sample(scor
 def test_what_it_returns_is_checked_there_too(scorer_of):
     scores = _score(scorer_of("odd"), "x", "nan", "text", "exit")
     assert [s.reward for s in scores] == [1.0, None, None, None]
-    assert "want a finite number" in scores[1].error
-    assert "want a float" in scores[2].error
+    assert "but must return a finite number" in scores[1].error
+    assert "but must return a float" in scores[2].error
     assert [s.reward for s in _score(scorer_of("batch", batched=True, batch_size=2), "a", "bb", "ccc")] == [1, 2, 3]
 
 
 def test_async_functions_are_for_threads(scorer_of):
-    with pytest.raises(ConfigError, match=r"is async, and reward\.isolation=process"):
+    with pytest.raises(ConfigError, match=r"is async, but reward\.isolation=process"):
         scorer_of("waits")
     assert _score(scorer_of("waits", isolation=Isolation.thread), "x")[0].reward == 1.0
 
@@ -138,7 +138,7 @@ def countdown():
 
 
 def test_the_models_text_is_no_code(countdown, tmp_path):
-    """Evaluated in the driver it created the file; the bound is on 9**9**9."""
+    """In the driver, the expression would create the file; the time limit is for 9**9**9."""
     reward, problem, source = countdown
     right = source.score(problem, problem.answer)
     assert not reward.is_harmless

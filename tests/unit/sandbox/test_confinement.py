@@ -1,4 +1,4 @@
-"""Hostile programs in the sandbox: the kernel says no, whatever way they ask, and an older kernel says so too."""
+"""Hostile programs in the sandbox: the kernel refuses what they try, also with the rights of older kernels."""
 
 import os
 

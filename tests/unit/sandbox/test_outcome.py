@@ -1,4 +1,4 @@
-"""The outcome of a program's run, its limits, and that nothing outlives the driver."""
+"""The outcome and the limits of a program's run; no process outlives the driver."""
 
 import os
 import subprocess
@@ -93,7 +93,7 @@ def test_a_process_that_could_not_be_confined_is_no_programs_fault(monkeypatch):
 
 
 def test_a_program_that_meets_its_limit_before_its_tests_begin_fails(monkeypatch):
-    """Were it told apart as a process that could not be started, the program could choose to have no reward."""
+    """If this counted as a process that could not be started, a program could choose to get no reward."""
 
     def at_once(processes, limits):
         testing, serving = processes

@@ -1,4 +1,4 @@
-"""Hostile programs score 0 and honest ones 1, in both kinds of tests, and nothing is left of any."""
+"""Hostile programs score 0 and honest ones 1 in both kinds of tests, and none leaves anything behind."""
 
 import json
 import os
@@ -24,7 +24,7 @@ _PRINTED = "\nif __name__ == '__main__': print(f(int(input())))\n"
 
 @pytest.fixture
 def reward(tmp_path, monkeypatch):
-    """f(program, problem) -> reward, after which nothing may be left."""
+    """f(program, problem) -> reward, which checks that the program leaves nothing behind."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(psutil.Process().children(recursive=True))
 
@@ -61,7 +61,7 @@ def test_an_object_has_no_say_in_how_it_compares(name, tests, reward):
 
 
 def test_wrong_programs_score_nothing(reward):
-    """The control of the honest ones."""
+    """The control for the honest programs."""
     for problem in MODES.values():
         assert reward("def f(x): return 2 * x + 2", problem) == 0.0
 
