@@ -50,12 +50,7 @@ class Prepared:
 
 
 def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = True) -> Prepared:
-    """Load or make the models, problems, tokenizers and scorers of a run, and check them.
-
-    Args:
-        config: The run's configuration.
-        say: Prints a line for the user.
-        trains: Whether training problems are needed besides the evaluation sets.
+    """Load or make what a run needs besides its processes; with `trains` this includes training problems.
 
     Raises:
         ConfigError: Something that the user gave is wrong. No actor has been started.
@@ -86,8 +81,7 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
         with told_of(f"evaluation set {each.name}"):
             own = make_codec(each.data)
             kept = select(own, each.problems, each.name, say)
-        # Only the scorer of a data source (reward=task) depends on the set; other scorers are shared, because each may
-        # hold a process.
+        # Only reward=task depends on the set. Other scorers are shared, because each may need its own process.
         if RewardKind.task in kinds and each.source is not source:
             scorers.append(Scorer(config.reward, each.source))
             sets.append(EvalSet(name=each.name, problems=kept, codec=own, scorer=scorers[-1]))
