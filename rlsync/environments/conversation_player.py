@@ -38,7 +38,7 @@ class Generator(Protocol):
         """Yield the index and the rollout of each request when it is finished."""
 
 
-def _ignore(index: int, episode: Episode) -> None:  # noqa: ARG001  (OnFinished fixes the arguments)
+def _ignore(index: int, episode: Episode) -> None:
     """Default callback: do nothing."""
 
 

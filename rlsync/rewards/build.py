@@ -122,5 +122,5 @@ def _plain(problems: list[Problem], say: Callable[[str], None]) -> None:  # noqa
             )
 
 
-def _anything(problems: list[Problem], say: Callable[[str], None]) -> None:  # noqa: ARG001  (Check has both arguments)
+def _anything(problems: list[Problem], say: Callable[[str], None]) -> None:
     """Accept all answers."""
