@@ -21,9 +21,9 @@ CALCULATOR = (
     "trainer.lr=1e-3",
     "trainer.adam_eps=1e-8",
     "trainer.warmup_steps=0",
-    "rollout.block_size=16",  # a conversation fills one before its second turn: the prefix cache has something to give
+    "rollout.block_size=16",  # the first turn fills a block, which the prefix cache can reuse
     "reward=regex",
-    r"reward.pattern='[1357]$'",  # right or not, some answers get it and some do not
+    r"reward.pattern='[1357]$'",  # whether right or not, some answers get the reward and some do not
     "rollout.tp=1",
 )
 
@@ -51,7 +51,7 @@ def test_every_token_of_every_turn_is_the_trainers(conversations):
             assert row[f"parity/{key}"] == 0
         assert row["train/grad_norm"] > 0
         assert row["train/ratio_min"] == row["train/ratio_max"] == 1.0
-        # What was compared is what the model wrote, and nothing of what the environment wrote.
+        # The tokens of the model were compared, and no token of the environment.
         own = sum(bits is not None for r in rows if r["step"] == number for bits in r["logprob_bits"])
         everything = sum(len(r["response_tokens"]) for r in rows if r["step"] == number)
         assert row["parity/tokens_compared"] == own < everything

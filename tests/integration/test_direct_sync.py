@@ -16,4 +16,4 @@ def test_workers_hold_what_was_written(family, tmp_path):
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     first, second, stale = json.loads((tmp_path / "differ.json").read_text())
     assert first == second == []
-    assert stale == ["model.layers.1.mlp.down_proj.weight"]  # the control: one worker kept an old one
+    assert stale == ["model.layers.1.mlp.down_proj.weight"]  # the control: one worker kept an old tensor

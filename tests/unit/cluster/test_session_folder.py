@@ -33,7 +33,7 @@ def test_sockets_have_room_whatever_tmpdir_is(long_tmpdir: Path) -> None:
     with session_folder() as folder:
         assert len(os.fsencode(folder / SOCKET)) <= 107
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert folder.name != "ray"  # which may be another user's
+        assert folder.name != "ray"  # Ray's default folder may belong to another user
         assert session_variables(folder)["TMPDIR"] == session_variables(folder)["VLLM_RPC_BASE_PATH"] == str(folder)
     assert not folder.exists()
     assert len(os.fsencode(long_tmpdir / "ray" / SOCKET)) > 107  # the control: Ray's own choice
@@ -69,7 +69,7 @@ def test_a_home_that_cannot_be_written_leaves_caches_to_the_session(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/proc")
     monkeypatch.setenv("VLLM_CACHE_ROOT", "/mine")
-    monkeypatch.setattr(os, "access", lambda path, mode: path != "/proc")  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: path != "/proc")  # root can write everywhere
     variables = session_variables(tmp_path)
     assert variables["NUMBA_CACHE_DIR"] == str(tmp_path / "numba")
     assert "VLLM_CACHE_ROOT" not in variables  # the user's own stays

@@ -42,7 +42,7 @@ def test_a_failed_score_teaches_nothing(kind):
     without = compute_advantages(_batch((1.0, 1.0, 0.5)).rewards, AlgorithmConfig(group_size=3, advantage=kind))
     assert failed[0].tolist() == [*without[0].tolist(), 0.0]
     control = compute_advantages(_batch((1.0, 1.0, 0.5, 0.0)).rewards, AlgorithmConfig(group_size=4, advantage=kind))
-    assert control[0, 3] < -0.1  # as a reward of 0 it would push
+    assert control[0, 3] < -0.1  # a reward of 0 would give a negative advantage
 
 
 def test_a_failed_score_beats_no_wrong_answer():

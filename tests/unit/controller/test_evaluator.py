@@ -93,7 +93,7 @@ def test_the_greedy_pass(build: Any) -> None:
     (result,) = evaluator.run()
     assert all(request.greedy and request.seed == 0 and request.max_tokens == 5 for request in engine.requests)
     assert (result.problems, result.samples, result.drawn, result.pass_at) == (4, 0, None, {})
-    assert result.greedy.right == 0.25  # "1" is right for 0+1 alone
+    assert result.greedy.right == 0.25  # "1" is right only for 0+1
     assert (result.greedy.length_mean, result.greedy.truncated_share, result.greedy.errors) == (2.0, 0.0, 0)
 
 
@@ -157,7 +157,7 @@ def test_errors_of_the_scorer_are_counted(build: Any, monkeypatch: pytest.Monkey
     assert result.greedy.right == 0.0
     assert 0 < result.drawn.errors < 16
     assert result.metrics()["eval/held_out/errors"] == 4 + result.drawn.errors
-    assert result.drawn.reward_mean == pytest.approx(1 / 4)  # of those that have one
+    assert result.drawn.reward_mean == pytest.approx(1 / 4)  # the mean over responses that have a reward
     assert result.greedy.reward_mean == 0.0
     assert {r.score.reward for r in result.responses if r.score.error} == {None}
 
@@ -192,7 +192,7 @@ def test_conversations_are_evaluated(tmp_path: Path) -> None:
     called = [r for r in results[0].responses if len(r.episode.turns) == 3]
     assert len(called) == 4  # two problems, greedily and drawn
     assert all(r.right and r.episode.turns[:1] == [f"<<{r.problem.prompt[:-1]}>>"] for r in called)
-    assert results[0].greedy.right == 0.75  # besides those, 1 is right for 0+1
+    assert results[0].greedy.right == 0.75  # a greedy "1" is also right for 0+1
     write(tmp_path / "out", config, "the/model", results)
     rows = [json.loads(line) for line in (tmp_path / "out/samples.jsonl").read_text().splitlines()]
     (row,) = (row for row in rows if row["problem"] == "1" and row["sample"] is None)

@@ -260,7 +260,7 @@ def test_an_exact_run_starts_at_a_ratio_of_exactly_one(build):
     assert len(_rows(folder)) == 1
     warned = build("parity=warn", ratio=off)[0].run()
     assert len(warned.warnings) == 2
-    assert not build("kernels=native", ratio=off)[0].run().warnings  # nothing is exact there
+    assert not build("kernels=native", ratio=off)[0].run().warnings  # native kernels are not exact
 
 
 DYNAMIC = ("algorithm.dynamic_sampling=true", "eval.problems=0")
@@ -374,7 +374,7 @@ def test_long_responses_are_punished(build, limit, punishment):
 def test_only_the_newest_checkpoints_are_kept(build):
     for keep, left in ((0, {2, 4}), (1, {4}), (2, {2, 4})):
         loop, _, folder = build("trainer.steps=4", "trainer.save_every=2", f"trainer.save_keep={keep}")
-        others = {"step_1", "step_3", "step_9", "step_best"}  # of another run, and the user's own
+        others = {"step_1", "step_3", "step_9", "step_best"}  # folders of another run and of the user
         for other in others:
             (folder.path / "checkpoints" / other).mkdir(parents=True, exist_ok=True)
         loop.run()
@@ -391,7 +391,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(build):
     rows, lines = _rows(folder), (folder.path / "rollouts.jsonl").read_text()
     assert newest(folder.path / "checkpoints")[1].step == 4
     assert not (folder.path / "checkpoints/step_2/progress.json").exists()
-    shutil.rmtree(folder.path / "checkpoints")  # no run begins where another's checkpoints are
+    shutil.rmtree(folder.path / "checkpoints")  # a run must not start in a folder that has checkpoints
 
     loop, first, folder = build("trainer.steps=4", "trainer.save_every=2", "trainer.lr=0.5")
     trained = loop._trainer.train
@@ -416,10 +416,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(build):
     assert [_fixed(row) for row in _rows(folder)] == [_fixed(row) for row in rows]
     assert (folder.path / "rollouts.jsonl").read_text() == lines
     assert replace(resumed, seconds=0) == replace(summary, seconds=0)
-    with pytest.raises(DataError, match="over other data"):  # the control
+    with pytest.raises(DataError, match="data has changed"):  # the control
         build("trainer.steps=4", "seed=1", progress=progress)
     shutil.rmtree(folder.path / "checkpoints")
-    build("trainer.steps=2", "trainer.save_every=2", "trainer.lr=0.5")[0].run()  # one that was to be shorter
+    build("trainer.steps=2", "trainer.save_every=2", "trainer.lr=0.5")[0].run()  # a run that was to have fewer steps
     progress = newest(folder.path / "checkpoints")[1]
     loop, longer, _ = build("trainer.steps=4", "trainer.save_every=2", "trainer.lr=0.5", progress=progress)
     loop.run()

@@ -95,10 +95,10 @@ def test_results_are_not_written_over(folder, train, result):
     before = _files(folder)
     shown = train()
     assert f"run.dir={folder} already has the results of a run ({result.removesuffix('/config.json')})" in shown
-    assert "run.resume=true" not in shown  # for there is no state
+    assert "run.resume=true" not in shown  # because no checkpoint has a state
     assert _files(folder) == before
     assert train(f"run.dir={folder}2") == ""
-    assert train("run.resume=true", "trainer.save_every=1") == ""  # stopped before its first checkpoint was whole
+    assert train("run.resume=true", "trainer.save_every=1") == ""  # stopped before its first checkpoint was complete
 
 
 def test_a_refusal_offers_a_resume_where_there_is_a_state(stopped, train):

@@ -137,7 +137,7 @@ def test_every_parser_has_a_function() -> None:
 
 def test_nested_columns() -> None:
     row = {"a": {"b": [{"c": 1}, "x"]}, "a.b": "flat", "n": None}
-    assert value_at(row, "a.b") == "flat"  # a column of that very name wins
+    assert value_at(row, "a.b") == "flat"  # a column with exactly this name takes precedence
     assert value_at(row, "a.b.0.c") is None or value_at({"a": row["a"]}, "a.b.0.c") == 1
     assert value_at({"a": row["a"]}, "a.b.1") == "x"
     assert [value_at(row, path) for path in ("z", "n.x", "a.z", "a.b.9")] == [None] * 4

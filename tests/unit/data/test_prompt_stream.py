@@ -39,7 +39,7 @@ def test_more_problems_begin_as_fewer() -> None:
     longer = PromptStream(PROBLEMS, seed=1)
     longer.restore(fewer.state())
     assert longer.next(5) == more.next(5)
-    fewer.next(1)  # the control: its second epoch has begun, where there are others still
+    fewer.next(1)  # the control: its second epoch has begun, while the longer stream has more problems
     with pytest.raises(DataError, match="data has changed: the first 8 problems"):
         PromptStream(PROBLEMS, seed=1).restore(fewer.state())
 
@@ -58,7 +58,7 @@ def test_resume_goes_on_where_it_stopped(before: int) -> None:
     resumed.restore(stream.state())
     rest = ids(stream.next(15))
     assert ids(resumed.next(15)) == rest
-    # Control: a stream that was not restored is elsewhere.
+    # Control: a stream that was not restored has another position.
     assert (ids(fresh.next(15)) == rest) == (before == 0)
 
 

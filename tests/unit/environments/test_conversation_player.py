@@ -116,14 +116,14 @@ def test_tokens_are_those_sent_and_sampled(play: Any, tokenizer: PreTrainedToken
     own = [False] * 2 + [True] * 4 + [False] * 3 + [True] * 3
     assert rollout.sampled.tolist() == own
     assert rollout.tokens.dtype == torch.int64
-    # What was sent is all that came before; what was sampled follows it.
+    # A request has all earlier tokens, and the sampled tokens follow them.
     first, second = (requests[0] for requests in engine.rounds)
     assert first.prompt == ids("7?")
     assert second.prompt == first.prompt + MODEL_1 + message
     assert rollout.tokens.tolist() == second.prompt + MODEL_2
     assert first.seed == second.seed == rollout.seed == 5
     assert (first.max_tokens, second.max_tokens) == (20, 16)
-    # Of every token the log-prob and version of the turn that sampled it.
+    # Each token has the log-prob and the version of the turn that sampled it.
     position = torch.arange(12) / 256
     assert torch.equal(rollout.logprobs[2:6], (-1 - position[2:6]))
     assert torch.equal(rollout.logprobs[9:], (-2 - position[9:]))
@@ -176,7 +176,7 @@ TALK = [[*ids("a?"), EOS]] * 9
     [
         (["environment.max_turns=1"], 1, FinishReason.turns),
         (["environment.max_turns=3"], 3, FinishReason.turns),
-        (["rollout.max_tokens=6"], 2, FinishReason.length),  # two turns of three use it up
+        (["rollout.max_tokens=6"], 2, FinishReason.length),  # two turns of three tokens reach the limit
         (["rollout.max_tokens=7"], 3, FinishReason.length),  # the third is cut after one token
         (["rollout.max_model_len=17", "rollout.max_tokens=9"], 3, FinishReason.length),  # 2 + 3 + 3 + 3 + 3 + 3 of 17
         (["rollout.max_model_len=18", "rollout.max_tokens=10"], 3, FinishReason.length),
@@ -185,7 +185,7 @@ TALK = [[*ids("a?"), EOS]] * 9
 def test_limits(play: Any, overrides: list[str], turns: int, reason: FinishReason) -> None:
     (episode,), engine = play({5: TALK}, *overrides)
     assert (episode.model_turns, episode.rollout.finish_reason, episode.error) == (turns, reason, None)
-    assert episode.rollout.sampled[-1]  # no message at the end that nobody answered
+    assert episode.rollout.sampled[-1]  # a last message that no turn answered is left out
     limits = {k: int(v) for k, v in (o.removeprefix("rollout.").split("=") for o in overrides if "rollout" in o)}
     assert episode.rollout.num_sampled <= limits.get("max_tokens", 20)
     assert episode.rollout.tokens.numel() <= limits.get("max_model_len", 64)
@@ -288,7 +288,7 @@ def test_a_reset_that_fails_or_says_too_much(play: Any) -> None:
     for episode, words in zip(episodes[1:], errors, strict=True):
         assert words in str(episode.error)
         assert episode.rollout.finish_reason is FinishReason.error
-        assert episode.rollout.response == MODEL_2  # every rollout has a token of the model
+        assert episode.rollout.response == MODEL_2  # every rollout has a sampled token
 
 
 @pytest.mark.parametrize(

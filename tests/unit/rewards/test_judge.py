@@ -111,7 +111,7 @@ def test_urls_are_redacted_wherever_they_are_written():
     config = compose_train([f'data.template="https://u:{SECRET}@h/ {{question}}"'])
     assert SECRET not in to_yaml(config)
     assert SECRET not in json.dumps(_plain(config))
-    assert SECRET in config.data.template  # the control: the run itself has it
+    assert SECRET in config.data.template  # the control: the run itself has the secret
 
 
 def test_an_error_of_a_judge_has_no_secret(service, monkeypatch):
@@ -137,7 +137,7 @@ def _drip(headers_first):
                 handler.wfile.flush()
                 time.sleep(0.1)
         except OSError:
-            pass  # the judge has hung up
+            pass  # the judge has closed the connection
 
     return answer
 

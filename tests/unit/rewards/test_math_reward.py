@@ -40,7 +40,7 @@ def reward() -> Iterator[MathReward]:
 )
 def test_equal(reward: MathReward, answer: str, completion: str) -> None:
     assert reward(completion, problem(answer)) == 1.0
-    # Control: the same answer does not take everything.
+    # Control: the same answer does not match everything.
     assert reward("\\boxed{123456}", problem(answer)) == 0.0
 
 

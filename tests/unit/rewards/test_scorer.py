@@ -120,7 +120,7 @@ def test_bad_values(scorer_of: Any, value: Any, message: str) -> None:
     good, bad = scorer.score(PROBLEMS[:2], ["good", "bad"])
     assert good == Score(reward=1.0)
     assert bad.reward is None
-    # Control: on its own the bad sample is all samples.
+    # Control: if the bad sample is the only one, all samples have failed.
     with pytest.raises(RewardError, match=message):
         scorer.score(PROBLEMS[:1], ["bad"])
 

@@ -103,7 +103,7 @@ def test_batches_do_not_depend_on_what_is_finished_first(scorer_of: Any) -> None
     assert found[0] == found[1]
     assert [score.reward for score in found[0]] == [40, 41, 42, 43, 24, 25]
     assert sorted(calls[:2]) == sorted(calls[2:]) == [["0", "1", "2", "3"], ["4", "5"]]
-    assert calls[:2] != calls[2:]  # the control: the second batch was whole first
+    assert calls[:2] != calls[2:]  # the control: the second batch was complete first
 
 
 def test_async_functions_run_side_by_side(scorer_of: Any) -> None:
@@ -213,7 +213,12 @@ def test_a_call_that_never_returns_costs_its_samples_and_not_the_run(scorer_of: 
 
     scores = scorer_of(hangs, finish_timeout_s=1.0).score(PROBLEMS[:4], TEXTS[:4])
     released.set()
-    assert [score.reward for score in scores] == [1.0, 1.0, None, None]  # one thread, so the last one waited as well
+    assert [score.reward for score in scores] == [
+        1.0,
+        1.0,
+        None,
+        None,
+    ]  # there is one thread, so the last sample waited too
     assert scores[2].error == "not scored within reward.finish_timeout_s=1"
 
 

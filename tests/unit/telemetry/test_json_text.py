@@ -13,7 +13,7 @@ def test_what_is_not_finite_becomes_null() -> None:
     assert json.loads(text, parse_constant=_refused) == {
         "step": 1, "loss": None, "parts": [None, {"x": None}, 0.1], "text": "NaN é",
     }  # fmt: skip
-    assert text.startswith('{"step": 1, ')  # which a resumed run looks for
+    assert text.startswith('{"step": 1, ')  # a resumed run looks for this text
     assert to_json(values, indent=2).startswith('{\n  "step": 1,\n')
 
 
