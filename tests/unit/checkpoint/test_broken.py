@@ -62,7 +62,7 @@ def _cut(path):
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
 def test_a_state_that_cannot_be_read(checkpoint, name, break_it):
     break_it(checkpoint / "state" / name)
-    with pytest.raises(ConfigError, match=rf"run\.resume=true: {checkpoint}/state does not read") as told:
+    with pytest.raises(ConfigError, match=rf"run\.resume=true: {checkpoint}/state cannot be read") as told:
         _load(checkpoint)
     assert "\n" not in told.value.message
 
@@ -78,7 +78,7 @@ def test_a_progress_that_cannot_be_read(checkpoint, text):
     file.write_text(WHOLE)
     assert newest(checkpoint.parent)[1].step == 2  # the control
     file.write_text(text)
-    with pytest.raises(ConfigError, match=rf"run\.resume=true: {file} does not read.*model\.path={checkpoint}"):
+    with pytest.raises(ConfigError, match=rf"run\.resume=true: {file} cannot be read.*model\.path={checkpoint}"):
         newest(checkpoint.parent)
 
 

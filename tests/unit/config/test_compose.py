@@ -65,7 +65,7 @@ def test_the_command_line_wins_over_the_recipe():
         ("trainer.steps=0", r"trainer\.steps=0"),
         ("rollout.temperature=0", r"rollout\.temperature"),
         ("kernels.tree_leaves=six", r"tree_leaves=six"),
-        ("kernels.tree_leaves=32", r"tree_leaves=32.*up to 16"),
+        ("kernels.tree_leaves=32", r"tree_leaves=32.*at most 16"),
         ("model.source=huggingface", r"model\.path is empty"),
         ("seed=-1", r"seed=-1: must not be negative"),
         (f"seed={2**63}", r"seed=9223372036854775808: .*less than 2\^63"),

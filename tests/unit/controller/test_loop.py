@@ -255,7 +255,7 @@ def test_rollouts_hold_log_probs_as_bits(build):
 def test_an_exact_run_starts_at_a_ratio_of_exactly_one(build):
     off = 1.0 + 2**-23
     loop, _, folder = build(ratio=off)
-    with pytest.raises(DivergenceError, match=r"step 1: in the first minibatch.*1\.0000001192092896, not exactly 1"):
+    with pytest.raises(DivergenceError, match=r"step 1: the importance.*1\.0000001192092896 and must be exactly 1"):
         loop.run()
     assert len(_rows(folder)) == 1
     warned = build("parity=warn", ratio=off)[0].run()
@@ -416,7 +416,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(build):
     assert [_fixed(row) for row in _rows(folder)] == [_fixed(row) for row in rows]
     assert (folder.path / "rollouts.jsonl").read_text() == lines
     assert replace(resumed, seconds=0) == replace(summary, seconds=0)
-    with pytest.raises(DataError, match="data has changed"):  # the control
+    with pytest.raises(DataError, match="the training data has changed"):  # the control
         build("trainer.steps=4", "seed=1", progress=progress)
     shutil.rmtree(folder.path / "checkpoints")
     build("trainer.steps=2", "trainer.save_every=2", "trainer.lr=0.5")[0].run()  # a run that was to have fewer steps
