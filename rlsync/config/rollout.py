@@ -62,7 +62,7 @@ class RolloutConfig:
             raise ConfigError(f"rollout.tp={self.tp}, rollout.engines={self.engines}: both must be at least 1")
         if self.temperature <= 0:
             raise ConfigError(
-                f"rollout.temperature={self.temperature}: must be positive (held-out evaluation is greedy by itself)"
+                f"rollout.temperature={self.temperature}: must be positive. Use 1.0; greedy evaluation ignores it."
             )
         if self.max_tokens < 1 or self.max_tokens >= self.max_model_len:
             raise ConfigError(
