@@ -13,7 +13,8 @@ train: $(VENV)/.installed
 	$(BIN)/rlsync train recipe=$(RECIPE) $(ARGS)
 
 test: lint unit
-	$(BIN)/python -m pytest tests/integration tests/gpu tests/peers --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest tests/integration tests/gpu tests/peers --numprocesses 2 --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 unit: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/unit tests/compile --numprocesses 2 --dist worksteal $(ARGS)

@@ -61,7 +61,7 @@ def test_an_evaluation_is_not_written_over(tmp_path, capsys):
         (["eval.only=[gsm8k]"], ["gsm8k", "held_out"]),
         (
             ["+data@eval.sets.x=file", "eval.sets.x.path=rows.jsonl", "eval.sets.x.max_prompt_tokens=32"],
-            ["evaluation set x", "no problems of the split held_out", "rows.jsonl"],
+            ["evaluation set x", "no problems in the split held_out", "rows.jsonl"],
         ),
         (["model.path=./missing"], ["./missing", "config.json"]),
     ],
