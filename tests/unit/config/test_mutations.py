@@ -117,12 +117,12 @@ def mutated(seed):
 
 @pytest.mark.parametrize("seed", range(COUNT))
 def test_a_configuration_is_accepted_or_refused_in_a_sentence(seed, capsys):
-    arguments, started = mutated(seed), time.monotonic()
+    arguments, started = mutated(seed), time.process_time()
     try:
         code = main(arguments)
     except SystemExit as end:  # argparse, for an option that there is not
         code = end.code
-    taken = time.monotonic() - started
+    taken = time.process_time() - started
     out, err = capsys.readouterr()
     assert code in (0, 2), arguments
     assert "Traceback" not in out + err
@@ -167,7 +167,7 @@ def test_what_composes_is_prepared_or_refused(seed, tmp_path, monkeypatch):
     r = random.Random(seed)
     keys = [key for key in valid_keys() if key.startswith(("data.", "eval.", "reward.", "environment."))]
     base = [*SMALL, *r.choice(PREPARABLE)]
-    started = time.monotonic()
+    started = time.process_time()
     while True:
         try:
             config = compose_train([*base, f"{r.choice(keys)}={_value(r)}"])
@@ -180,4 +180,4 @@ def test_what_composes_is_prepared_or_refused(seed, tmp_path, monkeypatch):
     except ConfigError as error:
         message = in_one_line(error.message)
     assert len(message) < 1000
-    assert time.monotonic() - started < LIMIT_S * 4
+    assert time.process_time() - started < LIMIT_S * 4
