@@ -68,7 +68,7 @@ def plan_for(args: argparse.Namespace, requests: int) -> RunPlan:
 
 
 def requests_for(count: int, lengths: tuple[int, int], vocab: int, seed: int) -> list[RolloutRequest]:
-    """Of lengths at random within these."""
+    """Make requests whose numbers of tokens are drawn between the two `lengths`."""
     low, high = lengths
     generator = random.Random(seed)
     made = []

@@ -1,4 +1,4 @@
-"""What end_to_end.py measures of an engine, as rows of the tables rollouts, startup and bits."""
+"""Turns the measurements of end_to_end.py into rows of the tables rollouts, startup and bits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Outcome:
     kernels_compiled: bool = False
     """Whether Triton compiled kernels during the start."""
     digest: str = ""
-    """Of all tokens and log-probs."""
+    """Digest of all tokens and log-probs."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def rollout_rows(
 
 
 def startup_rows(shape: str, args: argparse.Namespace, outcomes: Outcomes) -> list[dict[str, object]]:
-    """`kernels` is known of exact engines that started alone."""
+    """Make the rows of the table startup; `kernels` is given for exact engines that started by themselves."""
     rows: list[dict[str, object]] = []
     for (mode, tp), outcome in outcomes.items():
         known = mode == "exact" and args.device == "cuda" and not args.together

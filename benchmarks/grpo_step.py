@@ -36,7 +36,7 @@ STAGES = ("step", "rollout", "train", "sync")
 _PROMPT = 32
 """Tokens at most."""
 _ROOM = 512
-"""Of a sequence, beyond its response."""
+"""Number of tokens that a sequence may have beyond its response."""
 _CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " "
 
 
@@ -59,7 +59,7 @@ def make_model(args: argparse.Namespace, folder: Path) -> Path:
 
 
 def overrides(args: argparse.Namespace, model: Path) -> list[str]:
-    """What both modes have in common."""
+    """Overrides that both modes share."""
     values = {
         "recipe": RECIPES[args.device],
         "model": "huggingface",

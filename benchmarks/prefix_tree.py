@@ -68,7 +68,7 @@ def group(rollouts: int, prompt: int, response: int, *, tree: bool) -> Pack:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Of one kind, in this process; the result goes to `args.save`."""
+    """Measure one kind of pack in this process and write the result to `args.save`."""
     policy, tree, device = build(args), args.kind == "tree", torch.device(args.device)
 
     def run(pack: Pack) -> torch.Tensor:

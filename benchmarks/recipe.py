@@ -46,7 +46,7 @@ class Result:
 
 
 def metrics_of(folder: Path) -> list[dict[str, float]]:
-    """Of each step of a run."""
+    """Read the metrics of each step of a run."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 

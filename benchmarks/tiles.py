@@ -36,7 +36,7 @@ class Timed:
     cublas_us: float
     tile: str
     share: float
-    """Of cuBLAS's speed."""
+    """Speed as a share of cuBLAS's."""
 
 
 def candidates(rows: int, leaf_k: int, leaves: int) -> Iterator[BlockTile | PersistentTile]:

@@ -42,7 +42,7 @@ class Row:
     compared: int
     different: int
     digest: str
-    """Of every sample's tokens and log-prob bits."""
+    """Digest of the tokens and the bits of the log-probs of all samples."""
     memory_gib: float
     """Largest resident memory of trainer ranks and rollout workers, summed."""
     seconds: float

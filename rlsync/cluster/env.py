@@ -86,7 +86,7 @@ def rollout_variables(settings: EngineSettings, *, local: bool) -> dict[str, str
 
 
 def omp_threads_bind(tp: int, cpus: list[int]) -> str:
-    """Return vLLM's list of CPUs for the TP workers: one CPU for each, reused in turn if there are too few."""
+    """Return vLLM's list of CPUs for the TP workers: one CPU for each, cyclically reused if there are too few."""
     return "|".join(str(cpus[rank % len(cpus)]) for rank in range(tp))
 
 

@@ -15,20 +15,34 @@ from rlsync.trainer.settings import TrainerSettings
 class RunPlan:
     """The processes of a run, their settings, and the models that they load."""
 
-    models: ModelPaths
     ranks: int
     """Number of FSDP ranks; 0 for an evaluation, which has no trainer."""
-    engines: int
-    """Number of rollout engines."""
-    tp: int
-    """Number of TP workers of each engine."""
-    device: Device
     colocated: bool
     """Whether the engines share the GPUs of trainer ranks."""
     local: bool
     """Whether all processes run on this machine, in a Ray session that only this run uses."""
     trainer: TrainerSettings
     engine: EngineSettings
+
+    @property
+    def models(self) -> ModelPaths:
+        """The resolved models."""
+        return self.trainer.models
+
+    @property
+    def engines(self) -> int:
+        """Number of rollout engines."""
+        return self.engine.rollout.engines
+
+    @property
+    def tp(self) -> int:
+        """Number of TP workers of each engine."""
+        return self.engine.rollout.tp
+
+    @property
+    def device(self) -> Device:
+        """Kind of device that all actors compute on."""
+        return self.engine.device
 
 
 def plan_run(config: TrainConfig, models: ModelPaths, *, trains: bool) -> RunPlan:
@@ -42,11 +56,7 @@ def plan_run(config: TrainConfig, models: ModelPaths, *, trains: bool) -> RunPla
     cluster, rollout = config.cluster, config.rollout
     colocated = trains and cluster.device is Device.cuda and cluster.placement is Placement.colocated
     return RunPlan(
-        models=models,
         ranks=config.trainer.ranks if trains else 0,
-        engines=rollout.engines,
-        tp=rollout.tp,
-        device=cluster.device,
         colocated=colocated,
         local=cluster.address is None,
         trainer=TrainerSettings(

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class OnDivergence(StrEnum):
-    """What happens when bits differ."""
+    """The action to take when bits differ."""
 
     fail = "fail"
     warn = "warn"

@@ -18,7 +18,7 @@ class Schedule(StrEnum):
 
 
 class NonFinitePolicy(StrEnum):
-    """What happens when a gradient or a log-prob is NaN or infinite."""
+    """The action to take when a gradient or a log-prob is NaN or infinite."""
 
     skip = "skip"
     """Skip the update and count it."""

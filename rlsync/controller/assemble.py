@@ -66,7 +66,7 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     drawn = [draw_set(config, name, source) for name in config.eval.chosen if config.eval.problems]
     policy = model_folder(config, source, use, say)
     tokenizer = load_tokenizer(policy, config.model.revision)
-    models = _check_companions(config, policy, tokenizer) if trains else ModelPaths(policy=policy)
+    models = _check_companions(config, policy, tokenizer, use) if trains else ModelPaths(policy=policy)
     make_codec = partial(
         TextCodec,
         tokenizer,
@@ -118,9 +118,11 @@ def model_folder(config: TrainConfig, source: ProblemSource, use: ModelUse, say:
     return tiny_model(config, source, use, say)
 
 
-def _check_companions(config: TrainConfig, policy: str, tokenizer: PreTrainedTokenizerBase) -> ModelPaths:
+def _check_companions(
+    config: TrainConfig, policy: str, tokenizer: PreTrainedTokenizerBase, use: ModelUse
+) -> ModelPaths:
     """Resolve the critic and the reference, and check those that do not start from the policy's model."""
-    use, critic, reference = model_use(config), "", ""
+    critic, reference = "", ""
     if config.algorithm.has_critic:
         critic = resolved(config.critic.path or policy)
         if config.critic.path:

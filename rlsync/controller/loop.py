@@ -37,7 +37,7 @@ from rlsync.weight_sync.sync import WeightSync
 
 
 class Trainer(Protocol):
-    """What the loop needs of the trainer ranks."""
+    """The interface of the trainer ranks that the loop uses."""
 
     def train(self, samples: list[Sample], version: int) -> list[StepStats]:
         """Train one step on the samples; `version` is the version of the weights before the step."""
@@ -56,7 +56,7 @@ class Trainer(Protocol):
 
 
 class Rollouts(Protocol):
-    """What the loop needs of the rollout engines."""
+    """The interface of the rollout engines that the loop uses."""
 
     def generate(self, requests: list[RolloutRequest]) -> Iterable[tuple[int, Rollout]]:
         """Yield the index and the rollout of each request when it is finished."""

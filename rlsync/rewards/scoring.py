@@ -24,7 +24,7 @@ from rlsync.samples import Episode, Score
 
 
 class ScoringPart(Protocol):
-    """What scoring needs of a reward function."""
+    """The interface of a reward function that scoring uses."""
 
     name: str
     weight: float

@@ -23,7 +23,7 @@ CONFINED = b"confined"
 
 
 class Role(StrEnum):
-    """What a confined process does."""
+    """The task of a confined process."""
 
     program = "program"
     """Run a program that reads standard input and prints."""

@@ -13,7 +13,7 @@ _RUNNABLE = {"R", "D"}
 
 @dataclass(slots=True, kw_only=True)
 class Usage:
-    """What a process has used so far, and its state."""
+    """Resources that a process has used so far, and its state."""
 
     cpu_s: float
     """CPU time in seconds."""

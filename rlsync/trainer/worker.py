@@ -27,6 +27,17 @@ from rlsync.weight_sync.sender import WeightSender
 from rlsync.weight_sync.store import Address
 
 
+def settings_fingerprint(settings: TrainerSettings) -> str:
+    """The fingerprint that kernels with these settings have in this process."""
+    return fingerprint(
+        leaves=settings.leaves,
+        row_parallel=settings.kernels.row_parallel.value,
+        temperature=settings.temperature,
+        dtype=settings.model.dtype.value,
+        device=settings.device.value,
+    )
+
+
 class TrainerWorker:
     """One trainer rank. Methods marked as collective must be called on all ranks together.
 
@@ -62,14 +73,7 @@ class TrainerWorker:
 
     def fingerprint(self) -> str:
         """The fingerprint of this rank's kernels, which all processes of a run must share."""
-        settings = self._settings
-        return fingerprint(
-            leaves=settings.leaves,
-            row_parallel=settings.kernels.row_parallel.value,
-            temperature=settings.temperature,
-            dtype=settings.model.dtype.value,
-            device=settings.device.value,
-        )
+        return settings_fingerprint(self._settings)
 
     def specs(self) -> list[ParamSpec]:
         """Names, shapes and dtype of the tensors that a weight sync sends, in order."""

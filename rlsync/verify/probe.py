@@ -19,7 +19,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from rlsync.config.cluster import Device
 from rlsync.errors import ConfigError
-from rlsync.kernels.fingerprint import fingerprint
 from rlsync.parity.counts import ParityCounts, merge
 from rlsync.parity.monitor import compare
 from rlsync.rollout.settings import EngineSettings
@@ -27,6 +26,7 @@ from rlsync.samples import Rollout, TrainSample
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.trainer.packing import pack_samples
 from rlsync.trainer.sharded import Sharded
+from rlsync.trainer.worker import settings_fingerprint
 from rlsync.verify.cases import (
     FULL_RESPONSE,
     QUICK_RESPONSE,
@@ -118,8 +118,9 @@ def _submit(host: Connection, cell: Cell, settings: EngineSettings, response: in
 
 def _judge(cell: Cell, settings: EngineSettings, answer: Answer) -> Outcome:
     """Forward all rollouts through the trainer's policy and compare; the first pack is plain, the others are trees."""
+    trainer = trainer_settings(settings)
     mesh = init_device_mesh(settings.device.value, (1,))
-    policy = Sharded(trainer_settings(settings), settings.model_path, mesh, trainable=False)
+    policy = Sharded(trainer, settings.model_path, mesh, trainable=False)
     rollouts = [rollout for batch in answer.rollouts for rollout in batch]
     parts = []
     with torch.no_grad():
@@ -137,7 +138,7 @@ def _judge(cell: Cell, settings: EngineSettings, answer: Answer) -> Outcome:
         "no request was preempted": answer.preemptions == 0,
         "no prefix was found in the cache": answer.cache_hit_tokens == 0,
         "no prompt was prefilled in chunks": answer.chunked_prompts == 0,
-        "a worker reports other kernels": set(answer.fingerprints) != {_fingerprint(settings)},
+        "a worker reports other kernels": set(answer.fingerprints) != {settings_fingerprint(trainer)},
         "the first request gave another response when it was repeated at the end": not _same_first_and_last(answer),
     }
     outcome.failures = [text for text, failed in checks.items() if failed]
@@ -170,16 +171,6 @@ def _flat(outcome: Outcome) -> list[Rollout]:
 
 def _equal(a: Rollout, b: Rollout) -> bool:
     return torch.equal(a.tokens, b.tokens) and torch.equal(a.logprobs, b.logprobs)
-
-
-def _fingerprint(settings: EngineSettings) -> str:
-    return fingerprint(
-        leaves=settings.leaves,
-        row_parallel=settings.kernels.row_parallel.value,
-        temperature=settings.rollout.temperature,
-        dtype=settings.model.dtype.value,
-        device=settings.device.value,
-    )
 
 
 def _name(cell: Cell) -> str:

@@ -196,7 +196,7 @@ def policy(make) -> Path:
 
 def companions(policy: Path, *overrides: str) -> None:
     config = compose_train([f"model.path={policy}", *overrides])
-    _check_companions(config, str(policy), load_tokenizer(str(policy / "tokenizer")))
+    _check_companions(config, str(policy), load_tokenizer(str(policy / "tokenizer")), model_use(config))
 
 
 def test_the_reference_s_weights_are_checked(make, policy):
