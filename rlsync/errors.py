@@ -82,7 +82,7 @@ def unreadable(path: Path, what: str, why: str, weights: str) -> ConfigError:
 
 
 @contextmanager
-def told_of(what: str) -> Iterator[None]:
+def error_context(what: str) -> Iterator[None]:
     """Name `what` in front of the message of a ConfigError or DataError that is raised inside."""
     try:
         yield

@@ -88,8 +88,8 @@ def _check_same(folder: Path, there: dict[str, torch.Size], here: dict[str, torc
 
 
 def _unreadable(folder: Path, error: BaseException) -> ConfigError:
-    told = " ".join(str(error).split()) or type(error).__name__
-    return unreadable(folder / FOLDER, "a trainer's state", told[:300], str(folder))
+    message = " ".join(str(error).split()) or type(error).__name__
+    return unreadable(folder / FOLDER, "a trainer's state", message[:300], str(folder))
 
 
 def _tensors(name: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from rlsync.data.source import ProblemSource
 from rlsync.data.stops import generation_stop_ids
 from rlsync.data.text import TextCodec, load_tokenizer
 from rlsync.environments.build import environment_maker
-from rlsync.errors import told_of
+from rlsync.errors import error_context
 from rlsync.models.checks import (
     ModelUse,
     check_critic,
@@ -78,7 +78,7 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
     kinds = {part.kind for part in config.reward.parts.values()} or {config.reward.kind}
     sets, scorers = [], [scorer]
     for each in drawn:
-        with told_of(f"evaluation set {each.name}"):
+        with error_context(f"evaluation set {each.name}"):
             own = make_codec(each.data)
             kept = select(own, each.problems, each.name, say)
         # Only reward=task depends on the set. Other scorers are shared, because each may need its own process.
@@ -91,7 +91,7 @@ def prepare(config: TrainConfig, say: Callable[[str], None], *, trains: bool = T
         training = training_problems(config, source, codec, sets, training, say)
         scorer.check(training, say)
     for evaluated in sets:
-        with told_of(f"evaluation set {evaluated.name}"):
+        with error_context(f"evaluation set {evaluated.name}"):
             evaluated.scorer.check(evaluated.problems, say)
     reward_models = [model for each in scorers for model in each.models]
     return Prepared(

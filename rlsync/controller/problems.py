@@ -15,7 +15,7 @@ from rlsync.data.open_source import open_source
 from rlsync.data.problem import Problem, Split
 from rlsync.data.source import ProblemSource
 from rlsync.data.text import TextCodec
-from rlsync.errors import DataError, told_of
+from rlsync.errors import DataError, error_context
 
 HELD_OUT_SEED = 0
 """Seed of the held-out problems. It is fixed, so that they are the same in every run."""
@@ -45,7 +45,7 @@ def draw_set(config: TrainConfig, name: str, source: ProblemSource) -> DrawnSet:
         DataError: The set has no held-out problems.
     """
     data = config.data
-    with told_of(f"evaluation set {name}"):
+    with error_context(f"evaluation set {name}"):
         if name != HELD_OUT:
             data = config.eval.sets[name]
             source = open_source(data)

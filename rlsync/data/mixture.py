@@ -10,7 +10,7 @@ from rlsync.config.data import DataConfig
 from rlsync.data.hashing import digest
 from rlsync.data.problem import Problem, Split
 from rlsync.data.source import ProblemSource
-from rlsync.errors import told_of
+from rlsync.errors import error_context
 
 _GOLDEN = 0x9E3779B97F4A7C15
 """2^64 / golden ratio. Its multiples modulo 2^64 are spread evenly, so every range of indices has the right shares."""
@@ -73,7 +73,7 @@ class MixtureSource:
         return self._parts[problem.part].score(problem, completion)
 
     def _draw(self, name: str, split: Split, count: int, seed: int) -> list[Problem]:
-        with told_of(f"data.parts.{name}"):
+        with error_context(f"data.parts.{name}"):
             problems = self._parts[name].problems(split, count, seed)
         return [
             replace(problem, part=name)

@@ -11,7 +11,7 @@ from rlsync.data.hub_source import read_hub
 from rlsync.data.mixture import MixtureSource
 from rlsync.data.row_source import RowSource
 from rlsync.data.source import ProblemSource
-from rlsync.errors import told_of
+from rlsync.errors import error_context
 
 
 def open_source(config: DataConfig) -> ProblemSource:
@@ -35,5 +35,5 @@ def open_source(config: DataConfig) -> ProblemSource:
 
 def _open_part(name: str, part: DataConfig, mixture: DataConfig) -> ProblemSource:
     shares = {"held_out_percent": mixture.held_out_percent, "warm_start_percent": mixture.warm_start_percent}
-    with told_of(f"data.parts.{name}"):
+    with error_context(f"data.parts.{name}"):
         return open_source(replace(part, **shares))  # type: ignore[arg-type]

@@ -63,8 +63,8 @@ class PromptChecks:
         meant = "" if config.chat else config.template
         spelled = next((text for text in self._special.findall(problem.prompt) if text not in meant), None)
         if spelled is not None:
-            told = f"the model reads {spelled!r} as that token, and not as text"
-            self._warn("the text of a special token is in", told, problem)
+            meaning = f"the model reads {spelled!r} as that token, and not as text"
+            self._warn("the text of a special token is in", meaning, problem)
 
     def _warn(self, what: str, effect: str, problem: Problem) -> None:
         """Warn only of the first such prompt."""

@@ -38,8 +38,8 @@ def load_tokenizer(path: str, revision: str = MAIN) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except Exception as error:  # a malformed tokenizer.json raises many types
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"the tokenizer of {path!r} cannot be loaded: {told:.500}") from error
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"the tokenizer of {path!r} cannot be loaded: {message:.500}") from error
 
 
 class TextCodec:

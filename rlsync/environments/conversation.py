@@ -72,11 +72,13 @@ class Conversation:
             self.finish_reason = FinishReason.length
 
     def step(self) -> Observation | None:
-        """Return the environment's answer to the last turn. Exceptions of the environment are raised as they are.
+        """Return the environment's answer to the model's last turn, or None if the conversation is over.
+
+        An exception of the environment is not caught.
 
         Raises:
-            TypeError: The answer has a wrong type.
-            UnicodeEncodeError: As check_text.
+            TypeError: The environment returned something that is not an Observation or None.
+            UnicodeEncodeError: The text of the answer is not valid Unicode.
         """
         assert self.environment is not None
         answer = self.environment.step(self.turns[-1])
@@ -92,12 +94,12 @@ class Conversation:
     def fail(self, method: str, error: BaseException) -> None:
         """Record and log an exception that a method of the environment raised."""
         problem = self.start.problem
-        told = redacted(f"{type(error).__name__}: {error}")
-        self.error = f"{told} ({method} after {self.turns!r:.300}, problem {problem.id})"
+        message = redacted(f"{type(error).__name__}: {error}")
+        self.error = f"{message} ({method} after {self.turns!r:.300}, problem {problem.id})"
         logger.warning("the environment failed, so this conversation ends with an error: %s", self.error)
 
     def episode(self, codec: TextCodec, scored: Scored) -> Episode:
-        """Return the episode of the finished conversation; `scored`: the text that rewards read."""
+        """Return the episode of the finished conversation. `scored` says which text the reward functions read."""
         assert self.finish_reason is not None
         rollout = replace(_joined(self.answers), finish_reason=self.finish_reason)
         after_prompt, last = rollout.tokens[rollout.prompt_length :].tolist(), scored is Scored.last_turn

@@ -17,8 +17,7 @@ from transformers import (
 )
 
 from rlsync.config.cluster import Device
-from rlsync.config.kernels import KernelMode, KernelsConfig, RowParallel
-from rlsync.config.model import ModelConfig
+from rlsync.config.kernels import RowParallel
 from rlsync.config.reward import RewardConfig, RewardFunctionConfig, RewardKind
 from rlsync.config.rollout import RolloutConfig
 from rlsync.data.text import load_tokenizer
@@ -33,6 +32,7 @@ from rlsync.models.load import (
     load_critic_config,
     resolved,
 )
+from rlsync.models.settings import ModelSettings
 from rlsync.models.weights import check_weights
 
 _GPU_HEAD_DIMS = (16, 32, 64, 128, 256)
@@ -42,22 +42,12 @@ _BYTES = {"bfloat16": 2, "float32": 4}
 
 
 @dataclass(slots=True, kw_only=True, frozen=True)
-class ModelUse:
+class ModelUse(ModelSettings):
     """The settings of a run that decide which models it can use."""
 
-    model: ModelConfig
-    kernels: KernelsConfig
-    leaves: int
-    """Number of leaves of the reduction tree; 1 in the gather form."""
     rollout: RolloutConfig
-    device: Device
     local: bool
     """Whether the engines run on this machine."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether the run uses exact kernels."""
-        return self.kernels.mode is KernelMode.invariant
 
 
 def check_model(path: str, use: ModelUse, field: str = "model.path") -> None:
@@ -78,7 +68,7 @@ def check_model(path: str, use: ModelUse, field: str = "model.path") -> None:
         _check_windows(field, model)
         _check_divides(field, model.intermediate_size, use.rollout.tp)
         check_cache(model, use)
-    if use.exact:
+    if not use.native:
         check_length(model.max_position_embeddings, use.rollout)
         check_shapes(field, model.num_attention_heads, head_dim(model), model.intermediate_size, use)
         spec_from_config(model.rope_parameters, head_dim(model), model.max_position_embeddings)
@@ -139,7 +129,7 @@ def _check_companion(
             f"{field}={path}: its tokenizer is not the policy's ({policy}), so it would misread the policy's tokens. "
             "Use a model with the same tokenizer."
         )
-    if use.exact:
+    if not use.native:
         check_shapes(field, companion.num_attention_heads, head_dim(companion), companion.intermediate_size, use)
 
 

@@ -75,11 +75,11 @@ def _read_config(path: str, field: str, revision: str) -> PreTrainedConfig:
             text.pad_token_id = None  # an id such as -1 would make the embedding fail, and nothing is padded here
     except Exception as error:  # a config.json written by others may raise any exception
         if expanded(path).is_dir():
-            told = f"the model's config.json cannot be read ({_first_line(error)})"
+            message = f"the model's config.json cannot be read ({_first_line(error)})"
         else:
             at = "" if revision == MAIN else f" at model.revision={revision}"
-            told = f"there is no such folder, and the model cannot be loaded as a hub id{at} ({_first_line(error)})"
-        raise ConfigError(f"{field}={path}: {told}") from error
+            message = f"there is no such folder, and the model cannot be loaded as a hub id{at} ({_first_line(error)})"
+        raise ConfigError(f"{field}={path}: {message}") from error
     return config
 
 

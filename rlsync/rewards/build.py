@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rlsync.config.reward import Isolation, RewardFunctionConfig, RewardKind
 from rlsync.data.problem import Problem
 from rlsync.data.source import ProblemSource
-from rlsync.errors import DataError, told_of
+from rlsync.errors import DataError, error_context
 from rlsync.rewards.cores import usable_cores
 from rlsync.rewards.functions import BatchFunction, is_async, load_function, one_by_one
 
@@ -98,7 +98,7 @@ def _exact(completion: str, problem: Problem) -> float:
 def _each(check: Callable[[Problem], None]) -> Check:
     def check_all(problems: list[Problem], say: Callable[[str], None]) -> None:  # noqa: ARG001  (Check has both)
         for problem in problems:
-            with told_of(problem.origin or f"problem {problem.id}"):
+            with error_context(problem.origin or f"problem {problem.id}"):
                 check(problem)
 
     return check_all

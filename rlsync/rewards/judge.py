@@ -62,7 +62,7 @@ class Judge:
                     return await self._post(body)
             except (httpx.HTTPError, TimeoutError) as error:
                 if attempt == self._config.judge_retries:
-                    raise JudgeError(self._told(error)) from None
+                    raise JudgeError(self._message(error)) from None
             await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
         raise AssertionError("itertools.count ended")
 
@@ -82,7 +82,7 @@ class Judge:
         except (ValueError, KeyError, TypeError) as error:
             raise JudgeError(f'its answer is not {{"reward": number}} ({type(error).__name__}: {error})') from None
 
-    def _told(self, error: Exception) -> str:
+    def _message(self, error: Exception) -> str:
         """Describe a failure without secrets, even if the service's answer repeats them."""
         if isinstance(error, httpx.HTTPStatusError):
             why = f"HTTP {error.response.status_code}"

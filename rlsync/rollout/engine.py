@@ -52,10 +52,10 @@ def _refusals(model_path: str) -> Iterator[None]:
         raise
     except (ValueError, NotImplementedError) as error:
         lines = [line.strip().removeprefix("Value error, ") for line in str(error).splitlines()]
-        told = next((line for line in lines if line and "validation error" not in line), type(error).__name__)
+        message = next((line for line in lines if line and "validation error" not in line), type(error).__name__)
         raise ConfigError(
-            f"vLLM refuses the model {model_path} with these rollout settings: {told:.500}. Change rollout.*, or use "
-            "another model."
+            f"vLLM refuses the model {model_path} with these rollout settings: {message:.500}. Change rollout.*, or "
+            "use another model."
         ) from error
 
 
@@ -173,7 +173,7 @@ class RolloutEngine:
             self._asleep = False
 
     def counters(self) -> EngineCounters:
-        """The counters of an engine that was made with `counts`."""
+        """Return the scheduler's counters. The engine must have been made with `counts=True`."""
         metrics: dict[str, Any] = {m.name: m for m in self._engine.get_metrics()}
         return EngineCounters(
             preemptions=int(metrics["vllm:num_preemptions"].value),

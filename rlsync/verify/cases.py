@@ -24,13 +24,13 @@ from rlsync.trainer.settings import TrainerSettings
 
 _VOCAB = 259
 MAX_LEN = 2048
-"""Positions of the models, and largest length of a sequence."""
+"""Number of positions of the models, which is also the largest length of a sequence."""
 QUICK_RESPONSE, FULL_RESPONSE = 16, 32
-"""Number of tokens of most answers, without and with `--full`."""
+"""Number of tokens of most responses: the first without `--full`, the second with it."""
 CHUNK = 128
-"""Value of rollout.max_num_batched_tokens; longer prompts are prefilled in chunks."""
+"""Value of rollout.max_num_batched_tokens. Prompts that are longer are prefilled in chunks."""
 BLOCK = 16
-"""Tokens of a block of the KV cache."""
+"""Number of tokens in a block of the KV cache."""
 _INIT_STD = 0.15
 
 

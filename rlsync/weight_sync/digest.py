@@ -48,12 +48,18 @@ class Part:
 
 
 def whole_rows(name: str, values: torch.Tensor, row: int = 0) -> Part:
-    """The part of a tensor that has all columns of the rows from `row` on; values [r, c] or [r]."""
+    """Return a part that consists of whole rows of a tensor.
+
+    Args:
+        name: name of the tensor.
+        values: [r, c], or [r] for a vector.
+        row: row of the tensor that `values[0]` is.
+    """
     return Part(name=name, values=values, row=row, columns=1 if values.ndim == 1 else values.shape[1])
 
 
 class Digester:
-    """Collects digests of parts. The sums stay on the device until `digests` reads all of them together."""
+    """Computes the digests of parts, and keeps them on the device until `digests` reads all of them at once."""
 
     def __init__(self) -> None:
         self._places: list[tuple[str, tuple[int, int], tuple[int, int]]] = []

@@ -78,8 +78,8 @@ def make_offer(channel: Channel, make: Callable[[], Offer | None]) -> bool:
         made = make()
     except Exception as error:  # whatever it is, the trainer rank that waits for the offer must be told
         known = isinstance(error, RlsyncError)
-        told = str(error) if known else f"a rollout worker failed: {type(error).__name__}: {error}"
-        channel.leave(key, {"error": told, "diverges": isinstance(error, DivergenceError)})
+        message = str(error) if known else f"a rollout worker failed: {type(error).__name__}: {error}"
+        channel.leave(key, {"error": message, "diverges": isinstance(error, DivergenceError)})
         raise
     channel.leave(key, {"offer": None if made is None else asdict(made)})
     return bool(channel.find("direct"))

@@ -101,7 +101,7 @@ def test_select(tokenizer: PreTrainedTokenizerBase) -> None:
         codec.select([long])
 
 
-def test_a_prompt_that_the_tokenizer_does_not_know_is_told_of_once(
+def test_a_prompt_that_the_tokenizer_does_not_know_is_error_context_once(
     tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
 ) -> None:
     codec = TextCodec(tokenizer, DataConfig())
@@ -219,7 +219,7 @@ def test_a_prompt_without_tokens_is_refused(tokenizer: PreTrainedTokenizerBase) 
     assert codec.fits(problem(" "))  # the control
 
 
-def test_a_special_token_that_a_prompt_spells_is_told_of_once(
+def test_a_special_token_that_a_prompt_spells_is_error_context_once(
     tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
 ) -> None:
     codec = TextCodec(tokenizer, DataConfig())

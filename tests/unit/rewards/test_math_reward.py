@@ -114,7 +114,7 @@ def test_a_box_may_be_demanded() -> None:
     reward.close()
 
 
-def test_answers_that_nothing_matches_are_told_of_once(reward: MathReward) -> None:
+def test_answers_that_nothing_matches_are_error_context_once(reward: MathReward) -> None:
     said: list[str] = []
     good = [Problem(id=str(i), prompt="p", answer=str(i)) for i in range(3)]
     bad = Problem(id="x", prompt="p", answer="####", origin="row 7 of data.path=p, column 'answer'")
