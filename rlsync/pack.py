@@ -52,6 +52,8 @@ class Pack:
     sample has a reward."""
     rollout_logprobs: torch.Tensor
     """[N] float32: log-prob that each item had at decoding; 0 outside the mask."""
+    rollout_digests: torch.Tensor | None
+    """[N] int64: digest that the rollout recorded of each item's row of logits; None if the engines make none."""
     advantages: torch.Tensor
     """[N] float32: advantage of each item."""
     seeds: torch.Tensor
@@ -103,5 +105,7 @@ class PolicyOutput:
     """[N] float32: log-prob of each item's target."""
     entropy: torch.Tensor
     """[N] float32: entropy of the distribution of each item's row, in nats."""
+    digests: torch.Tensor | None = None
+    """[N] int64: digest of each item's row of logits; None with kernels=native."""
     draws: torch.Tensor | None = None
     """[N] int64: the tokens of a redraw, from each row, its item's seed and the row's position; None without one."""

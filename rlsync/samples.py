@@ -62,6 +62,9 @@ class Rollout:
     """Seed of the request."""
     finish_reason: FinishReason
     """Why the rollout ended."""
+    row_digests: torch.Tensor | None = None
+    """[T] int64: digest of all logits of the row from which each token was sampled; 0 where not sampled. None if the
+    engine makes none, as with kernels=native."""
 
     @property
     def num_sampled(self) -> int:

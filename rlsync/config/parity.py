@@ -20,7 +20,7 @@ class Coverage(StrEnum):
     """The tokens of the forward passes that run with the weights that sampled them; with one minibatch these are all
     tokens."""
     all = "all"
-    """Every token; with several minibatches this takes one extra forward pass."""
+    """Every token; with several minibatches this takes one extra forward pass before the first update."""
 
 
 class Fault(StrEnum):
@@ -40,7 +40,7 @@ class ParityConfig:
     on_divergence: OnDivergence = OnDivergence.fail
     redraw: bool = True
     """The trainer repeats every draw from its own log-probs, the seed and the position."""
-    coverage: Coverage = Coverage.first
+    coverage: Coverage = Coverage.all
     fault: Fault = Fault.none
     """Fault to plant, to see that the monitor detects it."""
     fault_step: int = 2

@@ -15,7 +15,7 @@ import torch
 from rlsync.algorithms.advantages import groups_without_signal
 from rlsync.checkpoint.progress import Progress, keep
 from rlsync.config.kernels import KernelMode
-from rlsync.config.parity import Fault, OnDivergence
+from rlsync.config.parity import Coverage, Fault, OnDivergence
 from rlsync.config.run import TrainConfig
 from rlsync.controller import metrics as m
 from rlsync.controller.collect import Sampler, shape_rewards
@@ -24,6 +24,7 @@ from rlsync.controller.evaluator import Evaluator
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
 from rlsync.errors import DivergenceError
+from rlsync.parity.counts import Expected
 from rlsync.parity.monitor import digest_message, judge, judge_ratio
 from rlsync.rewards.scorer import Scorer
 from rlsync.samples import Rollout, RolloutRequest, Sample
@@ -32,6 +33,7 @@ from rlsync.telemetry.metrics import Metrics, StepTimes
 from rlsync.telemetry.run_folder import RunFolder
 from rlsync.telemetry.summary import Summary
 from rlsync.telemetry.wandb_sink import WandbSink
+from rlsync.trainer.packing import minibatch_bounds
 from rlsync.trainer.stats import StepStats
 from rlsync.weight_sync.sync import WeightSync
 
@@ -157,7 +159,7 @@ class TrainingLoop:
             row |= credit | m.critic_metrics(ranks)
             parity, counts = m.parity_metrics(ranks, len(different))
             row |= parity
-            wrong = judge(counts, step) or self._judge_ratio(ranks, step)
+            wrong = judge(counts, step, self._expected(samples)) or self._judge_ratio(ranks, step)
             if wrong is None or self._config.parity.on_divergence is OnDivergence.warn:
                 saved = self._after_update(step, times, row)
         row |= m.time_metrics(times, batch.tokens_drawn, row["train/rows"])
@@ -210,6 +212,13 @@ class TrainingLoop:
             self._handle(digest_message(different, step))
         return different
 
+    def _expected(self, samples: list[Sample]) -> Expected:
+        """Return the counts that the monitor must reach if nothing is left out by mistake."""
+        trainer, looks_first = self._config.trainer, self._config.parity.coverage is Coverage.all
+        sampled = [sample.rollout.num_sampled for sample in samples]
+        first_end = minibatch_bounds(len(samples), trainer.minibatches)[1]
+        return Expected(tokens_sampled=sum(sampled), tokens_left_out=0 if looks_first else sum(sampled[first_end:]))
+
     def _judge_ratio(self, ranks: list[StepStats], step: int) -> str | None:
         if self._config.kernels.mode is not KernelMode.invariant:
             return None
@@ -224,8 +233,11 @@ class TrainingLoop:
             summary.accuracy_before = row.get("eval/accuracy_initial")
         summary.reward_last = row["reward/mean"]
         summary.accuracy_after = row.get("eval/accuracy", summary.accuracy_after)
+        summary.tokens_sampled += int(row["parity/tokens_sampled"])
         summary.tokens_compared += int(row["parity/tokens_compared"])
         summary.tokens_different += int(row["parity/tokens_different"])
+        summary.rows_compared += int(row["parity/rows_compared"])
+        summary.rows_different += int(row["parity/rows_different"])
         summary.draws_different += int(row["parity/draws_different"])
         self._sinks.folder.write_metrics(row)
         self._sinks.wandb.log(row)

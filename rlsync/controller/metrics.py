@@ -5,9 +5,12 @@ Only metrics under time/, perf/ and memory/ may differ between two equal runs.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
 from rlsync.parity.counts import ParityCounts, merge
+from rlsync.parity.measures import mismatch
 from rlsync.samples import FinishReason, Sample
 from rlsync.telemetry.metrics import Metrics, StepTimes
 from rlsync.trainer.stats import StepStats
@@ -126,16 +129,19 @@ def parity_metrics(ranks: list[StepStats], digests_different: int) -> tuple[Metr
         "parity/tokens_sampled": counts.tokens_sampled,
         "parity/tokens_compared": counts.tokens_compared,
         "parity/tokens_left_out_stale": counts.tokens_left_out_stale,
+        "parity/tokens_left_out_updated": counts.tokens_left_out_updated,
+        "parity/share_compared": counts.share_compared,
         "parity/tokens_different": counts.tokens_different,
         "parity/max_abs_diff": counts.max_abs_diff,
         "parity/max_ulp": counts.max_ulp,
-        "parity/k3_kl": counts.k3_sum / max(1, counts.tokens_compared),
-        "parity/first_position": counts.first_position,
+        "parity/rows_compared": counts.rows_compared,
+        "parity/rows_different": counts.rows_different,
+        "parity/first_position": counts.first.position if counts.first else -1,
         "parity/nonfinite": counts.nonfinite,
         "parity/draws_compared": counts.draws_compared,
         "parity/draws_different": counts.draws_different,
         "parity/weights_digest_equal": int(digests_different == 0),
-    }, counts
+    } | {f"parity/{name}": value for name, value in asdict(mismatch(counts.mismatch)).items()}, counts
 
 
 def time_metrics(times: StepTimes, response_tokens: float, train_tokens: float) -> Metrics:

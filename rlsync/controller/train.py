@@ -25,6 +25,7 @@ from rlsync.data.prompts import PromptStream
 from rlsync.paths import check_home
 from rlsync.redact import redacted
 from rlsync.telemetry.console import ConsoleReporter
+from rlsync.telemetry.parity_text import parity_text
 from rlsync.telemetry.run_folder import RunFolder
 from rlsync.telemetry.run_lock import held
 from rlsync.telemetry.summary import Summary
@@ -104,7 +105,13 @@ def summary_lines(summary: Summary, path: Path) -> list[str]:
     lines = [f"reward: {summary.reward_first:.3f} at step 1, {summary.reward_last:.3f} at step {summary.steps}"]
     if summary.accuracy_before is not None and summary.accuracy_after is not None:
         lines.append(f"held-out accuracy: {summary.accuracy_before:.3f} before, {summary.accuracy_after:.3f} after")
-    lines.append(f"parity: {summary.tokens_different} of {summary.tokens_compared} tokens differ")
+    text = parity_text(
+        sampled=summary.tokens_sampled,
+        compared=summary.tokens_compared,
+        different=summary.tokens_different,
+        rows_different=summary.rows_different,
+    )
+    lines.append(f"parity: {text}")
     lines.append(f"{summary.seconds:.0f} s; all results are in {path}")
     return lines
 

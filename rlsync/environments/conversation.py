@@ -121,7 +121,10 @@ def _joined(answers: list[Rollout]) -> Rollout:
     """Return the last rollout, which has all tokens, with the log-probs and versions of earlier turns filled in."""
     last = answers[-1]
     sampled, logprobs, versions = last.sampled.clone(), last.logprobs.clone(), last.weight_version.clone()
+    digests = None if last.row_digests is None else last.row_digests.clone()
     for answer in answers[:-1]:
         own = slice(answer.prompt_length, answer.tokens.numel())
         sampled[own], logprobs[own], versions[own] = True, answer.logprobs[own], answer.weight_version[own]
-    return replace(last, sampled=sampled, logprobs=logprobs, weight_version=versions)
+        if digests is not None and answer.row_digests is not None:
+            digests[own] = answer.row_digests[own]
+    return replace(last, sampled=sampled, logprobs=logprobs, weight_version=versions, row_digests=digests)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from rlsync.kernels.ops import backend
+from rlsync.kernels.row_results import TargetScores
 
 _CHUNK_BYTES = 512 * 2**20
 """Largest size of a chunk's fp32 logits, in bytes."""
@@ -48,14 +49,13 @@ class _TargetScores(torch.autograd.Function):
             keys = (None, None) if seeds is None else (seeds[rows], positions[rows])
             # The logits are not bound to a name, so their memory is free before the next chunk's logits are made.
             parts.append(backend(hidden).row_scores(_logits(hidden[rows], weight), temperature, targets[rows], *keys))
-        logprobs, entropy, stats = (torch.cat([p[i] for p in parts]) for i in range(3))
-        draws = None if seeds is None else torch.cat([p[3] for p in parts])
+        logprobs, entropy, stats, digests = (torch.cat([part[i] for part in parts]) for i in range(4))
+        draws = None if seeds is None else torch.cat([part.draws for part in parts])
         ctx.save_for_backward(hidden, weight, targets, stats, entropy)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)  # no gradient of zeros for an output that is not used
-        if draws is not None:
-            ctx.mark_non_differentiable(draws)
-        return logprobs, entropy, draws
+        ctx.mark_non_differentiable(*(digests,) if draws is None else (digests, draws))
+        return logprobs, entropy, digests, draws
 
     @staticmethod
     def backward(ctx, grad, entropy_grad, *_):  # type: ignore[no-untyped-def]
@@ -88,8 +88,8 @@ def target_scores(
     *,
     seeds: torch.Tensor | None = None,
     positions: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Log-prob of each row's target, and entropy of each row.
+) -> TargetScores:
+    """Log-prob of each row's target, entropy of each row, and digest of each row's logits.
 
     The log-probs have the bits of `ops.logprobs(ops.lm_head(hidden, weight), temperature)`.
 
@@ -100,13 +100,9 @@ def target_scores(
         temperature: temperature of the policy.
         seeds, positions: [T] int64; if they are given, a token is drawn from each row as by `ops.draw`.
 
-    Returns:
-        Log-probs [T] fp32, entropies [T] fp32, and the drawn tokens [T] int64 or None. The first two are
-        differentiable.
-
     Raises:
         ValueError: only one of `seeds` and `positions` is given.
     """
     if (seeds is None) != (positions is None):
         raise ValueError("target_scores: a draw needs both seeds and positions, but only one of them is given")
-    return _TargetScores.apply(hidden, weight, targets, temperature, seeds, positions)
+    return TargetScores(*_TargetScores.apply(hidden, weight, targets, temperature, seeds, positions))

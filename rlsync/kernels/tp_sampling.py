@@ -1,7 +1,7 @@
 """Drawing tokens on tensor-parallel ranks that each hold some columns of the logits.
 
-Each rank draws for a share of the rows. It receives whole rows for its share, and sends a token and a log-prob for each
-of them. No rank holds all logits.
+Each rank draws for a share of the rows. It receives whole rows for its share, and sends a token, a log-prob and a
+digest for each of them. No rank holds all logits.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from rlsync.kernels import ops
 from rlsync.kernels.row_ops import share_of
+from rlsync.kernels.row_results import DrawnTokens
 
 
 def draw_across(
@@ -21,7 +22,7 @@ def draw_across(
     seeds: torch.Tensor,
     positions: torch.Tensor,
     greedy: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> DrawnTokens:
     """Draw the tokens that `ops.draw` gives for whole rows, whatever the number of ranks (collective).
 
     Args:
@@ -33,32 +34,32 @@ def draw_across(
         greedy: [T] bool, True for rows whose most probable token is chosen; None if there are no such rows.
 
     Returns:
-        Tokens [T] int64 and their log-probs [T] fp32, on all ranks.
+        The tokens of all T rows, on all ranks.
     """
     count, ranks = len(logits), group.size()
     if ranks == 1:
         return _draw(logits[:, :vocabulary], temperature, seeds, positions, greedy)
     own = slice(*share_of(count, ranks, group.rank()))
     rows = _rows_of_share(logits, group)[:, :vocabulary]
-    tokens, logprobs = _draw(rows, temperature, seeds[own], positions[own], None if greedy is None else greedy[own])
-    packed = torch.stack((tokens, logprobs.view(torch.int32).to(torch.int64)), 1)
-    tokens, bits = _gather_shares(packed, count, group).unbind(1)
-    return tokens.contiguous(), bits.to(torch.int32).view(torch.float32)
+    drawn = _draw(rows, temperature, seeds[own], positions[own], None if greedy is None else greedy[own])
+    packed = torch.stack((drawn.tokens, drawn.logprobs.view(torch.int32).to(torch.int64), drawn.digests), 1)
+    tokens, bits, digests = _gather_shares(packed, count, group).unbind(1)
+    return DrawnTokens(tokens.contiguous(), bits.to(torch.int32).view(torch.float32), digests.contiguous())
 
 
 def _draw(
     rows: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor, greedy: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> DrawnTokens:
     """Draw tokens from whole rows of logits [T, V]; T may be 0."""
     if not len(rows):
-        return seeds.new_empty(0), rows.new_empty(0)
+        return DrawnTokens(seeds.new_empty(0), rows.new_empty(0), seeds.new_empty(0))
     rows = rows.contiguous()
-    tokens, logprobs = ops.draw_scored(rows, temperature, seeds, positions)
-    if greedy is not None:
-        whole = ops.logprobs(rows, temperature)
-        tokens = torch.where(greedy, ops.greedy(whole), tokens)
-        logprobs = whole.gather(1, tokens[:, None])[:, 0]
-    return tokens, logprobs
+    drawn = ops.draw_scored(rows, temperature, seeds, positions)
+    if greedy is None:
+        return drawn
+    whole = ops.logprobs(rows, temperature)
+    tokens = torch.where(greedy, ops.greedy(whole), drawn.tokens)
+    return DrawnTokens(tokens, whole.gather(1, tokens[:, None])[:, 0], drawn.digests)
 
 
 def _rows_of_share(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:

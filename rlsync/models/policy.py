@@ -52,8 +52,8 @@ class Policy(nn.Module):
         weight = self.model.get_output_embeddings().weight
         if self.mode is KernelMode.invariant:
             keys = {"seeds": pack.seeds, "positions": pack.item_positions} if redraw else {}
-            logprobs, entropy, draws = target_scores(hidden, weight, pack.targets, self.temperature, **keys)
-            return PolicyOutput(logprobs=logprobs, entropy=entropy, draws=draws)
+            scores = target_scores(hidden, weight, pack.targets, self.temperature, **keys)
+            return PolicyOutput(**scores._asdict())
         parts = [
             self._native_head(hidden, weight, pack, items, redraw, entropy_grad) for items in _chunks(hidden.shape[0])
         ]

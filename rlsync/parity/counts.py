@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from rlsync.parity.measures import MismatchSums, add_sums
+
+
+@dataclass(slots=True, kw_only=True, frozen=True)
+class Difference:
+    """The place of a difference, and the log-probs there."""
+
+    sequence: int
+    """Sequence id of the token."""
+    position: int
+    """Position of the token in its sequence."""
+    trainer: float
+    """The trainer's log-prob."""
+    rollout: float
+    """The rollout's log-prob."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -14,9 +30,15 @@ class ParityCounts:
     tokens_compared: int = 0
     """Number of tokens whose log-probs were compared."""
     tokens_left_out_stale: int = 0
-    """Number of tokens that were sampled at other weights than those of the forward pass."""
+    """Number of tokens that were sampled at weights of another version than the trainer's before the step."""
+    tokens_left_out_updated: int = 0
+    """Number of tokens that were forwarded only after an update within the step (parity.coverage=first)."""
     tokens_different: int = 0
     """Number of compared tokens whose log-probs have different bits."""
+    rows_compared: int = 0
+    """Number of tokens for which the digests of all logits of their row were compared."""
+    rows_different: int = 0
+    """Number of those whose digests differ."""
     draws_compared: int = 0
     """Number of tokens that were drawn again."""
     draws_different: int = 0
@@ -27,16 +49,25 @@ class ParityCounts:
     """Largest difference of two log-probs, in nats; infinite if one of them is NaN."""
     max_ulp: int = 0
     """Largest difference of two log-probs, in units in the last place."""
-    k3_sum: float = 0.0
-    """Sum over compared tokens of e^d - d - 1, where d is trainer minus rollout log-prob, in nats."""
-    first_sequence: int = -1
-    """Sequence id of the first token that differs; -1 if none does."""
-    first_position: int = -1
-    """Position of that token in its sequence; -1 if none differs."""
-    first_trainer: float = 0.0
-    """The trainer's log-prob of that token."""
-    first_rollout: float = 0.0
-    """The rollout's log-prob of that token."""
+    first: Difference | None = None
+    """The first token whose log-prob or row differs; None if none does."""
+    mismatch: MismatchSums = field(default_factory=MismatchSums)
+    """Sums for the measures that other frameworks report."""
+
+    @property
+    def share_compared(self) -> float:
+        """The share of the sampled tokens that were compared; 0 if there were none."""
+        return self.tokens_compared / max(1, self.tokens_sampled)
+
+
+@dataclass(slots=True, kw_only=True, frozen=True)
+class Expected:
+    """What a step's counts must be if nothing was left out by mistake."""
+
+    tokens_sampled: int
+    """Number of tokens that the model sampled in the step's samples."""
+    tokens_left_out: int = 0
+    """Number of those that the configuration lets the monitor leave out."""
 
 
 def merge(parts: list[ParityCounts]) -> ParityCounts:
@@ -46,15 +77,16 @@ def merge(parts: list[ParityCounts]) -> ParityCounts:
         total.tokens_sampled += part.tokens_sampled
         total.tokens_compared += part.tokens_compared
         total.tokens_left_out_stale += part.tokens_left_out_stale
+        total.tokens_left_out_updated += part.tokens_left_out_updated
         total.tokens_different += part.tokens_different
+        total.rows_compared += part.rows_compared
+        total.rows_different += part.rows_different
         total.draws_compared += part.draws_compared
         total.draws_different += part.draws_different
         total.nonfinite += part.nonfinite
         total.max_abs_diff = max(total.max_abs_diff, part.max_abs_diff)
         total.max_ulp = max(total.max_ulp, part.max_ulp)
-        total.k3_sum += part.k3_sum
-        found = (part.first_sequence, part.first_position)
-        if part.tokens_different and (total.first_position < 0 or found < (total.first_sequence, total.first_position)):
-            total.first_sequence, total.first_position = found
-            total.first_trainer, total.first_rollout = part.first_trainer, part.first_rollout
+    found = [part.first for part in parts if part.first is not None]
+    total.first = min(found, key=lambda each: (each.sequence, each.position), default=None)
+    total.mismatch = add_sums([part.mismatch for part in parts])
     return total

@@ -91,6 +91,8 @@ class RolloutEngine:
             self._engine = LLMEngine.from_vllm_config(
                 vllm_config, usage_context=UsageContext.LLM_CLASS, disable_log_stats=not counts
             )
+            if not self._native and settings.device is Device.cpu:
+                self._engine.collective_rpc("rlsync_report_row_digests")
         self._ids = itertools.count()
         self._version = 0
         self._asleep = False
@@ -212,6 +214,7 @@ class RolloutEngine:
             sampled=torch.tensor([False] * prompt + [True] * len(response)),
             logprobs=torch.tensor([0.0] * prompt + flat.logprobs, dtype=torch.float32),
             weight_version=torch.tensor([-1] * prompt + [self._version] * len(response), dtype=torch.int32),
+            row_digests=None if self._native else torch.tensor([0] * prompt + list(flat.ranks), dtype=torch.int64),
             seed=request.seed,
             finish_reason=FinishReason.stop if completion.finish_reason == "stop" else FinishReason.length,
         )

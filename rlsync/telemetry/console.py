@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rlsync.telemetry.parity_text import parity_text
+
 if TYPE_CHECKING:  # the command line must not import torch
     from rlsync.telemetry.metrics import Metrics
 
@@ -76,7 +78,12 @@ def step_line(metrics: Metrics, steps: int) -> str:
         f"entropy {metrics['train/entropy']:.3f}",
         f"grad {metrics['train/grad_norm']:.2f}",
         f"length {metrics['response/length_mean']:.1f}",
-        f"{int(metrics['parity/tokens_different'])} of {int(metrics['parity/tokens_compared'])} tokens differ",
+        parity_text(
+            sampled=int(metrics["parity/tokens_sampled"]),
+            compared=int(metrics["parity/tokens_compared"]),
+            different=int(metrics["parity/tokens_different"]),
+            rows_different=int(metrics["parity/rows_different"]),
+        ),
         f"{metrics['time/step']:.1f} s",
     ]
     return "  ".join(parts)

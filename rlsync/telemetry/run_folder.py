@@ -10,7 +10,7 @@ from typing import IO, Any
 import torch
 
 from rlsync.redact import without_secrets
-from rlsync.samples import Sample
+from rlsync.samples import Rollout, Sample
 from rlsync.telemetry.json_text import to_json
 from rlsync.telemetry.metrics import Metrics
 
@@ -54,8 +54,10 @@ class RunFolder:
         """Append one line for each sample.
 
         `response_tokens` has all tokens after the prompt, and `logprob_bits` the fp32 log-prob of each as 8 hex digits,
-        or null if the token is part of an environment's message. `turns` has the texts of the model's turns and the
-        environment's messages, alternating. `advantage` is one number, or with a critic one for each sampled token.
+        or null if the token is part of an environment's message. `row_digest` is a digest, as 16 hex digits, of all
+        logits of the rows from which the tokens were sampled; null if the engines make none. `turns` has the texts of
+        the model's turns and the environment's messages, alternating. `advantage` is one number, or with a critic one
+        for each sampled token.
         """
         for index, sample in enumerate(samples):
             problem, episode, rollout = sample.problem, sample.episode, sample.rollout
@@ -80,6 +82,7 @@ class RunFolder:
                     "prompt_tokens": rollout.tokens[:begin].tolist(),
                     "response_tokens": rollout.tokens[begin:].tolist(),
                     "logprob_bits": [bit if own else None for bit, own in bits],
+                    "row_digest": _row_digest(rollout),
                 },
             )
 
@@ -116,6 +119,14 @@ def last_step(path: Path) -> int:
 def hex_bits(values: torch.Tensor) -> list[str]:
     """Return the bits of fp32 values [T], 8 hex digits each."""
     return [f"{bits & 0xFFFFFFFF:08x}" for bits in values.view(torch.int32).tolist()]
+
+
+def _row_digest(rollout: Rollout) -> str | None:
+    """Return the sum of a rollout's digests, each times 2 * position + 1, modulo 2^64, as 16 hex digits."""
+    if rollout.row_digests is None:
+        return None
+    positions = torch.arange(len(rollout.row_digests))
+    return f"{int((rollout.row_digests * (2 * positions + 1)).sum()) & 0xFFFFFFFFFFFFFFFF:016x}"
 
 
 def _advantage(sample: Sample) -> float | list[float] | None:

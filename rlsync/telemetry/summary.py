@@ -14,8 +14,11 @@ class Summary:
     reward_last: float = 0.0
     accuracy_before: float | None = None
     accuracy_after: float | None = None
+    tokens_sampled: int = 0
     tokens_compared: int = 0
     tokens_different: int = 0
+    rows_compared: int = 0
+    rows_different: int = 0
     draws_different: int = 0
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)

@@ -7,7 +7,7 @@ import itertools
 import torch
 
 from rlsync.pack import MinibatchSize, Pack
-from rlsync.samples import TrainSample
+from rlsync.samples import Rollout, TrainSample
 from rlsync.trainer.balance import balance, balance_in_order
 from rlsync.trainer.prefix_tree import common_prefix, lay_as_tree, lay_end_to_end, trie_order
 
@@ -47,6 +47,7 @@ def pack_samples(samples: list[TrainSample], ids: list[int], *, share_prefixes: 
         mask=mask,
         trained=mask & torch.tensor([sample.trained for sample in samples]).repeat_interleave(counts),
         rollout_logprobs=torch.cat([sample.rollout.logprobs[at] for sample, at in picked]),
+        rollout_digests=_digests(rollouts, items),
         advantages=torch.cat([_advantages(sample, at) for sample, at in picked]),
         seeds=torch.tensor([rollout.seed for rollout in rollouts]).repeat_interleave(counts),
         versions=torch.cat([sample.rollout.weight_version[at] for sample, at in picked]),
@@ -94,14 +95,18 @@ def plan_packs(
     Returns:
         The packs as [minibatch][rank][micro-batch].
     """
-    bounds = [i * len(samples) // minibatches for i in range(minibatches + 1)]
     plans = []
-    for begin, end in itertools.pairwise(bounds):
+    for begin, end in itertools.pairwise(minibatch_bounds(len(samples), minibatches)):
         sequences = [sample.rollout.tokens for sample in samples[begin:end]]
         bins, trees = _bins(sequences, ranks, micro_batch_tokens, share_prefixes)
         packs = [_pack_bin(samples, [begin + i for i in members], filler=begin, trees=trees) for members in bins]
         plans.append([packs[rank::ranks] for rank in range(ranks)])
     return plans
+
+
+def minibatch_bounds(samples: int, minibatches: int) -> list[int]:
+    """Indices of the first sample of each minibatch, and the number of samples: [minibatches + 1]."""
+    return [i * samples // minibatches for i in range(minibatches + 1)]
 
 
 def minibatch_size(ranks: list[list[Pack]]) -> MinibatchSize:
@@ -136,6 +141,13 @@ def _items(sample: TrainSample, *, real: bool) -> torch.Tensor:
     """[N] int64: positions of the sampled tokens, without a sequence's first token, which no row predicts."""
     wanted = sample.rollout.sampled[1:] & real
     return wanted.nonzero()[:, 0] + 1
+
+
+def _digests(rollouts: list[Rollout], items: list[torch.Tensor]) -> torch.Tensor | None:
+    """[N] int64: digests of the rows of the tokens `items` of each rollout; None if a rollout has none."""
+    pairs = [(rollout.row_digests, at) for rollout, at in zip(rollouts, items, strict=True)]
+    found = [digests[at] for digests, at in pairs if digests is not None]
+    return torch.cat(found) if len(found) == len(rollouts) else None
 
 
 def _advantages(sample: TrainSample, at: torch.Tensor) -> torch.Tensor:

@@ -14,16 +14,13 @@ from rlsync.config.algorithm import KlPlace
 from rlsync.config.parity import Coverage
 from rlsync.pack import MinibatchSize, Pack, PolicyOutput
 from rlsync.parity.counts import ParityCounts, merge
-from rlsync.parity.monitor import compare
+from rlsync.parity.monitor import compare, left_out
 from rlsync.trainer.fsdp import take_update
 from rlsync.trainer.packing import unpack_items
 from rlsync.trainer.schedule import learning_rate
 from rlsync.trainer.settings import TrainerSettings
 from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.stats import StepStats
-
-_NO_VERSION = -2
-"""Sentinel version of weights that have not sampled anything: those after the step's first update."""
 
 
 @dataclass(slots=True, kw_only=True, frozen=True)
@@ -37,7 +34,7 @@ class _PlannedPass:
     at_sampler: bool
     """The policy holds the weights that sampled the rollouts."""
     compare: bool
-    """The log-probs of the pass are compared with the rollout's."""
+    """The monitor counts the tokens of the pass, and compares them if the policy holds the weights that sampled."""
     redraw: bool
     """The trainer draws every token again."""
     updates: bool
@@ -81,7 +78,7 @@ class StepRunner:
             for pack in minibatches[planned.minibatch]:
                 output = self._pass(pack, size, stats, redraw=planned.redraw, learns=planned.updates)
                 if planned.compare:
-                    compares.append(compare(pack, output, version if planned.at_sampler else _NO_VERSION))
+                    compares.append(compare(pack, output, version) if planned.at_sampler else left_out(pack))
             if planned.first:
                 stats.first_ratio_min, stats.first_ratio_max = stats.ratio_min, stats.ratio_max
             stats.minibatches += 1

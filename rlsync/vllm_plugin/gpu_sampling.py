@@ -75,7 +75,7 @@ class RowSampler(Sampler):
         """Draw a token for each row of this rank's logits [T, V / tp] (collective over the tensor-parallel ranks)."""
         slots = input_batch.expanded_idx_mapping
         greedy = self._requests.greedy(input_batch.idx_mapping_np)
-        tokens, logprobs = draw_across(
+        drawn = draw_across(
             logits,
             get_tp_group().device_group,
             self._vocabulary,
@@ -89,11 +89,11 @@ class RowSampler(Sampler):
             input_batch.seq_lens.new_ones(input_batch.num_reqs), input_batch.seq_lens, input_batch.cu_num_logits,
             input_batch.idx_mapping, self.req_states.prefill_len.gpu,
         )  # fmt: skip
-        ids = tokens[:, None]
-        ranks = torch.zeros_like(tokens)  # vLLM returns them with log-probs, and rlsync does not use them
+        ids = drawn.tokens[:, None]
         return SamplerOutput(
             sampled_token_ids=ids,
-            logprobs_tensors=LogprobsTensors(ids, logprobs[:, None], ranks),
+            # vLLM passes on an int64 for each token, the rank of its log-prob. Here it is the digest of the row.
+            logprobs_tensors=LogprobsTensors(ids, drawn.logprobs[:, None], drawn.digests),
             num_nans=None,
             num_sampled=num_sampled,
             num_rejected=num_rejected,

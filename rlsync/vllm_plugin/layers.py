@@ -106,6 +106,8 @@ class LogprobsProcessor(LogitsProcessor):
                 "model or kernels=native"
             )
         self.temperature = current_settings().temperature
+        self.digests: torch.Tensor | None = None
+        """On a CPU the digest [T] int64 of each row of the latest logits, for RowDigestSampler."""
 
     def forward(
         self,
@@ -120,4 +122,7 @@ class LogprobsProcessor(LogitsProcessor):
         """
         on_gpu = hidden_states.is_cuda
         logits = super().forward(lm_head, hidden_states, embedding_bias, skip_gather or on_gpu)
-        return logits if logits is None or on_gpu else ops.logprobs(logits, self.temperature)
+        if logits is None or on_gpu:
+            return logits
+        self.digests = ops.row_digests(logits)
+        return ops.logprobs(logits, self.temperature)

@@ -1,4 +1,4 @@
-"""Stateless sampling as a logits processor of vLLM (V1).
+"""Stateless sampling in vLLM's V1 model runner, which serves CPUs: a logits processor, and the sampler after it.
 
 The processor draws a token from the log-probs, the seed and the position of each row, and sets all other entries of the
 row to -inf, so that vLLM's greedy sampling chooses that token. vLLM reports the log-probs from before this step
@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 from vllm import SamplingParams
+from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+from vllm.v1.sample.sampler import Sampler
 
 from rlsync.kernels import ops
+from rlsync.vllm_plugin.layers import LogprobsProcessor
 from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY, check_params
 
 
@@ -50,6 +53,36 @@ class StatelessSampler(LogitsProcessor):
         drawn = ops.draw(logits, seeds, positions)
         winners = torch.where(greedy, ops.greedy(logits), drawn)
         return logits.fill_(-torch.inf).scatter_(1, winners[:, None], 0.0)
+
+
+class RowDigestSampler(Sampler):
+    """vLLM's sampler, but it reports the digest of each row of logits where vLLM reports the rank of a log-prob.
+
+    Args:
+        processor: The layer that made the rows of log-probs.
+    """
+
+    def __init__(self, processor: LogprobsProcessor) -> None:
+        super().__init__(logprobs_mode="raw_logits")
+        self._processor = processor
+
+    def gather_logprobs(  # type: ignore[override]  # a static method in vLLM
+        self,
+        logprobs: torch.Tensor,
+        num_logprobs: int,  # noqa: ARG002 (0 in every request of rlsync)
+        token_ids: torch.Tensor,
+    ) -> LogprobsTensors:
+        """Return the log-probs of tokens [T] from rows [T, V], and the digests of the logits that the rows are of."""
+        ids, digests = token_ids[:, None], self._processor.digests
+        assert digests is not None
+        assert len(digests) == len(logprobs)
+        return LogprobsTensors(ids.to(torch.int32), logprobs.gather(-1, ids), digests)
+
+
+def report_row_digests(model: torch.nn.Module) -> RowDigestSampler:
+    """Return a sampler that reports the digests of the rows of `model`, a policy with rlsync's layers."""
+    (processor,) = (module for module in model.modules() if isinstance(module, LogprobsProcessor))
+    return RowDigestSampler(processor)
 
 
 def _row_state(

@@ -35,6 +35,12 @@ class WeightReceiver:
         """The worker's process id."""
         return os.getpid()
 
+    def rlsync_report_row_digests(self) -> None:
+        """Let vLLM's V1 model runner report the digest of each row of logits."""
+        from rlsync.vllm_plugin.sampling import report_row_digests
+
+        self.model_runner.sampler = report_row_digests(self.model_runner.get_model())
+
     def rlsync_fingerprint(self) -> str:
         """The fingerprint of this worker's kernels.
 

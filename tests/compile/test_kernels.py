@@ -55,7 +55,7 @@ def test_scores(gpu, capability, temperature):
     logits, ids = torch.empty(5, 5000), torch.zeros(5, dtype=torch.int64)
     kernels.draw(kernels.logprobs(logits, temperature), ids, ids)
     kernels.draw_scored(logits, temperature, ids, ids)
-    _, entropy, stats, _ = kernels.row_scores(logits, temperature, ids, ids, ids)
+    _, entropy, stats, *_ = kernels.row_scores(logits, temperature, ids, ids, ids)
     for extra in ((None, None), (entropy, entropy)):
         kernels.logit_grads(logits, temperature, ids, stats, torch.empty(5), BF16, *extra)
 

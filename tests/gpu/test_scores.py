@@ -31,15 +31,16 @@ def test_the_bits_are_those_of_the_ops(dtype, rows, monkeypatch):
     monkeypatch.setattr(scores, "_MAX_ROWS", rows)
     hidden, weight, targets = _inputs(dtype=dtype)
     matrix = ops.logprobs(ops.lm_head(hidden, weight), TEMPERATURE)
-    logprobs, entropy, draws = target_scores(hidden, weight, targets, TEMPERATURE, **_keys())
+    logprobs, entropy, digests, draws = target_scores(hidden, weight, targets, TEMPERATURE, **_keys())
     assert torch.equal(logprobs, matrix.gather(-1, targets[:, None])[:, 0])
     assert torch.equal(draws, ops.draw(matrix, *_keys().values()))
+    assert torch.equal(digests, ops.row_digests(ops.lm_head(hidden, weight)))
     torch.testing.assert_close(entropy, -(matrix.exp() * matrix).sum(-1), rtol=1e-4, atol=1e-4)
     some = slice(5, 9)
     assert torch.equal(target_scores(hidden[some], weight, targets[some], TEMPERATURE)[0], logprobs[some])
     assert not torch.equal(target_scores(hidden, weight, targets, 0.8)[0], logprobs)  # the control
     later = _keys() | {"positions": _keys()["positions"] + 1}
-    assert not torch.equal(target_scores(hidden, weight, targets, TEMPERATURE, **later)[2], draws)  # the control
+    assert not torch.equal(target_scores(hidden, weight, targets, TEMPERATURE, **later).draws, draws)  # the control
 
 
 @pytest.mark.parametrize("size", [151_936, 50_257, 1000])
@@ -48,12 +49,14 @@ def test_row_scores_are_the_bits_of_logprobs_and_draw(size):
     logits = _random(65, size, dtype=torch.float32) * 4
     targets, keys = torch.arange(65, device="cuda") * 3, _keys(65).values()
     rows = ops.logprobs(logits, TEMPERATURE)
-    logprobs, _, _, draws = ops.backend(logits).row_scores(logits, TEMPERATURE, targets, *keys)
+    logprobs, _, _, digests, draws = ops.backend(logits).row_scores(logits, TEMPERATURE, targets, *keys)
     assert torch.equal(logprobs, rows.gather(-1, targets[:, None])[:, 0])
     assert torch.equal(draws, ops.draw(rows, *keys))
-    tokens, drawn = ops.draw_scored(logits, TEMPERATURE, *keys)
+    tokens, drawn, again = ops.draw_scored(logits, TEMPERATURE, *keys)
     assert torch.equal(tokens, draws)
     assert torch.equal(drawn, rows.gather(-1, draws[:, None])[:, 0])
+    assert torch.equal(digests, again)
+    assert torch.equal(digests.cpu(), ops.row_digests(logits.cpu()))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 5e-3)])

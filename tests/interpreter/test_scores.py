@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rlsync.kernels import scores
+from rlsync.kernels import cpu, scores
 from rlsync.kernels import triton as gpu
 from rlsync.kernels.triton.sampling import gumbel_of_bits
 
@@ -42,17 +42,19 @@ def test_row_scores_are_the_bits_of_logprobs_and_draw(draws, monkeypatch):
     logits, targets, seeds, positions = _inputs()
     rows = gpu.logprobs(logits, TEMPERATURE)
     keys = (seeds, positions) if draws else (None, None)
-    logprobs, entropy, stats, drawn = gpu.row_scores(logits, TEMPERATURE, targets, *keys)
+    logprobs, entropy, stats, digests, drawn = gpu.row_scores(logits, TEMPERATURE, targets, *keys)
     assert torch.equal(logprobs, rows.gather(-1, targets[:, None])[:, 0])
     assert torch.equal(stats[:, 0], logits.amax(-1) / TEMPERATURE)
+    assert torch.equal(digests, cpu.row_digests(logits))
     assert (torch.equal(drawn, gpu.draw(rows, seeds, positions))) if draws else drawn is None
     wide = torch.log_softmax(logits.double() / TEMPERATURE, -1)
     expected = -(wide.exp() * wide.clamp_min(-1e30)).sum(-1)
     torch.testing.assert_close(entropy.double(), expected, rtol=1e-5, atol=1e-5)
     monkeypatch.setattr(_module("logprobs"), "TILE", 8)
     monkeypatch.setattr(_module("logprobs"), "CHUNK", 16)
-    other = gpu.row_scores(logits, TEMPERATURE, targets, None, None)[0]
-    assert not torch.equal(other, logprobs)  # the control: other chunks, another order
+    other = gpu.row_scores(logits, TEMPERATURE, targets, None, None)
+    assert not torch.equal(other.logprobs, logprobs)  # the control: other chunks, another order
+    assert torch.equal(other.digests, digests)  # a sum of integers, whose order is free
 
 
 def test_logit_grads():
@@ -69,7 +71,7 @@ def test_logit_grads():
 def test_logit_grads_of_entropy():
     logits, targets, _, _ = _inputs()
     grad, pull = _random(T, seed=2), _random(T, seed=3)
-    _, entropy, stats, _ = gpu.row_scores(logits, TEMPERATURE, targets, None, None)
+    _, entropy, stats, *_ = gpu.row_scores(logits, TEMPERATURE, targets, None, None)
     finite = logits.double().clamp_min(-1e4).requires_grad_()  # exp is 0 there, so autograd gives no NaN
     rows = torch.log_softmax(finite / TEMPERATURE, -1)
     outputs = [rows.gather(-1, targets[:, None])[:, 0], -(rows.exp() * rows).sum(-1)]
@@ -85,7 +87,7 @@ def test_the_whole_function(monkeypatch):
     monkeypatch.setattr(scores, "_MAX_ROWS", 4)
     _, targets, seeds, positions = _inputs()
     leaves = [_random(T, 32).requires_grad_(), _random(V, 32, seed=1).requires_grad_()]
-    logprobs, _, draws = scores.target_scores(*leaves, targets, TEMPERATURE, seeds=seeds, positions=positions)
+    logprobs, _, _, draws = scores.target_scores(*leaves, targets, TEMPERATURE, seeds=seeds, positions=positions)
     rows = gpu.logprobs(gpu.matmul(*(t.detach() for t in leaves), None, 1, torch.float32), TEMPERATURE)
     assert torch.equal(logprobs, rows.gather(-1, targets[:, None])[:, 0])
     assert torch.equal(draws, gpu.draw(rows, seeds, positions))

@@ -75,7 +75,7 @@ def test_scored_draws_are_those_of_log_probs():
     logits = _random(5, 300) * 4
     seeds, positions = torch.arange(5) * 977, torch.arange(5) + 11
     for temperature in (1.0, 0.7):
-        tokens, logprobs = gpu.draw_scored(logits, temperature, seeds, positions)
+        tokens, logprobs, _ = gpu.draw_scored(logits, temperature, seeds, positions)
         whole = gpu.logprobs(logits, temperature)
         assert torch.equal(tokens, gpu.draw(whole, seeds, positions))
         assert torch.equal(logprobs, whole.gather(1, tokens[:, None])[:, 0])

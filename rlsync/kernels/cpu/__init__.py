@@ -17,6 +17,7 @@ from rlsync.kernels.cpu.gemm import matmul
 from rlsync.kernels.cpu.logprobs import logprobs
 from rlsync.kernels.cpu.norm import add_rms_norm, rms_norm
 from rlsync.kernels.cpu.rope import rope
+from rlsync.kernels.cpu.row_digests import row_digests
 from rlsync.kernels.cpu.sampling import draw
 from rlsync.kernels.cpu.scores import draw_scored, logit_grads, row_scores
 
@@ -33,6 +34,7 @@ __all__ = [
     "paged_attention",
     "rms_norm",
     "rope",
+    "row_digests",
     "row_scores",
     "silu_and_mul",
     "tree_attention",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 from rlsync.kernels.cpu.logprobs import logprobs
+from rlsync.kernels.cpu.row_digests import row_digests
 from rlsync.kernels.cpu.sampling import draw
+from rlsync.kernels.row_results import DrawnTokens, RowScores
 
 _NO_CHANCE = -1e4
 """A log-prob in place of -inf whose exp is 0 in fp32, so that 0 times it is 0 and not NaN."""
@@ -17,7 +19,7 @@ def row_scores(
     targets: torch.Tensor,
     seeds: torch.Tensor | None,
     positions: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+) -> RowScores:
     """Compute the results that are kept of rows of logits.
 
     Args:
@@ -25,12 +27,8 @@ def row_scores(
         temperature: temperature of the policy.
         targets: [T] int64.
         seeds, positions: [T] int64; if None, no tokens are drawn.
-
-    Returns:
-        The log-prob of each target [T]; the entropy of each row [T]; statistics of each row [T, 2]: the maximum of
-        x = logits / temperature and the logarithm of the sum of exp(x - maximum); and the drawn tokens [T] int64 or
-        None. All but the tokens are fp32.
     """
+    digests = row_digests(logits)
     rows = logprobs(logits, temperature)
     # The log-prob of the most probable token is 0 - log(sum).
     stats = torch.stack((logits.amax(-1) / temperature, -rows.amax(-1)), -1)
@@ -38,16 +36,14 @@ def row_scores(
     chosen = rows.gather(-1, targets[:, None])[:, 0]
     probs = rows.exp()
     finite = rows.clamp_min_(torch.finfo(rows.dtype).min)  # so that 0 * -inf is 0 and not NaN
-    return chosen, -probs.mul_(finite).sum(-1), stats, draws
+    return RowScores(chosen, -probs.mul_(finite).sum(-1), stats, digests, draws)
 
 
-def draw_scored(
-    logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw tokens [T] int64 from the log-probs of logits [T, V]; the result also has their log-probs [T] fp32."""
+def draw_scored(logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor) -> DrawnTokens:
+    """Draw tokens from the log-probs of logits [T, V] fp32, with seeds and positions [T] int64."""
     rows = logprobs(logits, temperature)
     tokens = draw(rows, seeds, positions)
-    return tokens, rows.gather(-1, tokens[:, None])[:, 0]
+    return DrawnTokens(tokens, rows.gather(-1, tokens[:, None])[:, 0], row_digests(logits))
 
 
 def logit_grads(

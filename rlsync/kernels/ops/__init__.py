@@ -9,7 +9,7 @@ from rlsync.kernels.ops.backends import Backend, GpuBackend, backend, gpu_backen
 from rlsync.kernels.ops.embedding import embedding
 from rlsync.kernels.ops.linear import linear, lm_head, row_parallel_linear, row_parallel_root
 from rlsync.kernels.ops.norm import add_rms_norm, rms_norm
-from rlsync.kernels.ops.sampling import draw, draw_scored, greedy, logprobs
+from rlsync.kernels.ops.sampling import draw, draw_scored, greedy, logprobs, row_digests
 
 __all__ = [
     "Backend",
@@ -29,6 +29,7 @@ __all__ = [
     "paged_attention",
     "rms_norm",
     "rope",
+    "row_digests",
     "row_parallel_linear",
     "row_parallel_root",
     "silu_and_mul",

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from rlsync.errors import ConfigError
 from rlsync.kernels.key_paths import KeyPaths
+from rlsync.kernels.row_results import DrawnTokens, RowScores
 
 _BACKENDS = {"cpu": "rlsync.kernels.cpu", "cuda": "rlsync.kernels.triton"}
 Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -144,8 +145,12 @@ class Backend(Protocol):
 
     def draw_scored(
         self, logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens [T] int64 drawn from the log-probs of logits [T, V] fp32, and their log-probs [T] fp32."""
+    ) -> DrawnTokens:
+        """Draw tokens from the log-probs of logits [T, V] fp32."""
+        ...
+
+    def row_digests(self, logits: torch.Tensor) -> torch.Tensor:
+        """The digest [T] int64 of the bits of each row of logits [T, V] fp32; see cpu/row_digests.py."""
         ...
 
     def row_scores(
@@ -155,8 +160,8 @@ class Backend(Protocol):
         targets: torch.Tensor,
         seeds: torch.Tensor | None,
         positions: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Results of rows of logits [T, V] fp32; arguments and results are as in cpu/scores.py."""
+    ) -> RowScores:
+        """Results of rows of logits [T, V] fp32; arguments are as in cpu/scores.py."""
         ...
 
     def logit_grads(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from rlsync.kernels.ops.backends import backend
+from rlsync.kernels.row_results import DrawnTokens
 
 
 class _Logprobs(torch.autograd.Function):
@@ -34,15 +35,14 @@ def draw(rows: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> to
     return backend(rows).draw(rows, seeds, positions)
 
 
-def draw_scored(
-    logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw tokens [T] int64 from the log-probs of contiguous fp32 logits [T, V].
-
-    Returns:
-        The tokens [T] int64 and their log-probs [T] fp32.
-    """
+def draw_scored(logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor) -> DrawnTokens:
+    """Draw tokens from the log-probs of contiguous fp32 logits [T, V], by seeds [T] and positions [T]."""
     return backend(logits).draw_scored(logits, temperature, seeds, positions)
+
+
+def row_digests(logits: torch.Tensor) -> torch.Tensor:
+    """The digest [T] int64 of the bits of each row of fp32 logits [T, V], the same on every device."""
+    return backend(logits).row_digests(logits)
 
 
 def greedy(rows: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from rlsync.kernels.triton.attention_launch import decode_attention, packed_atte
 from rlsync.kernels.triton.cache import write_cache
 from rlsync.kernels.triton.copies import copy_launches
 from rlsync.kernels.triton.keyed_sum import keyed_sums
-from rlsync.kernels.triton.logprobs import logprobs
+from rlsync.kernels.triton.logprobs import logprobs, row_digests
 from rlsync.kernels.triton.matmul import matmul
 from rlsync.kernels.triton.norm import add_rms_norm, rms_norm
 from rlsync.kernels.triton.rope import rope
@@ -34,6 +34,7 @@ __all__ = [
     "paged_attention",
     "rms_norm",
     "rope",
+    "row_digests",
     "row_scores",
     "silu_and_mul",
     "tree_attention",

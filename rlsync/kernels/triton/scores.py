@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
+from rlsync.kernels.row_results import DrawnTokens, RowScores
 from rlsync.kernels.triton.logprobs import TILE, log_prob, row_statistics, scaled
 from rlsync.kernels.triton.sampling import draw_from_logits
 from rlsync.kernels.triton.tiles import ceil_div
@@ -55,27 +56,25 @@ def row_scores(
     targets: torch.Tensor,
     seeds: torch.Tensor | None,
     positions: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+) -> RowScores:
     """Compute the results that are kept of rows of logits, with the bits of this package's logprobs and draw.
 
-    Arguments and results are as in cpu/scores.py.
+    Arguments are as in cpu/scores.py.
     """
     logits = logits.contiguous()
-    stats, entropy = row_statistics(logits, temperature)
+    stats, entropy, digests = row_statistics(logits, temperature)
     logprobs = _target_logprobs(logits, stats, targets.contiguous(), temperature)
     draws = None
     if seeds is not None and positions is not None:
         draws = draw_from_logits(logits, stats, temperature, seeds, positions)
-    return logprobs, entropy, stats, draws
+    return RowScores(logprobs, entropy, stats, digests, draws)
 
 
-def draw_scored(
-    logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw tokens from contiguous logits [T, V]: tokens [T] int64 and their log-probs [T] fp32, as by row_scores."""
-    stats, _ = row_statistics(logits, temperature)
+def draw_scored(logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor) -> DrawnTokens:
+    """Draw tokens from contiguous logits [T, V], with log-probs and digests as by row_scores."""
+    stats, _, digests = row_statistics(logits, temperature)
     tokens = draw_from_logits(logits, stats, temperature, seeds, positions)
-    return tokens, _target_logprobs(logits, stats, tokens, temperature)
+    return DrawnTokens(tokens, _target_logprobs(logits, stats, tokens, temperature), digests)
 
 
 def logit_grads(

@@ -44,14 +44,15 @@ def test_the_bits_are_those_of_the_ops(dtype, rows, monkeypatch):
     monkeypatch.setattr(scores, "_MAX_ROWS", rows)
     hidden, weight, targets = _inputs(dtype)
     matrix = ops.logprobs(ops.lm_head(hidden, weight), TEMPERATURE)
-    logprobs, _, draws = target_scores(hidden, weight, targets, TEMPERATURE, **_keys())
+    logprobs, _, digests, draws = target_scores(hidden, weight, targets, TEMPERATURE, **_keys())
     expected = matrix.gather(-1, targets[:, None])[:, 0]
     assert torch.equal(logprobs, expected)
     assert torch.equal(draws, ops.draw(matrix, *_keys().values()))
+    assert torch.equal(digests, ops.row_digests(ops.lm_head(hidden, weight)))
     library = torch.log_softmax(hidden.float() @ weight.float().t() / TEMPERATURE, -1)
     assert not torch.equal(library.gather(-1, targets[:, None])[:, 0], expected)  # the control: another order
     later = _keys() | {"positions": _keys()["positions"] + 1}
-    assert not torch.equal(target_scores(hidden, weight, targets, TEMPERATURE, **later)[2], draws)  # the control
+    assert not torch.equal(target_scores(hidden, weight, targets, TEMPERATURE, **later).draws, draws)  # the control
 
 
 def test_one_chunk_exists_at_a_time(monkeypatch):
@@ -107,7 +108,7 @@ def _entropy(rows):
 
 def test_entropy():
     hidden, weight, targets = _inputs()
-    _, entropy, draws = target_scores(hidden, weight, targets, TEMPERATURE)
+    _, entropy, _, draws = target_scores(hidden, weight, targets, TEMPERATURE)
     rows, _ = _reference(hidden, weight, targets)
     torch.testing.assert_close(entropy.double(), _entropy(rows), rtol=1e-5, atol=1e-5)
     assert draws is None
@@ -120,7 +121,7 @@ def test_gradients_of_entropy(with_logprobs, rows, monkeypatch):
     hidden, weight, targets = _inputs()
     pulls = [_random(ROWS, seed=2) * with_logprobs, _random(ROWS, seed=3)]
     leaves = [t.clone().requires_grad_() for t in (hidden, weight)]
-    logprobs, entropy, _ = target_scores(*leaves, targets, TEMPERATURE)
+    logprobs, entropy, *_ = target_scores(*leaves, targets, TEMPERATURE)
     outputs = [logprobs, entropy] if with_logprobs else [entropy]
     got = torch.autograd.grad(outputs, leaves, pulls[-len(outputs) :], retain_graph=True)
     wide = [t.double().requires_grad_() for t in (hidden, weight)]
@@ -167,7 +168,7 @@ def test_an_entropy_that_nobody_differentiates_costs_nothing(monkeypatch):
 
     monkeypatch.setattr(kernels, "logit_grads", spy)
     hidden, weight, targets = _inputs()
-    logprobs, entropy, _ = target_scores(hidden.requires_grad_(), weight, targets, TEMPERATURE)
+    logprobs, entropy, *_ = target_scores(hidden.requires_grad_(), weight, targets, TEMPERATURE)
     logprobs.sum().backward(retain_graph=True)
     assert given == [(None, None)]
     (logprobs.sum() + entropy.sum()).backward()
@@ -178,7 +179,7 @@ def test_an_infinite_logit_spoils_nothing_and_a_nan_stays_visible():
     logits, targets = _random(3, 8), torch.zeros(3, dtype=torch.int64)
     logits[1, 5], logits[2, 5] = -torch.inf, torch.nan
     kernels = ops.backend(logits)
-    logprobs, entropy, stats, _ = kernels.row_scores(logits, TEMPERATURE, targets, None, None)
+    logprobs, entropy, stats, *_ = kernels.row_scores(logits, TEMPERATURE, targets, None, None)
     rest = logits[1, logits[1].isfinite()].double() / TEMPERATURE
     torch.testing.assert_close(entropy[1].double(), torch.distributions.Categorical(logits=rest).entropy())
     assert [t.isnan().tolist() for t in (logprobs, entropy)] == [[False, False, True]] * 2

@@ -22,11 +22,12 @@ def _keys(count):
 
 
 def _expected(count, seeds, positions, greedy):
-    rows = ops.logprobs(_logits(count)[:, :VOCABULARY].contiguous(), TEMPERATURE)
+    logits = _logits(count)[:, :VOCABULARY].contiguous()
+    rows = ops.logprobs(logits, TEMPERATURE)
     tokens = ops.draw(rows, seeds, positions)
     if greedy is not None:
         tokens = torch.where(greedy, ops.greedy(rows), tokens)
-    return tokens, rows.gather(1, tokens[:, None])[:, 0]
+    return tokens, rows.gather(1, tokens[:, None])[:, 0], ops.row_digests(logits)
 
 
 def _rank(rank, ranks, counts, folder):
@@ -36,8 +37,8 @@ def _rank(rank, ranks, counts, folder):
         mine = _logits(count).chunk(ranks, 1)[rank]
         seeds, positions, greedy = _keys(count)
         for some in (greedy, None):
-            drawn[count, some is None] = draw_across(
-                mine, dist.group.WORLD, VOCABULARY, TEMPERATURE, seeds, positions, some
+            drawn[count, some is None] = tuple(
+                draw_across(mine, dist.group.WORLD, VOCABULARY, TEMPERATURE, seeds, positions, some)
             )
     torch.save(drawn, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -52,10 +53,9 @@ def test_whole_rows_are_drawn_from(tmp_path, ranks):
         for count in counts:
             seeds, positions, greedy = _keys(count)
             for some in (greedy, None):
-                tokens, logprobs = drawn[count, some is None]
                 expected = _expected(count, seeds, positions, some)
-                assert torch.equal(tokens, expected[0])
-                assert torch.equal(logprobs, expected[1])
+                for mine, whole in zip(drawn[count, some is None], expected, strict=True):
+                    assert torch.equal(mine, whole)
     assert not torch.equal(drawn[8, True][0], _expected(8, seeds + 1, positions, None)[0])  # the control
 
 

@@ -137,7 +137,7 @@ def test_the_monitor_names_the_sequence_and_position(folder):
     item = int((pack.sequences == 2).nonzero()[-1])
     pack.rollout_logprobs.view(torch.int32)[item] += 1
     counts = compare(pack, output, version=0)
-    assert (counts.first_sequence, counts.first_position, counts.max_ulp) == (2, len(samples[2].rollout.tokens) - 1, 1)
+    assert (counts.first.sequence, counts.first.position, counts.max_ulp) == (2, len(samples[2].rollout.tokens) - 1, 1)
 
 
 def _loss_gradient(policy, pack):

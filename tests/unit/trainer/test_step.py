@@ -158,12 +158,13 @@ def test_a_tree_gives_the_update_of_samples_apart(aggregation, loss, budget, ran
 
 @pytest.mark.parametrize("loss", LossKind)
 def test_only_the_first_minibatch_of_the_first_epoch_is_on_policy_and_compared(loss):
-    config = _config("trainer.minibatches=3", "trainer.epochs=2", f"algorithm.loss={loss}")
+    config = _config("trainer.minibatches=3", "trainer.epochs=2", "parity.coverage=first", f"algorithm.loss={loss}")
     samples = _samples()
     _, (stats,) = _run(config, samples)
     sampled = [s.rollout.num_sampled for s in samples]
     assert stats.updates == stats.micro_batches == 6
     assert (stats.parity.tokens_compared, stats.parity.tokens_sampled) == (sum(sampled[:3]), sum(sampled))
+    assert (stats.parity.tokens_left_out_updated, stats.parity.tokens_left_out_stale) == (sum(sampled[3:]), 0)
     assert stats.parity.tokens_different == 0
     assert stats.loss_tokens == 2 * sum(sampled)
     assert (stats.first_ratio_min, stats.first_ratio_max) == (1.0, 1.0)
