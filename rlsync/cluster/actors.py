@@ -102,7 +102,7 @@ class TrainerActor(_Actor):
         self._worker.connect(plan)
 
     def free_memory(self) -> None:
-        """Free GPU memory that the rank does not need."""
+        """Free the GPU memory that PyTorch keeps in reserve."""
         self._worker.free_memory()
 
     def send_weights(self) -> list[TensorDigest]:

@@ -47,7 +47,7 @@ def session_variables(folder: Path) -> dict[str, str]:
 
 
 def trainer_variables(settings: TrainerSettings, *, local: bool) -> dict[str, str]:
-    """Return the variables of a trainer rank; `local`: all processes are on this machine."""
+    """Return the environment variables of a trainer rank. `local` says that all processes are on this machine."""
     variables = {
         "OMP_NUM_THREADS": str(settings.trainer.threads_per_rank),  # a library's sums may depend on it
         "TOKENIZERS_PARALLELISM": "false",
@@ -60,7 +60,7 @@ def trainer_variables(settings: TrainerSettings, *, local: bool) -> dict[str, st
 
 
 def rollout_variables(settings: EngineSettings, *, local: bool) -> dict[str, str]:
-    """Return the variables of a process that runs an engine; `local`: all processes are on this machine."""
+    """Return the environment variables of an engine's process. `local` says that all processes are on this machine."""
     variables = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in the actor's process, and TP workers are children
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",

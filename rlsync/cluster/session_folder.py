@@ -40,7 +40,7 @@ def session_folder() -> Iterator[Path]:
 
 
 def needs_short_tmpdir() -> bool:
-    """Whether the path of TMPDIR is also too long for the actors' sockets (vLLM's and Python's)."""
+    """Whether the path of TMPDIR is too long for the sockets that vLLM and Python make in the actors."""
     return not _fits(tempfile.gettempdir())
 
 

@@ -39,7 +39,7 @@ def check_values(config: Any) -> None:
 
 
 def _check_parts(key: str, parts: Any, kind: Any) -> None:
-    """Check the types of a dictionary's values, because OmegaConf forgets them when a part comes from a group."""
+    """Check the types of a dictionary's values; OmegaConf loses the type of a value that comes from a config group."""
     if not isinstance(parts, dict):
         raise ConfigError(f"{key}={parts}: must be a dictionary, written as {key}={{NAME: VALUE}}")
     for name, part in parts.items():

@@ -10,7 +10,7 @@ from rlsync.errors import ConfigError
 
 
 class Schedule(StrEnum):
-    """Learning rate after the warm-up."""
+    """How the learning rate changes after the warm-up."""
 
     constant = "constant"
     linear = "linear"

@@ -38,7 +38,7 @@ def reward_metrics(samples: list[Sample], rewards: torch.Tensor, silent_groups: 
 
 
 def _group_stds(rewards: torch.Tensor) -> torch.Tensor:
-    """Return the standard deviation of each group's rewards, [P, G] -> [P']; groups without rewards are left out."""
+    """Return the standard deviation of the rewards in each of the P' groups that have any, [P, G] -> [P']."""
     whole = ~rewards.isnan().any(dim=1)
     torn = [group[~group.isnan()].std(correction=0) for group in rewards[~whole] if not group.isnan().all()]
     return torch.cat([rewards[whole].std(dim=1, correction=0), *(each[None] for each in torn)])

@@ -65,7 +65,7 @@ class MixtureSource:
         return self._held_out
 
     def scored_confined(self) -> dict[str, DataConfig]:
-        """Return the parts whose scorers must run in a confined process, by name."""
+        """Return the configurations of the parts whose scorers must run in a confined process, by the part's name."""
         return {name: config for name, part in self._parts.items() for config in part.scored_confined().values()}
 
     def score(self, problem: Problem, completion: str) -> float:

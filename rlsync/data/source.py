@@ -31,7 +31,7 @@ class ProblemSource(Protocol):
         ...
 
     def scored_confined(self) -> dict[str, DataConfig]:
-        """Return the parts whose scorers must be called in a confined process, by name.
+        """Return the configurations of the parts whose scorers must run in a confined process, by the part's name.
 
         Such a scorer may run the model's text as code, or may not terminate. A source without parts has the name "".
         """

@@ -36,5 +36,5 @@ class Environment(ABC):
             action: The model's text since the environment's last message, without special tokens.
 
         Returns:
-            The message, or None to end the conversation: then the turn was the model's answer.
+            The message, or None to end the conversation, with this turn as the model's answer.
         """

@@ -50,7 +50,7 @@ _ROTARIES = (
 
 
 class InvariantLinear(nn.Linear):
-    """A linear layer on `ops.linear`."""
+    """A linear layer that computes with `ops.linear`."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., K] -> [..., N]."""
@@ -69,7 +69,7 @@ class InvariantRowParallelLinear(nn.Linear):
 
 
 class InvariantRMSNorm(nn.Module):
-    """An RMSNorm layer on `ops.rms_norm`."""
+    """An RMSNorm layer that computes with `ops.rms_norm`."""
 
     weight: nn.Parameter
     variance_epsilon: float
@@ -92,7 +92,7 @@ class InvariantMLP(nn.Module):
 
 
 class InvariantEmbedding(nn.Embedding):
-    """A token embedding on `ops.embedding`."""
+    """A token embedding that computes with `ops.embedding`."""
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """[...] token ids -> [..., hidden]."""

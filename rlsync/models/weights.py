@@ -144,7 +144,7 @@ def _try_to_load(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the report and the progress bar of transformers, since the messages here name the same weights."""
+    """Suppress transformers' loading report and progress bar; the errors of this module name the same weights."""
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()

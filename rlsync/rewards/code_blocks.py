@@ -35,7 +35,8 @@ class _Block:
 def extract_program(completion: str) -> str:
     """Return the last fenced block marked as Python, or the last one without a language, or the whole completion.
 
-    A block that is not closed ends with the completion. Fences may also be at the end of a line of text.
+    A block that is not closed ends with the completion. A fence that opens a Python block or closes a
+    block may also follow other text on its line.
     """
     blocks = _blocks(completion)
     python = [block for block in blocks if block.is_python]

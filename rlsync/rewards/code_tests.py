@@ -38,7 +38,7 @@ def read_tests(problem: Problem) -> CodeTests:
     """Read the tests in a problem's answer.
 
     Raises:
-        DataError: The answer has none of the forms, or its tests do not use the program.
+        DataError: The answer has none of the forms in FORMS, or its tests do not use the program.
     """
     try:
         value = json.loads(problem.answer)

@@ -36,7 +36,7 @@ class MathReward:
         """Score one completion.
 
         Raises:
-            ValueError: The problem's answer has no mathematics.
+            ValueError: math-verify finds nothing to compare in the problem's answer.
         """
         equal = self._job((problem.answer, completion, self._boxed), otherwise=False)
         if equal == NO_GOLD:

@@ -21,7 +21,7 @@ class ModelScores:
 
 
 class RewardModel:
-    """Scores prompts with completions, in evaluation mode and the model's own dtype.
+    """Scores completions of prompts, with the model in evaluation mode and in its own dtype.
 
     Args:
         config: A configuration that check_reward_model accepts.

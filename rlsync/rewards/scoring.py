@@ -120,7 +120,7 @@ class Scoring:
                 futures.append(_Batch(samples=samples, future=pool.submit(partial(_timed, part, samples))))
 
     def _column(self, batches: list[_Batch], deadline: float) -> dict[int, Score]:
-        """Return one part's scores; samples of a batch that is not ready at the deadline get no reward."""
+        """Return one part's scores by sample; samples of a batch that is not scored by the deadline get no reward."""
         column: dict[int, Score] = {}
         late = Score(reward=None, error=f"not scored within reward.finish_timeout_s={self._timeout_s:g}")
         for batch in batches:

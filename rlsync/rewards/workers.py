@@ -66,7 +66,7 @@ class WorkerPool:
         self._host: _Host | None = None
 
     def call(self, request: Any) -> Any:
-        """Return the job's JSON value for a request, which must be picklable.
+        """Send a picklable request to a worker and return the JSON value that the job makes of it.
 
         Raises:
             WorkerTimeoutError: The request took too long.

@@ -146,7 +146,7 @@ def _judge(cell: Cell, settings: EngineSettings, answer: Answer) -> Outcome:
 
 
 def _mixed_order(count: int) -> list[list[int]]:
-    """The indices of all rollouts, dealt out to three packs, so that they have other neighbours than in the engine."""
+    """Deal the indices of all rollouts out to three packs, so that they are batched differently than in the engine."""
     return [list(range(i, count, 3)) for i in range(3)]
 
 

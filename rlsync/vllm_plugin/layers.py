@@ -19,7 +19,7 @@ from rlsync.vllm_plugin.settings import current_settings
 
 
 class InvariantSiluAndMul(SiluAndMul):
-    """The gated activation on `ops.silu_and_mul`."""
+    """The gated activation, which computes with `ops.silu_and_mul`."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., 2 N], gate and up side by side -> [..., N]."""

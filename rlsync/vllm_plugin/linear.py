@@ -35,7 +35,7 @@ class InvariantLinearMethod(UnquantizedLinearMethod):
 
 
 class InvariantEmbeddingMethod(UnquantizedEmbeddingMethod):
-    """The token embedding with `ops.embedding`, and the LM head with `ops.lm_head`."""
+    """Computes the token embedding with `ops.embedding`, and the LM head with `ops.lm_head`."""
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
         """Leave the weights as they are."""

@@ -20,7 +20,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: in
 def fused_add_rms_norm(
     x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """RMSNorm of the rounded sum x + x_residual [..., K], and that sum; raises ConfigError as `rms_norm`."""
+    """RMSNorm of the rounded sum x + x_residual [..., K], and that sum; raises ConfigError as `rms_norm` does."""
     return ops.add_rms_norm(x, x_residual, _whole_rows(weight, variance_size), epsilon)
 
 

@@ -60,7 +60,7 @@ def join_store(address: Address, timeout: timedelta) -> dist.TCPStore:
 
 
 def leave(store: dist.Store, secret: str, name: str, value: Any) -> None:
-    """Write a signed value, which JSON must be able to hold, for other members to `find`."""
+    """Write a JSON-serialisable value with a signature; other members read it with `find`."""
     text = json.dumps(value)
     store.set(name, f"{_signature(secret, name, text)} {text}")
 

@@ -90,7 +90,7 @@ class Channel:
         self._group = cast(dist.ProcessGroup, dist.ProcessGroupGloo(store, self.rank, self.world, timeout=_TIMEOUT))
 
     def leave(self, name: str, value: Any) -> None:
-        """Write a value, which JSON must be able to hold, for other members to `find`."""
+        """Write a JSON-serialisable value, which other members read with `find`."""
         leave(self._store, self.address.secret, name, value)
 
     def find(self, name: str) -> Any:

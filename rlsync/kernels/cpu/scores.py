@@ -40,7 +40,7 @@ def row_scores(
 
 
 def draw_scored(logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor) -> DrawnTokens:
-    """Draw tokens from the log-probs of logits [T, V] fp32, with seeds and positions [T] int64."""
+    """Draw one token for each row of fp32 logits [T, V], with seeds and positions [T] int64."""
     rows = logprobs(logits, temperature)
     tokens = draw(rows, seeds, positions)
     return DrawnTokens(tokens, rows.gather(-1, tokens[:, None])[:, 0], row_digests(logits))

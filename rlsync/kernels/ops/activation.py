@@ -24,5 +24,5 @@ class _SiluAndMul(torch.autograd.Function):
 
 
 def silu_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """silu(gate), rounded to the compute dtype, times up, rounded; gate and up have one shape."""
+    """Compute silu(gate) * up for tensors of one shape; SiLU and the product are each rounded to the compute dtype."""
     return _SiluAndMul.apply(gate, up) if torch.is_grad_enabled() else backend(gate).silu_and_mul(gate, up)

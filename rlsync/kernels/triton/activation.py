@@ -22,7 +22,7 @@ def _silu_and_mul_kernel(gate, up, out, n, stride_gate, stride_up, BLOCK: tl.con
 
 
 def silu_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """SiLU of `gate` [..., N] times `up` [..., N]; both may be halves of one tensor."""
+    """SiLU of `gate` [..., N] times `up` [..., N], which may be the two halves of one tensor."""
     n = gate.shape[-1]
     gates, ups = (t if t.stride(1) == 1 else t.contiguous() for t in (gate.reshape(-1, n), up.reshape(-1, n)))
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)

@@ -40,7 +40,7 @@ def tree_attention_backward(
     window: int,
     longest: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Like packed_attention_backward, for a prefix tree. The paths of a chunk are copied end to end."""
+    """Like packed_attention_backward, for a prefix tree. It copies the keys of one PathChunk at a time end to end."""
     grad_q = torch.empty_like(q)
     grad_k, grad_v = (torch.zeros(t.shape, dtype=torch.float32, device=t.device) for t in (k, v))
     for chunk in paths.chunks:
