@@ -127,7 +127,7 @@ def differences(saved: Path, config: TrainConfig) -> list[Difference]:
     try:
         old = _flat(yaml.safe_load(saved.read_text(encoding="utf-8")))
         if not old.keys() & new.keys():
-            raise ValueError("it has no key of a configuration")
+            raise ValueError("none of its keys is a key of a configuration")
     except (OSError, ValueError, yaml.YAMLError) as error:
         why, weights = str(error).splitlines()[0], f"{saved.parent}/checkpoints/step_N"
         raise unreadable(saved, "the run's configuration", why, weights) from error

@@ -35,7 +35,7 @@ def check_values(config: Any) -> None:
             _check_text(key, value)
         elif isinstance(value, int) and abs(value) >= _INTEGERS and not key.endswith("seed"):
             digits = str(value) if abs(value) < 10**30 else "a number of more than 30 digits"
-            raise ConfigError(f"{key}={digits}: must be less than 2^31")
+            raise ConfigError(f"{key}={digits}: must lie between -2^31 and 2^31, both excluded")
 
 
 def _check_parts(key: str, parts: Any, kind: Any) -> None:

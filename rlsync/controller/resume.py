@@ -55,8 +55,9 @@ def _check_may_begin(config: TrainConfig, path: Path, last: int) -> None:
     if ended(path) or last > config.trainer.save_every:  # after that step a run with save_every has a checkpoint
         raise ConfigError(
             f"run.resume=true: the run in {path} has reached step {last}, but no checkpoint there has the trainer's "
-            "state (trainer.save_every saves it, and progress.json marks it as complete). Start in another run.dir, "
-            f"from the run's weights if there are any (model.path={path / CHECKPOINTS}/step_N), or remove the folder."
+            "state (trainer.save_every saves it, and progress.json marks it as complete). Start a new run in another "
+            f"run.dir, from this run's weights if it saved any (model.path={path / CHECKPOINTS}/step_N), or remove the "
+            "folder."
         )
 
 

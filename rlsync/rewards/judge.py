@@ -76,11 +76,13 @@ class Judge:
             async for chunk in response.aiter_bytes():
                 answer += chunk
                 if len(answer) > _LONGEST:
-                    raise JudgeError(f"its answer is longer than {_LONGEST} bytes")
+                    raise JudgeError(f"the judge's answer is longer than {_LONGEST} bytes")
         try:
             return json.loads(answer)["reward"]
         except (ValueError, KeyError, TypeError) as error:
-            raise JudgeError(f'its answer is not {{"reward": number}} ({type(error).__name__}: {error})') from None
+            raise JudgeError(
+                f'the judge\'s answer is not {{"reward": number}} ({type(error).__name__}: {error})'
+            ) from None
 
     def _message(self, error: Exception) -> str:
         """Describe a failure without secrets, even if the service's answer repeats them."""

@@ -65,7 +65,8 @@ def check_reward_model(config: RewardFunctionConfig) -> None:
     """Check a reward model before any actor is started.
 
     Raises:
-        ConfigError: The model or its tokenizer cannot be read, or the classifier does not have exactly one label.
+        ConfigError: The model or its tokenizer cannot be read, the tokenizer is empty, or the classifier does not
+            have exactly one label.
     """
     path = config.model_path
     try:
@@ -76,7 +77,11 @@ def check_reward_model(config: RewardFunctionConfig) -> None:
             f"reward.model_path={path}: no model with a tokenizer can be read there ({error}). Give the folder or the "
             "hub id of a sequence classifier."
         ) from error
-    if labels != 1 or not len(tokenizer):
+    if not len(tokenizer):
+        raise ConfigError(
+            f"reward.model_path={path}: the tokenizer there has no tokens. Copy the model's whole folder."
+        )
+    if labels != 1:
         raise ConfigError(
             f"reward.model_path={path} is a classifier with {labels} labels. A reward model must have one "
             "(num_labels=1), whose logit is the reward."

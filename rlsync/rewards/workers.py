@@ -105,13 +105,13 @@ class WorkerPool:
         except (EOFError, OSError) as error:
             status = self._end(worker)
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
-                raise WorkerTimeoutError(f"took longer than {self._kind.cpu_s:g} s of CPU time") from error
+                raise WorkerTimeoutError(f"the call used more than {self._kind.cpu_s:g} s of CPU time") from error
             raise WorkerLostError("the process died, possibly because it ran out of memory") from error
         except BaseException:
             self._end(worker)
             raise
         self._end(worker)
-        raise WorkerTimeoutError(f"took longer than {self._wall_s:g} s")
+        raise WorkerTimeoutError(f"the call took longer than {self._wall_s:g} s")
 
     def _started(self) -> _Worker:
         with self._lock:

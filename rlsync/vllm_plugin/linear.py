@@ -102,8 +102,8 @@ class InvariantRowParallelLinear(RowParallelLinear):
         self.shares_memory = settings.all_reduce == "auto"
         if self.skip_bias_add or not self.input_is_parallel or not self.reduce_results:
             raise ConfigError(
-                f"{self.prefix}: this use of a row-parallel layer is not supported by kernels=invariant; use another "
-                "model or kernels=native"
+                f"{self.prefix}: kernels=invariant does not support a row-parallel layer with skip_bias_add=True, "
+                "input_is_parallel=False or reduce_results=False; use another model or kernels=native"
             )
         if self.gathers:
             _, self.columns = share_of(self.output_size, self.tp_size, 0)

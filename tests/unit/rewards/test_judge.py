@@ -123,7 +123,7 @@ def test_an_error_of_a_judge_has_no_secret(service, monkeypatch):
     assert SECRET not in str(told.value)
     for answer in ({"score": 1}, [], "text"):
         service.answer = answer
-        with pytest.raises(JudgeError, match=r'its answer is not \{"reward": number\}'):
+        with pytest.raises(JudgeError, match=r'answer is not \{"reward": number\}'):
             _judge(service.url)("c", PROBLEM)
 
 
