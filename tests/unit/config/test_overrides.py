@@ -147,7 +147,7 @@ def test_an_unknown_option_is_named(words, capsys):
         (["data=file", "data.path=" + "x" * 300 + ".jsonl"], r"data\.path=x.*at most 255 bytes"),
         (["run.dir=a\0b"], r"run\.dir=.*NUL"),
         (["telemetry.project=\udc80"], r"telemetry\.project=.*not valid Unicode"),
-        (["trainer.steps=" + "9" * 40], r"trainer\.steps=.* must be less than 2\^31"),
+        (["trainer.steps=" + "9" * 40], r"trainer\.steps=.* must lie between -2\^31 and 2\^31"),
         (["trainer.lr=" + "9" * 400], r"trainer\.lr: the value has more than 300 digits"),
         (["environment=calculator", "environment.timeout_s=1e300"], r"timeout_s=1e\+300: must be at most 1e\+09 s"),
         (["trainer=3"], r"trainer=3: no such option. Valid: fsdp2"),
