@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from rlsync import __version__
+from rlsync.cluster.env import wait_passively
 from rlsync.cluster.placement import placement
 from rlsync.config.compose import compose_eval, compose_train, to_yaml
 from rlsync.config.paths import group_options, recipe_names
@@ -46,6 +47,7 @@ def _train(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
         console.say(to_yaml(config))
         console.say(placement(config, ranks=config.trainer.ranks))
         return 0
+    wait_passively()
     from rlsync.controller.train import train  # imports Ray and torch, which --dry-run does not need
 
     train(config, console)
@@ -58,6 +60,7 @@ def _eval(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
         console.say(to_yaml(config))
         console.say(placement(config, ranks=0))
         return 0
+    wait_passively()
     from rlsync.controller.evaluate import evaluate
 
     evaluate(config, console)

@@ -16,6 +16,15 @@ ROLLOUT_PLUGIN_VARIABLE = "RLSYNC_ROLLOUT"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
+def wait_passively() -> None:
+    """Let this process's OpenMP threads sleep while they wait for work, unless the user has chosen otherwise.
+
+    Threads that spin take the cores from other programs, and each other's when the machine is busy: the warm start of
+    the tiny model then takes many times as long. Call this before torch is imported, which reads the variable once.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def driver_variables(*, local: bool) -> dict[str, str]:
     """Return the driver's variables; `local`: Ray is started on this machine."""
     variables = {

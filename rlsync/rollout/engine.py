@@ -21,6 +21,7 @@ from rlsync.errors import ConfigError, RlsyncError
 from rlsync.rollout.engine_args import engine_args
 from rlsync.rollout.settings import EngineSettings
 from rlsync.samples import FinishReason, Rollout, RolloutRequest
+from rlsync.trace.records import OpRecord
 from rlsync.vllm_plugin.requests import GREEDY_KEY, SEED_KEY
 from rlsync.weight_sync.digest import TensorDigest
 from rlsync.weight_sync.plan import SyncPlan
@@ -128,6 +129,23 @@ class RolloutEngine:
             finished = [(order[out.request_id], out) for out in outputs]
             if finished:
                 yield [(index, self._rollout(requests[index], output)) for index, output in finished]
+
+    def trace(self, request: RolloutRequest, watched: int | None = None) -> tuple[Rollout, list[list[OpRecord]]]:
+        """Answer one request while every op of the workers is recorded.
+
+        Args:
+            request: The request. Tokens of its prompt that the prefix cache holds are not computed, so not recorded.
+            watched: Position of the token whose rows are kept; None for digests only.
+
+        Returns:
+            The rollout, and the records of each TP rank.
+        """
+        self._engine.collective_rpc("rlsync_record", args=(watched,))
+        try:
+            (rollout,) = self.generate([request])
+        finally:
+            records = self._engine.collective_rpc("rlsync_recorded")
+        return rollout, records
 
     def connect(self, plan: SyncPlan, seats: list[Seat]) -> None:
         """Let the workers join their weight channels.

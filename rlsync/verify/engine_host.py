@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,8 +24,15 @@ from rlsync.cluster.session_folder import session_folder
 from rlsync.config.cluster import Device
 from rlsync.errors import RlsyncError
 from rlsync.rollout.settings import EngineSettings
-from rlsync.samples import Rollout
+from rlsync.samples import Rollout, RolloutRequest
+from rlsync.trace.records import OpRecord
 from rlsync.verify.cases import Batch
+
+if TYPE_CHECKING:  # vLLM is imported in the child process only
+    from rlsync.rollout.engine import RolloutEngine
+
+Traced = tuple[Rollout, list[list[OpRecord]]]
+"""What `trace_in_host` returns."""
 
 
 @dataclass(slots=True)
@@ -43,11 +51,33 @@ class Answer:
     """Number of prompts that were prefilled in chunks."""
 
 
+@dataclass(slots=True, kw_only=True)
+class EngineJob:
+    """An engine to run."""
+
+    settings: EngineSettings
+    kv_blocks: int
+    """Size of the KV cache in blocks."""
+    batches: list[Batch]
+    """The batches of requests, which are answered in order."""
+    keeps: bool = False
+    """Keep the engine after its answer, for `trace_in_host`, until `let_go`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TraceRequest:
+    """A request to be answered while every op is recorded."""
+
+    request: RolloutRequest
+    watched: int | None
+    """Position of the token whose rows are kept."""
+
+
 @contextmanager
 def engine_host(widest: EngineSettings, log: str) -> Iterator[Connection]:
     """Run the child process.
 
-    Send (settings, KV blocks, batches) into the connection, and call `ask` for the answer.
+    Send an EngineJob into the connection, and call `ask` for the answer.
 
     Args:
         widest: the settings with the largest tensor-parallel size, which decide on the CPUs of the workers.
@@ -69,8 +99,20 @@ def engine_host(widest: EngineSettings, log: str) -> Iterator[Connection]:
                 process.join()
 
 
-def ask(host: Connection) -> Answer:
-    """Wait for the next answer.
+def trace_in_host(host: Connection, request: RolloutRequest, watched: int | None) -> Traced:
+    """Answer a request with the engine that a job has kept: the rollout, and the records of each TP rank."""
+    host.send(TraceRequest(request=request, watched=watched))
+    traced: Traced = ask(host)
+    return traced
+
+
+def let_go(host: Connection) -> None:
+    """End the engine that a job has kept."""
+    host.send(None)
+
+
+def ask(host: Connection) -> Any:
+    """Wait for the next answer, to an EngineJob an Answer.
 
     Raises:
         RlsyncError: the engine failed, or the child process died.
@@ -93,7 +135,7 @@ def _serve(pipe: Connection, widest: EngineSettings, log: str, folder: Path) -> 
     _import_engines(widest.device)
     context = multiprocessing.get_context("fork")
     while (job := pipe.recv()) is not None:
-        engine = context.Process(target=_run, args=(pipe, *job), name="rlsync-parity-engine")
+        engine = context.Process(target=_run, args=(pipe, job), name="rlsync-parity-engine")
         engine.start()
         engine.join()
         if engine.exitcode:
@@ -107,36 +149,44 @@ def _import_engines(device: Device) -> None:
     importlib.import_module("rlsync.rollout.engine")
 
 
-def _run(pipe: Connection, settings: EngineSettings, kv_blocks: int, batches: list[Batch]) -> None:
-    """Run one engine, and send its answer or the exception with which it ended."""
+def _run(pipe: Connection, job: EngineJob) -> None:
+    """Run one engine, and send its answers or the exception with which it ended."""
     try:
-        _send(pipe, _answer(settings, kv_blocks, batches))
+        with _engine(job) as engine:
+            _send(pipe, _answer(engine, job.batches))
+            while job.keeps and (asked := pipe.recv()) is not None:
+                _send(pipe, engine.trace(asked.request, asked.watched))
     except Exception as error:  # noqa: BLE001 (the parent process reports it, whatever it is)
         _send(pipe, error if isinstance(error, RlsyncError) else RlsyncError(f"{type(error).__name__}: {error}"))
 
 
-def _send(pipe: Connection, message: Answer | Exception) -> None:
+def _send(pipe: Connection, message: object) -> None:
     """Send a message as pickled bytes; torch would send tensors as shared memory, which ends with this process."""
     pipe.send_bytes(pickle.dumps(message))
 
 
-def _answer(settings: EngineSettings, kv_blocks: int, batches: list[Batch]) -> Answer:
+@contextmanager
+def _engine(job: EngineJob) -> Iterator[RolloutEngine]:
     from rlsync.rollout.engine import RolloutEngine
 
     # On a CPU a worker binds its process to cores, so it must not share the process of the engine.
-    in_process = settings.device is Device.cuda
+    in_process = job.settings.device is Device.cuda
     engine = RolloutEngine(
-        settings, kv_blocks=kv_blocks, in_process=in_process, counts=True, before_workers=fork_workers
+        job.settings, kv_blocks=job.kv_blocks, in_process=in_process, counts=True, before_workers=fork_workers
     )
     try:
-        rollouts = [engine.generate(batch.requests) for batch in batches]
-        counters = engine.counters()
-        return Answer(
-            rollouts=rollouts,
-            fingerprints=engine.fingerprints(),
-            preemptions=counters.preemptions,
-            cache_hit_tokens=counters.prefix_cache_hit_tokens,
-            chunked_prompts=counters.chunked_prompts,
-        )
+        yield engine
     finally:
         engine.shutdown()
+
+
+def _answer(engine: RolloutEngine, batches: list[Batch]) -> Answer:
+    rollouts = [engine.generate(batch.requests) for batch in batches]
+    counters = engine.counters()
+    return Answer(
+        rollouts=rollouts,
+        fingerprints=engine.fingerprints(),
+        preemptions=counters.preemptions,
+        cache_hit_tokens=counters.prefix_cache_hit_tokens,
+        chunked_prompts=counters.chunked_prompts,
+    )

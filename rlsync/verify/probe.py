@@ -38,7 +38,7 @@ from rlsync.verify.cases import (
     kv_blocks,
     trainer_settings,
 )
-from rlsync.verify.engine_host import Answer, ask, engine_host
+from rlsync.verify.engine_host import Answer, EngineJob, ask, engine_host
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ def _run_cells(
 
 def _submit(host: Connection, cell: Cell, settings: EngineSettings, response: int) -> None:
     vocab = AutoConfig.from_pretrained(settings.model_path).vocab_size
-    host.send((settings, kv_blocks(cell.family), batches(vocab, response)))
+    host.send(EngineJob(settings=settings, kv_blocks=kv_blocks(cell.family), batches=batches(vocab, response)))
 
 
 def _judge(cell: Cell, settings: EngineSettings, answer: Answer) -> Outcome:

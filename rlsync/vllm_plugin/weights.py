@@ -11,6 +11,7 @@ from vllm.distributed import get_tp_group
 
 from rlsync.config.parity import Fault
 from rlsync.kernels.fingerprint import fingerprint
+from rlsync.trace.records import OpRecord, Recorder
 from rlsync.vllm_plugin.settings import settings_of
 from rlsync.weight_sync.digest import Digester, Part, TensorDigest, whole_rows
 from rlsync.weight_sync.direct import Offer, check_layout, make_offer, offer
@@ -28,6 +29,10 @@ class WeightReceiver:
     """The channel to the trainer rank that feeds this worker."""
     rlsync_plan: SyncPlan
     """The plan of the weight sync."""
+    rlsync_recording: Any
+    """The hooks of a trace."""
+    rlsync_graphs: Any
+    """The CUDA graphs that a trace has put aside; None if there are none."""
     rlsync_direct: bool
     """Whether trainer ranks write into this worker's parameters."""
 
@@ -40,6 +45,21 @@ class WeightReceiver:
         from rlsync.vllm_plugin.sampling import report_row_digests
 
         self.model_runner.sampler = report_row_digests(self.model_runner.get_model())
+
+    def rlsync_record(self, watched: int | None) -> None:
+        """Record the ops of the requests that follow, without CUDA graphs, until `rlsync_recorded`."""
+        from rlsync.vllm_plugin.recording import WorkerRecording
+
+        self.rlsync_recording = WorkerRecording(self.model_runner.get_model(), Recorder(watched))
+        self.rlsync_graphs = self.model_runner.cudagraph_manager if self.device.type == "cuda" else None
+        if self.rlsync_graphs is not None:
+            self.model_runner.cudagraph_manager = None
+
+    def rlsync_recorded(self) -> list[OpRecord]:
+        """End the recording, and return its records."""
+        if self.rlsync_graphs is not None:
+            self.model_runner.cudagraph_manager = self.rlsync_graphs
+        return self.rlsync_recording.finish()
 
     def rlsync_fingerprint(self) -> str:
         """The fingerprint of this worker's kernels.

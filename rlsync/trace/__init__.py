@@ -1,0 +1,1 @@
+"""The trace: replays a sequence in an engine and in the trainer, and names the first op whose bits differ."""
