@@ -19,6 +19,7 @@ from rlsync.config.reward import RewardFunctionConfig
 from rlsync.errors import WorkerDiedError
 from rlsync.pack import MinibatchSize, Pack
 from rlsync.samples import Rollout, RolloutRequest
+from rlsync.trace.records import OpRecord
 from rlsync.trainer.stats import StepStats
 from rlsync.weight_sync.digest import TensorDigest
 from rlsync.weight_sync.plan import ParamSpec, SyncPlan
@@ -121,6 +122,10 @@ class TrainerActor(_Actor):
         """Train a step on the rank's packs."""
         return self._worker.train(minibatches, sizes, version)
 
+    def trace(self, rollout: Rollout, tp: int, watched: int | None) -> list[OpRecord]:
+        """Return the records of all ops of a rollout's forward pass."""
+        return self._worker.trace(rollout, tp, watched)
+
     def save(self, folder: str, version: int, resumable: bool) -> None:
         """Write a checkpoint; `resumable`: with the trainer's state."""
         self._worker.save(folder, version, resumable)
@@ -186,6 +191,10 @@ class RolloutActor(_Actor):
             yield from self._engine.stream(requests)
         except Exception as error:
             raise self._explained(error) from error
+
+    def trace(self, request: RolloutRequest, watched: int | None) -> tuple[Rollout, list[list[OpRecord]]]:
+        """Answer a request, and return the rollout and the records of each TP rank."""
+        return self._engine.trace(request, watched)
 
     def sleep(self) -> None:
         """Free the GPU memory of weights and KV cache."""

@@ -27,6 +27,7 @@ from rlsync.pack import Pack
 from rlsync.rewards.model_reward import ModelReward
 from rlsync.rewards.reward_model import ModelScores
 from rlsync.samples import Rollout, RolloutRequest, Sample, TrainSample
+from rlsync.trace.records import OpRecord
 from rlsync.trainer.packing import minibatch_size, plan_packs
 from rlsync.trainer.stats import StepStats
 from rlsync.weight_sync.plan import BUCKET_BYTES, GPU_BUCKET_BYTES, ParamSpec, make_plan
@@ -219,6 +220,10 @@ class TrainerGroup:
             share_prefixes=self._config.share_prefixes,
         )
 
+    def trace(self, rollout: Rollout, tp: int, watched: int | None) -> list[OpRecord]:
+        """Forward a rollout on all ranks, and return the records of the first."""
+        return self._cluster.on_trainers("trace", lambda h: h.trace.remote(rollout, tp, watched))[0]
+
     def save(self, folder: str, *, version: int, resumable: bool) -> None:
         """Write a checkpoint of weights of this version; `resumable`: with the trainer's state."""
         self._cluster.on_trainers("saving", lambda h: h.save.remote(folder, version, resumable))
@@ -248,6 +253,17 @@ class RolloutGroup:
         for engine, finished in stream(calls, stage="rollout", timeout_s=self._config.cluster.stage_timeout_s):
             for index, rollout in finished:
                 yield engine + index * len(engines), rollout
+
+    @property
+    def engines(self) -> int:
+        """Number of engines."""
+        return len(self._cluster.engines)
+
+    def trace(self, engine: int, request: RolloutRequest, watched: int | None) -> tuple[Rollout, list[list[OpRecord]]]:
+        """Answer a request in one engine, and return the rollout and the records of each TP rank."""
+        member = self._cluster.engines[engine]
+        call = (member, member.handle.trace.remote(request, watched))
+        return gather([call], stage="trace", timeout_s=self._config.cluster.stage_timeout_s)[0]
 
     def sleep(self) -> None:
         """With rollout.sleep=true, free the engines' GPU memory for the trainer until the next sync."""

@@ -10,7 +10,16 @@ class OnDivergence(StrEnum):
     """The action to take when bits differ."""
 
     fail = "fail"
+    """Stop the run before the weights are updated."""
+    trace = "trace"
+    """Like fail, but first replay a sequence that differs, and name the layer, the op and the rank that differ."""
     warn = "warn"
+    """Say so in every step, and continue."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether a divergence ends the run."""
+        return self is not OnDivergence.warn
 
 
 class Coverage(StrEnum):

@@ -21,10 +21,11 @@ from rlsync.controller import metrics as m
 from rlsync.controller.collect import Sampler, shape_rewards
 from rlsync.controller.credit import assign_credit
 from rlsync.controller.evaluator import Evaluator
+from rlsync.controller.tracing import TracedRollouts, TracedTrainer, trace_step
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
 from rlsync.errors import DivergenceError
-from rlsync.parity.counts import Expected
+from rlsync.parity.counts import Difference, Expected
 from rlsync.parity.monitor import digest_message, judge, judge_ratio
 from rlsync.rewards.scorer import Scorer
 from rlsync.samples import Rollout, RolloutRequest, Sample
@@ -33,12 +34,13 @@ from rlsync.telemetry.metrics import Metrics, StepTimes
 from rlsync.telemetry.run_folder import RunFolder
 from rlsync.telemetry.summary import Summary
 from rlsync.telemetry.wandb_sink import WandbSink
+from rlsync.trace.report import headline, table_rows
 from rlsync.trainer.packing import minibatch_bounds
 from rlsync.trainer.stats import StepStats
 from rlsync.weight_sync.sync import WeightSync
 
 
-class Trainer(Protocol):
+class Trainer(TracedTrainer, Protocol):
     """The interface of the trainer ranks that the loop uses."""
 
     def train(self, samples: list[Sample], version: int) -> list[StepStats]:
@@ -57,7 +59,7 @@ class Trainer(Protocol):
         """Return the sum of the peak resident memory of all ranks, in GiB."""
 
 
-class Rollouts(Protocol):
+class Rollouts(TracedRollouts, Protocol):
     """The interface of the rollout engines that the loop uses."""
 
     def generate(self, requests: list[RolloutRequest]) -> Iterable[tuple[int, Rollout]]:
@@ -160,7 +162,9 @@ class TrainingLoop:
             parity, counts = m.parity_metrics(ranks, len(different))
             row |= parity
             wrong = judge(counts, step, self._expected(samples)) or self._judge_ratio(ranks, step)
-            if wrong is None or self._config.parity.on_divergence is OnDivergence.warn:
+            if wrong is not None and self._config.parity.on_divergence is OnDivergence.trace and counts.first:
+                wrong = f"{wrong} {self._trace(step, samples, counts.first)}"
+            if wrong is None or not self._config.parity.on_divergence.stops:
                 saved = self._after_update(step, times, row)
         row |= m.time_metrics(times, batch.tokens_drawn, row["train/rows"])
         row["memory/trainer_gib"] = self._trainer.peak_memory_gib()
@@ -207,10 +211,20 @@ class TrainingLoop:
         planted = version + 1 == parity.fault_step and step == parity.fault_step
         different = self._weights.run(version, parity.fault if planted else Fault.none)
         if different:
-            if parity.on_divergence is OnDivergence.fail:
+            if parity.on_divergence.stops:
                 self._sinks.folder.write_metrics(row | {"parity/weights_digest_equal": 0})
             self._handle(digest_message(different, step))
         return different
+
+    def _trace(self, step: int, samples: list[Sample], first: Difference) -> str:
+        """Trace the first sample that differs, show where the difference grows, and return what to add to the error."""
+        if self._config.rollout.sleep:  # the engines have given their weights away
+            self._weights.run(step - 1, Fault.none)
+        self._sinks.console.say(f"step {step}: bits differ; replaying sample {first.sequence} on both sides")
+        report = trace_step(self._config, samples, first, self._trainer, self._rollouts)
+        path = self._sinks.folder.write_trace(step, report)
+        self._sinks.console.table("difference by op", ["op", "tokens", "max ulp", "max abs"], table_rows(report)[:40])
+        return f"{headline(report)} Every op's difference is in {path}."
 
     def _expected(self, samples: list[Sample]) -> Expected:
         """Return the counts that the monitor must reach if nothing is left out by mistake."""
@@ -246,7 +260,7 @@ class TrainingLoop:
     def _handle(self, wrong: str | None) -> None:
         if wrong is None:
             return
-        if self._config.parity.on_divergence is OnDivergence.fail:
+        if self._config.parity.on_divergence.stops:
             raise DivergenceError(wrong)
         self.summary.warnings.append(wrong)
         self._sinks.console.say(f"warning: {wrong}")

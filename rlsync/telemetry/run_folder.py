@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,6 +86,13 @@ class RunFolder:
                     "row_digest": _row_digest(rollout),
                 },
             )
+
+    def write_trace(self, step: int, report: object) -> Path:
+        """Write the report of a trace, a dataclass, to traces/step_N.json, and return the file."""
+        path = self.path / "traces" / f"step_{step}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(to_json(asdict(report), indent=1) + "\n", encoding="utf-8")  # type: ignore[call-overload]
+        return path
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json, which marks the run as complete."""

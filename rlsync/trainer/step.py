@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 import torch
+import torch.distributed as dist
 
 from rlsync.algorithms.aggregation import denominator
 from rlsync.algorithms.kl import token_kl
@@ -59,6 +60,8 @@ class StepRunner:
     def run(self, minibatches: list[list[Pack]], sizes: list[MinibatchSize], version: int) -> StepStats:
         """Train on this rank's packs (collective). During the critic's warm-up only forward passes run.
 
+        If bits differ and parity.on_divergence ends the run, the step ends before its first update.
+
         Args:
             minibatches: the packs as [minibatch][micro-batch].
             sizes: size of each minibatch over all ranks.
@@ -73,6 +76,8 @@ class StepRunner:
         compares: list[ParityCounts] = []
         if self._looks_first:
             minibatches, compares = self._look_first(minibatches, version)
+            if self._diverged(compares):
+                return self._finished(stats, compares, started)
         for planned in self._plan(len(minibatches), learns=version >= self._settings.critic.warmup_steps):
             size = sizes[planned.minibatch]
             for pack in minibatches[planned.minibatch]:
@@ -82,8 +87,13 @@ class StepRunner:
             if planned.first:
                 stats.first_ratio_min, stats.first_ratio_max = stats.ratio_min, stats.ratio_max
             stats.minibatches += 1
+            if planned.compare and self._diverged(compares):
+                break
             if planned.updates:
                 self._update(stats)
+        return self._finished(stats, compares, started)
+
+    def _finished(self, stats: StepStats, compares: list[ParityCounts], started: float) -> StepStats:
         stats.parity = merge(compares)
         stats.seconds = time.perf_counter() - started
         if self._policy.device.type == "cuda":
@@ -126,6 +136,18 @@ class StepRunner:
             kl = token_kl(pack.rollout_logprobs, self._reference_logprobs(pack), pack.mask, self._settings.algorithm.kl)
             found |= unpack_items(pack, kl.double())
         return found
+
+    def _diverged(self, compares: list[ParityCounts]) -> bool:
+        """Whether some rank has found a difference that ends the run, so that no update may follow (collective)."""
+        if self._settings.native or not self._settings.parity.on_divergence.stops:
+            return False
+        counts = merge(compares)
+        found = counts.tokens_different + counts.rows_different + counts.draws_different + counts.nonfinite
+        if self._policy.mesh.size() > 1:
+            total = torch.tensor(float(found), device=self._policy.device)
+            dist.all_reduce(total, group=self._policy.mesh.get_group())
+            found = int(total)
+        return found > 0
 
     @property
     def _looks_first(self) -> bool:

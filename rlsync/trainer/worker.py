@@ -15,12 +15,15 @@ from rlsync.config.cluster import Device
 from rlsync.errors import ConfigError
 from rlsync.kernels.fingerprint import fingerprint
 from rlsync.pack import MinibatchSize, Pack
+from rlsync.samples import Rollout
+from rlsync.trace.records import OpRecord
 from rlsync.trainer.critic_step import CriticRunner
 from rlsync.trainer.settings import TrainerSettings
 from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.sharded_critic import ShardedCritic
 from rlsync.trainer.stats import StepStats
 from rlsync.trainer.step import StepRunner
+from rlsync.trainer.trace import trace_forward
 from rlsync.weight_sync.digest import TensorDigest
 from rlsync.weight_sync.plan import ParamSpec, SyncPlan
 from rlsync.weight_sync.sender import WeightSender
@@ -123,6 +126,10 @@ class TrainerWorker:
         stats = self._runner.run(minibatches, sizes, version)
         stats.critic = critic
         return stats
+
+    def trace(self, rollout: Rollout, tp: int, watched: int | None) -> list[OpRecord]:
+        """Forward a rollout and return the records of all ops (collective), as trainer.trace.trace_forward."""
+        return trace_forward(self._policy, rollout, tp, watched)
 
     def save(self, folder: str, version: int, resumable: bool) -> None:
         """Write a checkpoint in Hugging Face format; a critic goes to the subfolder `critic/` (collective).

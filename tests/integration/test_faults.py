@@ -1,5 +1,6 @@
 """Planted faults are caught at their step; dead processes and Ctrl-C end the run cleanly."""
 
+import json
 import os
 import signal
 
@@ -13,11 +14,15 @@ NOTICED_S = 180
 
 
 def test_one_ulp_in_one_worker_is_caught(launcher, reference, leaves_nothing):
-    run = launcher.run("parity.fault=ulp", "parity.fault_step=2")
+    run = launcher.run("parity.fault=ulp", "parity.fault_step=2", "parity.on_divergence=trace")
     assert run.code == 3, run.out + run.err
     assert [row["parity/tokens_different"] > 0 for row in run.metrics] == [False, True]
     assert run.metrics[1]["parity/weights_digest_equal"] == 1  # planted after the digest: only the monitor can see it
     assert "step 2" in run.err
+    trace = json.loads((run.folder / "traces" / "step_2.json").read_text())
+    assert trace["place"]["ranks"] == [1]
+    assert f"First difference: layers.{trace['place']['layer']}." in run.err
+    assert "TP rank 1 of 2" in run.err
 
 
 def test_one_stale_shard_is_caught(launcher, reference, leaves_nothing):

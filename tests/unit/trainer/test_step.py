@@ -73,7 +73,13 @@ def _settings(config):
 
 @functools.cache
 def _config(*overrides):
-    fixed = ["trainer.lr=0.5", "trainer.max_grad_norm=1e9", "parity.redraw=false", "rollout.max_tokens=12"]
+    fixed = [
+        "trainer.lr=0.5",
+        "trainer.max_grad_norm=1e9",
+        "parity.redraw=false",
+        "rollout.max_tokens=12",
+        "parity=warn",
+    ]
     return compose_train([*fixed, *overrides])
 
 
@@ -173,6 +179,21 @@ def test_only_the_first_minibatch_of_the_first_epoch_is_on_policy_and_compared(l
     _, (off,) = _run(config, _samples(shift=1e-3))
     assert off.parity.tokens_different > 0
     assert "must be exactly 1" in judge_ratio(off.first_ratio_min, off.first_ratio_max, 7)
+
+
+@pytest.mark.parametrize(
+    "overrides", [(), ("trainer.minibatches=3",), ("trainer.minibatches=3", "parity.coverage=first")]
+)
+@pytest.mark.parametrize("action", ["fail", "trace"])
+def test_a_divergence_that_ends_the_run_leaves_the_weights_as_they_sampled(overrides, action):
+    config = _config(*overrides, f"parity.on_divergence={action}")
+    weights, (stats,) = _run(config, _samples(shift=1e-3))
+    assert stats.parity.tokens_different > 0
+    assert stats.updates == 0
+    assert torch.equal(weights, Table().weight)
+    trained, (stats,) = _run(config, _samples())  # the control
+    assert stats.updates > 0
+    assert not torch.equal(trained, weights)
 
 
 def test_one_minibatch_compares_everything_once():
