@@ -12,7 +12,8 @@ from rlsync.config.run import TrainConfig
 from rlsync.data.prompts import PromptStream
 from rlsync.errors import ConfigError
 from rlsync.telemetry.console import ConsoleReporter
-from rlsync.telemetry.run_folder import CHECKPOINTS, CONFIG, ended, last_step, results
+from rlsync.telemetry.names import CHECKPOINTS, CONFIG
+from rlsync.telemetry.run_folder import ended, last_step, results
 
 
 def checkpoint_to_resume(config: TrainConfig, console: ConsoleReporter) -> tuple[Path | None, Progress]:

@@ -14,10 +14,8 @@ from rlsync.redact import without_secrets
 from rlsync.samples import Rollout, Sample
 from rlsync.telemetry.json_text import to_json
 from rlsync.telemetry.metrics import Metrics
+from rlsync.telemetry.names import CHECKPOINTS, CONFIG, METRICS, ROLLOUTS, SUMMARY
 
-CHECKPOINTS, CONFIG = "checkpoints", "config.yaml"
-"""Names in a run folder."""
-_METRICS, _SUMMARY = "metrics.jsonl", "summary.json"
 _STEP = re.compile(rb'\{"step": (\d+)')
 """Beginning of every line of metrics.jsonl and rollouts.jsonl."""
 
@@ -35,9 +33,9 @@ class RunFolder:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         (path / CONFIG).write_text(config_yaml, encoding="utf-8")
-        (path / _SUMMARY).unlink(missing_ok=True)  # the run has more steps to do than before
-        self._metrics: IO[str] = _open_after(path / _METRICS, done)
-        self._rollouts: IO[str] = _open_after(path / "rollouts.jsonl", done)
+        (path / SUMMARY).unlink(missing_ok=True)  # the run has more steps to do than before
+        self._metrics: IO[str] = _open_after(path / METRICS, done)
+        self._rollouts: IO[str] = _open_after(path / ROLLOUTS, done)
 
     def checkpoint(self, step: int) -> Path:
         """Return the folder of a step's checkpoint."""
@@ -96,7 +94,7 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json, which marks the run as complete."""
-        (self.path / _SUMMARY).write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
+        (self.path / SUMMARY).write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
 
     def close(self) -> None:
         """Close the files."""
@@ -106,7 +104,7 @@ class RunFolder:
 
 def results(path: Path) -> Path | None:
     """Return a result of a run in the folder `path`: metrics.jsonl if it has a step, a checkpoint, or None."""
-    metrics = path / _METRICS
+    metrics = path / METRICS
     if metrics.is_file() and metrics.stat().st_size:
         return metrics
     return next((path / CHECKPOINTS).glob("*"), None)
@@ -114,12 +112,12 @@ def results(path: Path) -> Path | None:
 
 def ended(path: Path) -> bool:
     """Whether the run in the folder `path` has completed all its steps."""
-    return (path / _SUMMARY).exists()
+    return (path / SUMMARY).exists()
 
 
 def last_step(path: Path) -> int:
     """Return the last step in metrics.jsonl of the folder `path`; 0 if there is none."""
-    metrics = path / _METRICS
+    metrics = path / METRICS
     lines = metrics.read_bytes().splitlines() if metrics.is_file() else []
     return max((int(step[1]) for line in lines if (step := _STEP.match(line))), default=0)
 

@@ -18,6 +18,8 @@ LOCK = ".lock"
 if it were removed, one run could hold the old file and another run a new one."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 """Errors of file systems without locks, as network file systems may be."""
+_LOCKS = Path("/proc/locks")
+"""The kernel's list of locks."""
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +40,16 @@ def held(path: Path) -> Iterator[None]:
                 with suppress(OSError):
                     (path / LOCK).unlink()
                     path.rmdir()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process on this machine has locked the folder `path`. The lock is not touched."""
+    try:
+        inode = (path / LOCK).stat().st_ino
+        locks = _LOCKS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
+    return any(line.split()[1:2] == ["FLOCK"] and line.split()[5].endswith(f":{inode}") for line in locks)
 
 
 def _open(path: Path) -> IO[str]:

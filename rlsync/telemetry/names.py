@@ -1,0 +1,6 @@
+"""Names of the files and folders in a run folder."""
+
+from __future__ import annotations
+
+CONFIG, METRICS, ROLLOUTS, SUMMARY = "config.yaml", "metrics.jsonl", "rollouts.jsonl", "summary.json"
+CHECKPOINTS = "checkpoints"
