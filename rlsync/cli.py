@@ -1,4 +1,4 @@
-"""The command line: `rlsync train`, `rlsync eval` and `rlsync parity`."""
+"""The command line: `rlsync train`, `rlsync eval`, `rlsync parity` and `rlsync report`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rlsync.cluster.placement import placement
 from rlsync.config.compose import compose_eval, compose_train, to_yaml
 from rlsync.config.paths import group_options, recipe_names
 from rlsync.errors import ConfigError, RlsyncError, in_one_line
+from rlsync.paths import expanded
 from rlsync.telemetry.console import ConsoleReporter
 
 _INTERRUPTED = 130
@@ -74,18 +75,28 @@ def _parity(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
     return run_parity(full=arguments.full, device=Device(arguments.device), console=console)
 
 
+def _report(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
+    from rlsync.report.command import report
+
+    out = expanded(arguments.out) if arguments.out else None
+    return report([expanded(run) for run in arguments.runs], out, console, live=arguments.live, port=arguments.port)
+
+
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse options and overrides, in any order: every argument that is not an option is an override."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     arguments.overrides = [each for each in rest if each != "--"]
+    if arguments.command == "report":  # further runs after an option
+        arguments.runs += [each for each in arguments.overrides if not each.startswith("-")]
+        arguments.overrides = [each for each in arguments.overrides if each.startswith("-")]
     for each in arguments.overrides:
         if each.startswith("-") or arguments.command == "parity":
             parser.error(f"{each!r}: no such option; `rlsync {arguments.command} --help` lists all options")
     return arguments
 
 
-_COMMANDS = {"train": _train, "eval": _eval, "parity": _parity}
+_COMMANDS = {"train": _train, "eval": _eval, "parity": _parity, "report": _report}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,7 +126,18 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="cuda runs every case that one GPU can run"
     )
+    _add_report(commands)
     return parser
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser("report", help="write an HTML page about runs: charts, rollouts and settings")
+    report.add_argument("runs", metavar="RUN", nargs="+", help="run folder; several are shown in the same charts")
+    report.add_argument("--out", metavar="FILE", help="the page (default: report.html in the first run folder)")
+    report.add_argument(
+        "--live", action="store_true", help="serve the page on 127.0.0.1 while the runs go on, then write it"
+    )
+    report.add_argument("--port", type=int, default=0, help="port of --live (default: any free one)")
 
 
 def _add_run(commands: Any, name: str, summary: str, overrides: str) -> None:

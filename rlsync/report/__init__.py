@@ -1,0 +1,1 @@
+"""A report of runs in one HTML file: metrics, rollouts and settings."""
