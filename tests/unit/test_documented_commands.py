@@ -80,6 +80,8 @@ def test_a_command_composes(command, capsys):
         return
     if words[0] in COMPOSE and len(words) > 1:
         assert main([*words, "--dry-run"]) == 0, capsys.readouterr().err
+    elif words[0] == "report":
+        _arguments([*words, "runs/NAME"])  # a sentence may name the command without its runs
     elif words[0] in (*COMPOSE, "parity"):  # `rlsync eval` is a name in a sentence
         _arguments(words)
     else:

@@ -44,5 +44,6 @@ def test_it_is_the_wheel_that_runs(installed, tmp_path):
     done = _run(installed, [sys.executable, "-c", code], tmp_path)
     assert done.stdout.strip() == str(installed / "rlsync/recipes"), done.stderr
     package = [path.relative_to(ROOT / "rlsync") for path in ROOT.glob("rlsync/**/*.py")] + [Path("py.typed")]
+    package += [path.relative_to(ROOT / "rlsync") for path in ROOT.glob("rlsync/report/static/*")]
     data = [path.relative_to(ROOT) for name in ("configs", "recipes") for path in ROOT.glob(f"{name}/**/*.*")]
     assert [path for path in [*package, *data] if not (installed / "rlsync" / path).is_file()] == []
