@@ -1,4 +1,4 @@
-"""The command line: `rlsync train`, `rlsync eval`, `rlsync parity` and `rlsync report`."""
+"""The command line: `rlsync train`, `rlsync eval`, `rlsync parity`, `rlsync report` and `rlsync trace`."""
 
 from __future__ import annotations
 
@@ -82,6 +82,24 @@ def _report(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
     return report([expanded(run) for run in arguments.runs], out, console, live=arguments.live, port=arguments.port)
 
 
+def _trace(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
+    wait_passively()
+    from rlsync.cluster.run_plan import plan_run
+    from rlsync.controller.saved_rollout import load_rollout
+    from rlsync.models.paths import ModelPaths
+    from rlsync.telemetry.run_folder import write_trace
+    from rlsync.verify.trace import show, trace_saved
+
+    run, step, sample = expanded(arguments.run), arguments.step, arguments.sample
+    saved = load_rollout(run, step, sample, console.say)
+    plan = plan_run(saved.config, ModelPaths(policy=saved.model_path), trains=False)
+    console.say(f"replaying sample {sample} of step {step} in vLLM and in the trainer")
+    report = trace_saved(plan.engine, plan.trainer, saved.rollout, sample)
+    show(report, console)
+    console.say(f"every op's difference is in {write_trace(run, f'step_{step}_sample_{sample}', report)}")
+    return 0 if report.place is None else 3
+
+
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse options and overrides, in any order: every argument that is not an option is an override."""
     parser = _parser()
@@ -91,12 +109,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         arguments.runs += [each for each in arguments.overrides if not each.startswith("-")]
         arguments.overrides = [each for each in arguments.overrides if each.startswith("-")]
     for each in arguments.overrides:
-        if each.startswith("-") or arguments.command == "parity":
+        if each.startswith("-") or arguments.command in ("parity", "trace"):
             parser.error(f"{each!r}: no such option; `rlsync {arguments.command} --help` lists all options")
     return arguments
 
 
-_COMMANDS = {"train": _train, "eval": _eval, "parity": _parity, "report": _report}
+_COMMANDS = {"train": _train, "eval": _eval, "parity": _parity, "report": _report, "trace": _trace}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,7 +145,17 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=("cpu", "cuda"), default="cpu", help="cuda runs every case that one GPU can run"
     )
     _add_report(commands)
+    _add_trace(commands)
     return parser
+
+
+def _add_trace(commands: Any) -> None:
+    trace = commands.add_parser(
+        "trace", help="replay a saved rollout in vLLM and in the trainer, and name the first op that differs"
+    )
+    trace.add_argument("run", metavar="RUN", help="run folder, with its rollouts")
+    trace.add_argument("--step", type=int, default=1, help="step of the rollout (default: 1)")
+    trace.add_argument("--sample", type=int, default=0, help="index of the sample in its step (default: 0)")
 
 
 def _add_report(commands: Any) -> None:

@@ -95,6 +95,22 @@ def _compose(root: str, overrides: list[str]) -> TrainConfig:
     return config
 
 
+def load_saved(path: Path) -> TrainConfig:
+    """Return the configuration that a run has written to its config.yaml.
+
+    Raises:
+        ConfigError: The file is missing, or is not a configuration of this version of rlsync.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(path))
+        config = OmegaConf.to_object(merged)
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{path} is not the configuration of a run ({why}). Give the folder of a run.") from error
+    assert isinstance(config, TrainConfig)
+    return config
+
+
 @cache
 def _store_schema() -> None:
     ConfigStore.instance().store(name=_SCHEMA, node=TrainConfig)

@@ -87,10 +87,7 @@ class RunFolder:
 
     def write_trace(self, step: int, report: object) -> Path:
         """Write the report of a trace, a dataclass, to traces/step_N.json, and return the file."""
-        path = self.path / "traces" / f"step_{step}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(to_json(asdict(report), indent=1) + "\n", encoding="utf-8")  # type: ignore[call-overload]
-        return path
+        return write_trace(self.path, f"step_{step}", report)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json, which marks the run as complete."""
@@ -100,6 +97,14 @@ class RunFolder:
         """Close the files."""
         self._metrics.close()
         self._rollouts.close()
+
+
+def write_trace(run: Path, name: str, report: object) -> Path:
+    """Write the report of a trace, a dataclass, to traces/<name>.json in a run folder, and return the file."""
+    path = run / "traces" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(to_json(asdict(report), indent=1) + "\n", encoding="utf-8")  # type: ignore[call-overload]
+    return path
 
 
 def results(path: Path) -> Path | None:

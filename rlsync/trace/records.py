@@ -120,7 +120,7 @@ class Recorder:
         collected.positions.append(self.positions)
         collected.digests.append(ops.row_digests(rows.float().contiguous()).cpu())
         if self._watched is not None and (at := (self.positions == self._watched).nonzero()).numel():
-            collected.row = rows[int(at[0])].cpu()
+            collected.row = rows[int(at[0])].cpu().clone()  # stock kernels change some values in place
 
     def add_split(self, layer: int, op: Op, values: torch.Tensor, shards: int) -> None:
         """Record the columns of an op's values [T, ...] in `shards` equal parts, as TP ranks hold them."""

@@ -62,8 +62,8 @@ def headline(report: TraceReport) -> str:
     place, value = report.place, report.value
     if place is None:
         return (
-            f"The replay of sample {report.sequence} agrees at every op, so the difference does not come from the "
-            "weights or the kernels alone: it depends on the state or the batch in which the rollout was made."
+            f"The replay of sample {report.sequence} agrees with the trainer at every op. If its rollout did not, the "
+            "difference comes from the state or the batch in which it was sampled, not from weights or kernels alone."
             + _repeats(report)
         )
     ranks = ", ".join(map(str, place.ranks))

@@ -56,8 +56,8 @@ class EngineJob:
     """An engine to run."""
 
     settings: EngineSettings
-    kv_blocks: int
-    """Size of the KV cache in blocks."""
+    kv_blocks: int | None
+    """Size of the KV cache in blocks; None for that of the settings."""
     batches: list[Batch]
     """The batches of requests, which are answered in order."""
     keeps: bool = False

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from rich.table import Table
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoConfig
@@ -24,6 +21,7 @@ from rlsync.parity.monitor import compare
 from rlsync.rollout.settings import EngineSettings
 from rlsync.samples import Rollout, TrainSample
 from rlsync.telemetry.console import ConsoleReporter
+from rlsync.trace.report import TraceReport
 from rlsync.trainer.packing import pack_samples
 from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.worker import settings_fingerprint
@@ -39,6 +37,8 @@ from rlsync.verify.cases import (
     trainer_settings,
 )
 from rlsync.verify.engine_host import Answer, EngineJob, ask, engine_host
+from rlsync.verify.single_rank import single_rank
+from rlsync.verify.trace import show, trace_with_job
 
 
 @dataclass(slots=True)
@@ -52,6 +52,8 @@ class Outcome:
     """The results of the engine."""
     failures: list[str] = field(default_factory=list)
     """Messages that say what is wrong; empty if nothing is."""
+    trace: TraceReport | None = None
+    """The trace of the first token that differs; None if none does, or another case has been traced."""
 
 
 def run_parity(*, full: bool, device: Device, console: ConsoleReporter) -> int:
@@ -73,7 +75,7 @@ def run_parity(*, full: bool, device: Device, console: ConsoleReporter) -> int:
     started = time.perf_counter()
     disable_progress_bar()
     cells, response = cells_for(device, full=full), FULL_RESPONSE if full else QUICK_RESPONSE
-    with tempfile.TemporaryDirectory(prefix="rlsync-parity-") as scratch, _single_rank(scratch, device):
+    with tempfile.TemporaryDirectory(prefix="rlsync-parity-") as scratch, single_rank(scratch, device):
         outcomes = _run_cells(cells, device, response, Path(scratch), console)
     _compare_across_tp(outcomes)
     console.console.print(_table(outcomes))
@@ -85,6 +87,8 @@ def run_parity(*, full: bool, device: Device, console: ConsoleReporter) -> int:
     )
     for outcome in failed:
         console.say(f"FAILED {_name(outcome.cell)}: {'; '.join(outcome.failures)}")
+        if outcome.trace is not None:
+            show(outcome.trace, console)
     return 3 if failed else 0
 
 
@@ -108,12 +112,30 @@ def _run_cells(
             outcomes.append(outcome)
             verdict = "; ".join(outcome.failures) or "ok"
             console.say(f"{index + 1}/{len(cells)} {_name(cell)}: {outcome.counts.tokens_compared} tokens, {verdict}")
+        _trace_first(outcomes, settings, host, response)
     return outcomes
 
 
+def _trace_first(
+    outcomes: list[Outcome], settings: dict[Cell, EngineSettings], host: Connection, response: int
+) -> None:
+    """Trace the first token of the first case with a difference: its engine answers the same batches once more."""
+    for outcome in outcomes:
+        if (first := outcome.counts.first) is not None:
+            engine = settings[outcome.cell]
+            job, rollout = _job(outcome.cell, engine, response), _flat(outcome)[first.sequence]
+            trainer = trainer_settings(engine)
+            outcome.trace = trace_with_job(host, job, trainer, rollout, first.position, first.sequence)
+            return
+
+
 def _submit(host: Connection, cell: Cell, settings: EngineSettings, response: int) -> None:
+    host.send(_job(cell, settings, response))
+
+
+def _job(cell: Cell, settings: EngineSettings, response: int) -> EngineJob:
     vocab = AutoConfig.from_pretrained(settings.model_path).vocab_size
-    host.send(EngineJob(settings=settings, kv_blocks=kv_blocks(cell.family), batches=batches(vocab, response)))
+    return EngineJob(settings=settings, kv_blocks=kv_blocks(cell.family), batches=batches(vocab, response))
 
 
 def _judge(cell: Cell, settings: EngineSettings, answer: Answer) -> Outcome:
@@ -132,6 +154,7 @@ def _judge(cell: Cell, settings: EngineSettings, answer: Answer) -> Outcome:
     counts = outcome.counts
     checks = {
         f"{counts.tokens_different} tokens differ, by up to {counts.max_ulp} ulp": counts.tokens_different > 0,
+        f"the logits of {counts.rows_different} rows differ": counts.rows_different > 0,
         f"{counts.draws_different} draws differ": counts.draws_different > 0,
         "no token was compared": counts.tokens_compared == 0,
         f"{counts.nonfinite} log-probs are not finite": counts.nonfinite > 0,
@@ -186,6 +209,7 @@ def _table(outcomes: list[Outcome]) -> Table:
         "form",
         "tokens",
         "different",
+        "rows diff.",
         "max ulp",
         "draws diff.",
         "preempted",
@@ -197,20 +221,9 @@ def _table(outcomes: list[Outcome]) -> Table:
         table.add_column(column, justify="left" if column in ("model", "dtype", "form", "") else "right", no_wrap=True)
     for o in outcomes:
         numbers = (
-            o.counts.tokens_compared, o.counts.tokens_different, o.counts.max_ulp, o.counts.draws_different,
-            o.answer.preemptions, o.answer.cache_hit_tokens, o.answer.chunked_prompts,
+            o.counts.tokens_compared, o.counts.tokens_different, o.counts.rows_different, o.counts.max_ulp,
+            o.counts.draws_different, o.answer.preemptions, o.answer.cache_hit_tokens, o.answer.chunked_prompts,
         )  # fmt: skip
         row = (o.cell.family, o.cell.dtype, str(o.cell.tp), o.cell.row_parallel)
         table.add_row(*row, *map(str, numbers), "FAILED" if o.failures else "ok")
     return table
-
-
-@contextmanager
-def _single_rank(scratch: str, device: Device) -> Iterator[None]:
-    """A process group with one rank, so that FSDP2 runs as in training."""
-    backend = "gloo" if device is Device.cpu else "nccl"
-    dist.init_process_group(backend, store=dist.FileStore(f"{scratch}/store", 1), rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()

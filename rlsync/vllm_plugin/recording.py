@@ -68,8 +68,8 @@ class WorkerRecording:
             elif leaf in ("self_attn.q_norm", "self_attn.k_norm"):
                 op, heads = (Op.q_norm, 0) if leaf.endswith("q_norm") else (Op.k_norm, self._kv_heads(layer))
                 self._after(module, lambda out: self._columns(layer, op, out, heads))
-            elif leaf == "self_attn.rotary_emb":
-                self._rotary(layer)
+            elif leaf == "self_attn.attn":
+                self._rotated(module, layer)
             elif leaf == "mlp.gate_up_proj":
                 self._after(module, lambda out: self._gate_up(layer, out[0]))
 
@@ -99,9 +99,8 @@ class WorkerRecording:
 
         self._keep(module.register_forward_hook(record))
 
-    def _rotary(self, layer: int) -> None:
-        """The layers of a model share one module for the rotation, so its own hook could not tell the layer."""
-        attention = self._modules[f"model.layers.{layer}.self_attn.attn"]
+    def _rotated(self, attention: nn.Module, layer: int) -> None:
+        """Record what attention is given; the layers share one module for the rotation, which cannot tell the layer."""
 
         def record(_module: nn.Module, args: tuple[Any, ...]) -> None:
             self._columns(layer, Op.rope_q, args[0], 0)

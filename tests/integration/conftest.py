@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import Launcher, Run, Watch
 
-LONGEST_FIRST = ("training", "faults", "parity_command", "conversations", "ppo", "eval", "errors", "recipes")
+LONGEST_FIRST = ("training", "faults", "parity_command", "trace", "conversations", "ppo", "eval", "errors", "recipes")
 """Files of tests in the order in which they begin, so that two processes end at about the same time."""
 
 

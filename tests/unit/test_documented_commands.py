@@ -82,6 +82,8 @@ def test_a_command_composes(command, capsys):
         assert main([*words, "--dry-run"]) == 0, capsys.readouterr().err
     elif words[0] == "report":
         _arguments([*words, "runs/NAME"])  # a sentence may name the command without its runs
+    elif words[0] == "trace":
+        _arguments([{"N": "3", "I": "0"}.get(word, word) for word in words])
     elif words[0] in (*COMPOSE, "parity"):  # `rlsync eval` is a name in a sentence
         _arguments(words)
     else:

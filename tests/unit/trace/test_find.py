@@ -96,5 +96,5 @@ def test_the_report_says_where_and_why():
     assert "the weight or the bias of the projection" in text
     assert [row[0] for row in table_rows(report)] == ["layers.1.q_proj", "layers.1.o_proj"]
     nothing = TraceReport(sequence=3, tp=1, place=None, growth=[], engine_repeats=False)
-    assert "agrees at every op" in headline(nothing)
+    assert "agrees with the trainer at every op" in headline(nothing)
     assert "not deterministic" in headline(nothing)
