@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rlsync.kernels import ops, scores
+from rlsync.kernels.keyed_sum import Rectangle, keyed_sums
 from rlsync.kernels.scores import target_scores
 
 ROWS, WIDTH, VOCABULARY = 300, 1024, 151_936
@@ -56,7 +57,8 @@ def test_row_scores_are_the_bits_of_logprobs_and_draw(size):
     assert torch.equal(tokens, draws)
     assert torch.equal(drawn, rows.gather(-1, draws[:, None])[:, 0])
     assert torch.equal(digests, again)
-    assert torch.equal(digests.cpu(), ops.row_digests(logits.cpu()))
+    rectangles = [Rectangle(row[None], torch.float32, row=0, column=0, columns=size) for row in logits]
+    assert torch.equal(digests, keyed_sums(rectangles))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 5e-3)])

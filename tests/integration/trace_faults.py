@@ -1,6 +1,7 @@
-"""Plants twelve faults in the workers of a real vLLM engine with TP=2, and traces what each does to a rollout.
+"""Plants twelve faults in the workers of a real vLLM engine, and traces what each does to a rollout.
 
-    python trace_faults.py FOLDER
+    python trace_faults.py FOLDER                        # on the CPU, with TP=2
+    python trace_faults.py FOLDER cuda 1 "FAULT" ...     # on a GPU; CUDA graphs see only faults in weights
 
 FOLDER/traces.json says for each fault how many tokens and rows the monitor found to differ, and what the trace names.
 The same engine serves all faults: each is removed again, and the prefix cache reset, before the next.
@@ -31,7 +32,6 @@ from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.trace import trace_forward
 from rlsync.verify.cases import Cell, Family, build_model, engine_settings, kv_blocks, trainer_settings
 
-TP = 2
 Plant = Callable[[Any, Any, int], None]
 """Plants a fault; it is given vLLM's worker, the worker's model, and its TP rank."""
 
@@ -53,7 +53,7 @@ def _wrap(worker: Any, module: Any, make: Callable[[Any], Any]) -> None:
 
 def _flip(worker: Any, tensor: torch.Tensor) -> None:
     """Change the last bit of values of a weight."""
-    bits = tensor.data.view(torch.int32)
+    bits = tensor.data.view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.int32)
     bits ^= 1
     worker.rlsync_undo.append(lambda: bits.bitwise_xor_(1))
 
@@ -79,8 +79,9 @@ def a_wrong_epsilon(worker: Any, model: Any, rank: int) -> None:
 
 
 def a_stale_weight_in_one_shard(worker: Any, model: Any, rank: int) -> None:
-    weight = model.model.layers[0].mlp.gate_up_proj.weight
-    if rank == 1:
+    layer = model.model.layers[0].mlp.gate_up_proj
+    weight = layer.weight
+    if rank == layer.tp_size - 1:
         _flip(worker, weight.data[len(weight) // 2 + 3])
 
 
@@ -241,17 +242,18 @@ def _requests() -> list[RolloutRequest]:
 class _Sides:
     """An engine and a trainer rank of the same model."""
 
-    def __init__(self, folder: Path) -> None:
-        cell = Cell(Family.qwen2, ComputeDtype.float32, TP)
-        settings = engine_settings(cell, build_model(cell, folder), Device.cpu)
+    def __init__(self, folder: Path, device: Device, tp: int) -> None:
+        self.tp = tp
+        cell = Cell(Family.qwen2, ComputeDtype.float32, tp)
+        settings = engine_settings(cell, build_model(cell, folder), device)
         apply_to_engine_host(settings)
         from rlsync.rollout.engine import RolloutEngine
 
         self.engine = RolloutEngine(settings, kv_blocks=kv_blocks(cell.family))
-        dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 1), rank=0, world_size=1)
-        self.policy = Sharded(
-            trainer_settings(settings), settings.model_path, init_device_mesh("cpu", (1,)), trainable=False
-        )
+        if not dist.is_initialized():  # on a GPU the engine's only worker is in this process and has made one
+            dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 1), rank=0, world_size=1)
+        mesh = init_device_mesh(device.value, (1,))
+        self.policy = Sharded(trainer_settings(settings), settings.model_path, mesh, trainable=False)
 
     def on_workers(self, function: Callable[[Any], None]) -> None:
         self.engine._engine.collective_rpc(function)
@@ -263,6 +265,7 @@ class _Sides:
             self.on_workers(_undo)
             rollouts = self.engine.generate(_requests())
         pack = pack_samples([TrainSample(rollout=r) for r in rollouts], list(range(len(rollouts))))
+        pack = pack.to(self.policy.device)
         with torch.no_grad():
             counts = compare(pack, self.policy.policy(pack, redraw=True), version=0)
         found = {"fault": fault.name, "tokens": counts.tokens_different, "rows": counts.rows_different}
@@ -272,10 +275,10 @@ class _Sides:
                 rollouts[first.sequence],
                 first.position,
                 sequence=first.sequence,
-                tp=TP,
+                tp=self.tp,
                 native=False,
                 engine=self.engine.trace,
-                trainer=lambda rollout, watched: trace_forward(self.policy, rollout, TP, watched),
+                trainer=lambda rollout, watched: trace_forward(self.policy, rollout, self.tp, watched),
             )
             place = report.place
             assert place is not None
@@ -295,14 +298,17 @@ class _Sides:
         return found
 
 
-def main(folder: Path) -> list[dict[str, Any]]:
-    """Return what the monitor and the trace say without a fault, and of each fault."""
-    sides = _Sides(folder)
+def main(folder: Path, device: Device = Device.cpu, tp: int = 2, names: list[str] | None = None) -> None:
+    """Write what the monitor and the trace say without a fault, and of each fault (by default of all)."""
+    sides = _Sides(folder, device, tp)
     try:
-        return [sides.result(fault) for fault in [Fault("none", _none, "", ()), *FAULTS]]
+        chosen = [fault for fault in FAULTS if not names or fault.name in names]
+        found = [sides.result(fault) for fault in [Fault("none", _none, "", ()), *chosen]]
+        (folder / "traces.json").write_text(json.dumps(found, indent=1))
     finally:
         sides.engine.shutdown()
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1], "traces.json").write_text(json.dumps(main(Path(sys.argv[1])), indent=1))
+    place, *rest = sys.argv[1:]
+    main(Path(place), *((Device(rest[0]), int(rest[1]), rest[2:]) if rest else ()))
