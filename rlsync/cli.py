@@ -49,6 +49,7 @@ def _train(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
         console.say(placement(config, ranks=config.trainer.ranks))
         return 0
     wait_passively()
+    console.use(config.telemetry.console)
     from rlsync.controller.train import train  # imports Ray and torch, which --dry-run does not need
 
     train(config, console)
@@ -62,6 +63,7 @@ def _eval(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
         console.say(placement(config, ranks=0))
         return 0
     wait_passively()
+    console.use(config.telemetry.console)
     from rlsync.controller.evaluate import evaluate
 
     evaluate(config, console)

@@ -19,6 +19,7 @@ from rlsync.cluster.session_folder import session_folder
 from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.run import TrainConfig
 from rlsync.errors import ConfigError
+from rlsync.telemetry.names import LOGS
 
 _OBJECT_STORE_BYTES = 256 << 20
 
@@ -33,7 +34,8 @@ def ray_session(config: TrainConfig, plan: RunPlan) -> Iterator[None]:
     apply_to_driver(local=plan.local)
     with ExitStack() as stack:
         if config.cluster.address is None:
-            _start_here(required_cpus(config.cluster, plan), stack.enter_context(session_folder()))
+            folder = stack.enter_context(session_folder(config.run.folder / LOGS))
+            _start_here(required_cpus(config.cluster, plan), folder)
         else:
             _attach(config.cluster.address)
         stack.callback(ray.shutdown)

@@ -18,11 +18,11 @@ _OTHERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 @contextmanager
-def session_folder() -> Iterator[Path]:
-    """Make a folder that only this user can read, and remove it at the end.
+def session_folder(logs: Path | None = None) -> Iterator[Path]:
+    """Make a folder that only this user can read, and remove it at the end. Ray's default may belong to another user.
 
-    It stays if a worker has died, because Ray's logs are in it. Ray's default folder, /tmp/ray, may belong to another
-    user.
+    Args:
+        logs: Folder to which the output of Ray and of all actors is moved at the end; None to discard it.
 
     Raises:
         ConfigError: No folder has a path that is short enough and can be written.
@@ -31,12 +31,25 @@ def session_folder() -> Iterator[Path]:
     try:
         yield folder
     except WorkerDiedError as error:
-        error.message = f"{error.message} Ray's logs of the run are in {folder}/session_latest/logs."
+        if kept := _keep_logs(folder, logs):
+            error.message = f"{error.message} The output of all processes is in {kept}."
         raise
-    except BaseException:
+    finally:
+        _keep_logs(folder, logs)
         shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_logs(folder: Path, logs: Path | None) -> Path | None:
+    """Move the files with output to a folder of the session's name in `logs`; None if there is none to keep."""
+    session = (folder / "session_latest").resolve()
+    if logs is None or not session.is_dir():
+        return None
+    kept = logs / session.name
+    for file in (session / "logs").glob("*"):
+        if file.is_file() and file.stat().st_size:
+            kept.mkdir(parents=True, exist_ok=True)
+            shutil.move(file, kept / file.name)
+    return kept if kept.is_dir() else None
 
 
 def needs_short_tmpdir() -> bool:

@@ -16,6 +16,21 @@ class WandbMode(StrEnum):
     disabled = "disabled"
 
 
+class ConsoleStyle(StrEnum):
+    """How a run writes to the console."""
+
+    auto = "auto"
+    """`rich` on a terminal, `plain` elsewhere."""
+    plain = "plain"
+    """One line a step."""
+    rich = "rich"
+    """A live view with stage, reward, parity light, speed and the time left."""
+    json = "json"
+    """One JSON object a line: messages, steps with all their metrics, and tables."""
+    quiet = "quiet"
+    """Only the results at the end."""
+
+
 @dataclass(kw_only=True, slots=True)
 class TelemetryConfig:
     """Configuration of telemetry."""
@@ -23,5 +38,6 @@ class TelemetryConfig:
     wandb: WandbMode = WandbMode.auto
     project: str = "rlsync"
     entity: str | None = None
+    console: ConsoleStyle = ConsoleStyle.auto
     save_rollouts: bool = True
     """Write every rollout to rollouts.jsonl, with the bits of its log-probs in hex."""

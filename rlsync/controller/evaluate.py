@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlsync.cluster.groups import Cluster, RolloutGroup
+from rlsync.cluster.actor_set import Cluster
+from rlsync.cluster.groups import RolloutGroup
 from rlsync.cluster.placement import placement
 from rlsync.cluster.run_plan import plan_run
 from rlsync.cluster.session import ray_session, terminate_as_interrupt
@@ -39,14 +40,18 @@ def evaluate(config: TrainConfig, console: ConsoleReporter) -> list[SetResult]:
         console.say(placement(config, ranks=plan.ranks))
         console.say(f"model: {plan.models.policy}")
         with ray_session(config, plan), terminate_as_interrupt():
+            console.say("starting the engines, which load vLLM and the model")
             cluster = Cluster(config, plan, reward_models=prepared.reward_models)
             try:
-                results = Evaluator(config, RolloutGroup(cluster, config), prepared.sets).run()
+                console.start(0, 0)
+                console.stage("evaluation")
+                results = Evaluator(config, RolloutGroup(cluster, config, console.progress), prepared.sets).run()
             finally:
+                console.stop()
                 cluster.close()
         write(folder, config, plan.models.policy, results)
     console.table("held-out problems", _columns(config), [row for result in results for row in _rows(result)])
-    console.say(f"all results are in {folder}")
+    console.say(f"all results are in {folder}", result=True)
     return results
 
 

@@ -126,7 +126,7 @@ class TrainingLoop:
         """
         self._started = time.perf_counter() - self.summary.seconds
         steps = self._config.trainer.steps
-        self._sinks.console.start(steps)
+        self._sinks.console.start(self._done, steps)
         try:
             for step in range(self._done + 1, steps + 1):
                 self._step(step)
@@ -136,7 +136,7 @@ class TrainingLoop:
         return self.summary
 
     def _step(self, step: int) -> None:
-        times, saved = StepTimes(), False
+        times, saved = StepTimes(on_stage=self._sinks.console.stage), False
         row: Metrics = {"step": step}
         with times.measure("step"):
             with times.measure("sync"):
@@ -263,4 +263,4 @@ class TrainingLoop:
         if self._config.parity.on_divergence.stops:
             raise DivergenceError(wrong)
         self.summary.warnings.append(wrong)
-        self._sinks.console.say(f"warning: {wrong}")
+        self._sinks.console.alarm(f"warning: {wrong}")

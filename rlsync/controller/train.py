@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rlsync.checkpoint.progress import Progress
-from rlsync.cluster.groups import Cluster, RolloutGroup, TrainerGroup
+from rlsync.cluster.actor_set import Cluster
+from rlsync.cluster.groups import RolloutGroup, TrainerGroup
 from rlsync.cluster.placement import placement
 from rlsync.cluster.run_plan import plan_run
 from rlsync.cluster.session import ray_session, terminate_as_interrupt
@@ -44,7 +45,7 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
     with held(path):
         summary = _run(config, console)
     for line in summary_lines(summary, path):
-        console.say(line)
+        console.say(line, result=True)
     return summary
 
 
@@ -58,10 +59,11 @@ def _run(config: TrainConfig, console: ConsoleReporter) -> Summary:
     console.say(placement(config, ranks=plan.ranks))
     with ExitStack() as sinks_open, ray_session(config, plan), terminate_as_interrupt():
         started = time.perf_counter()
+        console.say("starting the actors, which load torch, vLLM and the model (20 to 90 s on most machines)")
         cluster = Cluster(config, plan, reward_models=prepared.reward_models)
         console.say(f"all actors are ready after {time.perf_counter() - started:.0f} s")
         try:
-            rollouts, trainer = RolloutGroup(cluster, config), TrainerGroup(cluster, config)
+            rollouts, trainer = RolloutGroup(cluster, config, console.progress), TrainerGroup(cluster, config)
             if checkpoint:
                 trainer.load(str(checkpoint), progress.step)
             sinks = sinks_open.enter_context(_sinks(config, progress, console))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,10 +19,13 @@ class StepTimes:
     """Seconds of each stage of a step; 0 if the stage did not run."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    on_stage: Callable[[str], None] = lambda _: None
+    """Called with the name of each stage when it begins."""
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Add the time that the block takes to a stage."""
+        self.on_stage(stage)
         started = time.perf_counter()
         try:
             yield

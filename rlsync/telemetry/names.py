@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 CONFIG, METRICS, ROLLOUTS, SUMMARY = "config.yaml", "metrics.jsonl", "rollouts.jsonl", "summary.json"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, LOGS = "checkpoints", "logs"

@@ -18,3 +18,13 @@ def parity_text(*, sampled: int, compared: int, different: int, rows_different: 
     if compared < sampled:
         text += f" ({compared / sampled:.0%} of all tokens compared)"
     return text
+
+
+def parity_of(metrics: dict[str, float]) -> str:
+    """Return the text for the metrics of a step."""
+    return parity_text(
+        sampled=int(metrics["parity/tokens_sampled"]),
+        compared=int(metrics["parity/tokens_compared"]),
+        different=int(metrics["parity/tokens_different"]),
+        rows_different=int(metrics["parity/rows_different"]),
+    )

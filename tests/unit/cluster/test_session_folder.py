@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -52,14 +53,32 @@ def test_tmpdir_is_named_where_there_is_no_room(long_tmpdir: Path, monkeypatch: 
         pass
 
 
-def test_logs_stay_where_a_worker_has_died() -> None:
-    for error, stays in ((WorkerDiedError("gone"), True), (ConfigError("wrong"), False), (KeyboardInterrupt(), False)):
-        with pytest.raises(type(error)) as raised, session_folder() as folder:
+def _session(folder: Path) -> None:
+    """Make the files of a Ray session."""
+    logs = folder / "session_1" / "logs"
+    logs.mkdir(parents=True)
+    (folder / "session_latest").symlink_to("session_1")
+    (logs / "worker-1.err").write_text("what vLLM wrote")
+    (logs / "empty.out").touch()
+
+
+@pytest.mark.parametrize("error", [None, WorkerDiedError("gone"), ConfigError("wrong"), KeyboardInterrupt()])
+def test_output_of_processes_moves_to_the_run_folder(tmp_path: Path, error: BaseException | None) -> None:
+    with pytest.raises(type(error)) if error else nullcontext() as raised, session_folder(tmp_path / "logs") as folder:
+        _session(folder)
+        if error:
             raise error
-        assert folder.exists() == stays
-        if stays:
-            assert str(folder) in raised.value.message
-            folder.rmdir()
+    assert not folder.exists()
+    kept = tmp_path / "logs" / "session_1"
+    assert [(file.name, file.read_text()) for file in kept.iterdir()] == [("worker-1.err", "what vLLM wrote")]
+    if isinstance(error, WorkerDiedError):
+        assert raised.value.message == f"gone The output of all processes is in {kept}."
+
+
+def test_without_a_run_folder_output_is_discarded() -> None:
+    with session_folder() as folder:
+        _session(folder)
+    assert not folder.exists()
 
 
 def test_a_home_that_cannot_be_written_leaves_caches_to_the_session(
