@@ -53,6 +53,10 @@ class WorkerDiedError(RlsyncError):
     exit_code = 4
 
 
+class RayStartError(RlsyncError):
+    """Ray did not start on this machine."""
+
+
 class NonFiniteError(RlsyncError):
     """A gradient or a log-prob is NaN or infinite, and trainer.nonfinite=stop."""
 

@@ -18,10 +18,12 @@ from rlsync.cluster.run_plan import RunPlan
 from rlsync.cluster.session_folder import session_folder
 from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.run import TrainConfig
-from rlsync.errors import ConfigError
+from rlsync.errors import ConfigError, RayStartError
 from rlsync.telemetry.names import LOGS
 
 _OBJECT_STORE_BYTES = 256 << 20
+_ATTEMPTS = 3
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -44,7 +46,26 @@ def ray_session(config: TrainConfig, plan: RunPlan) -> Iterator[None]:
 
 
 def _start_here(cpus: float, folder: Path) -> None:
-    """Start Ray on this machine, with its files in `folder`."""
+    """Start Ray on this machine, with its files in `folder`. Ray itself gives up after 30 s on a busy machine.
+
+    Raises:
+        RayStartError: Ray has not started in several attempts.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _init(cpus, folder)
+            return
+        except Exception as error:  # noqa: BLE001 (Ray raises a bare Exception when its own time is over)
+            ray.shutdown()
+            logger.warning("Ray did not start (attempt %d of %d): %s", attempt, _ATTEMPTS, error)
+            reason = error
+    raise RayStartError(
+        f"Ray did not start on this machine in {_ATTEMPTS} attempts ({type(reason).__name__}: {reason}). End other "
+        "programs that use all cores, or attach to a running Ray with cluster.address=auto"
+    ) from reason
+
+
+def _init(cpus: float, folder: Path) -> None:
     variables = session_variables(folder)
     ray.init(
         address="local",
