@@ -19,7 +19,7 @@ from rlsync.config.reward import RewardFunctionConfig
 from rlsync.errors import WorkerDiedError
 from rlsync.pack import MinibatchSize, Pack
 from rlsync.samples import Rollout, RolloutRequest
-from rlsync.trace.records import OpRecord
+from rlsync.trace.records import OpKey, OpRecord
 from rlsync.trainer.stats import StepStats
 from rlsync.weight_sync.digest import TensorDigest
 from rlsync.weight_sync.plan import ParamSpec, SyncPlan
@@ -122,9 +122,9 @@ class TrainerActor(_Actor):
         """Train a step on the rank's packs."""
         return self._worker.train(minibatches, sizes, version)
 
-    def trace(self, rollout: Rollout, tp: int, watched: int | None) -> list[OpRecord]:
+    def trace(self, rollout: Rollout, tp: int, rows: dict[OpKey, int] | None) -> list[OpRecord]:
         """Return the records of all ops of a rollout's forward pass."""
-        return self._worker.trace(rollout, tp, watched)
+        return self._worker.trace(rollout, tp, rows)
 
     def save(self, folder: str, version: int, resumable: bool) -> None:
         """Write a checkpoint; `resumable`: with the trainer's state."""
@@ -192,9 +192,9 @@ class RolloutActor(_Actor):
         except Exception as error:
             raise self._explained(error) from error
 
-    def trace(self, request: RolloutRequest, watched: int | None) -> tuple[Rollout, list[list[OpRecord]]]:
+    def trace(self, request: RolloutRequest, expected: list[OpRecord] | None) -> tuple[Rollout, list[list[OpRecord]]]:
         """Answer a request, and return the rollout and the records of each TP rank."""
-        return self._engine.trace(request, watched)
+        return self._engine.trace(request, expected)
 
     def sleep(self) -> None:
         """Free the GPU memory of weights and KV cache."""

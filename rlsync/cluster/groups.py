@@ -13,7 +13,7 @@ from rlsync.config.parity import Fault
 from rlsync.config.run import TrainConfig
 from rlsync.pack import Pack
 from rlsync.samples import Rollout, RolloutRequest, Sample, TrainSample
-from rlsync.trace.records import OpRecord
+from rlsync.trace.records import OpKey, OpRecord
 from rlsync.trainer.packing import minibatch_size, plan_packs
 from rlsync.trainer.stats import StepStats
 from rlsync.weight_sync.sync import Transferred
@@ -72,9 +72,9 @@ class TrainerGroup:
             share_prefixes=self._config.share_prefixes,
         )
 
-    def trace(self, rollout: Rollout, tp: int, watched: int | None) -> list[OpRecord]:
+    def trace(self, rollout: Rollout, tp: int, rows: dict[OpKey, int] | None) -> list[OpRecord]:
         """Forward a rollout on all ranks, and return the records of the first."""
-        return self._cluster.on_trainers("trace", lambda h: h.trace.remote(rollout, tp, watched))[0]
+        return self._cluster.on_trainers("trace", lambda h: h.trace.remote(rollout, tp, rows))[0]
 
     def save(self, folder: str, *, version: int, resumable: bool) -> None:
         """Write a checkpoint of weights of this version; `resumable`: with the trainer's state."""
@@ -121,10 +121,12 @@ class RolloutGroup:
         """Number of engines."""
         return len(self._cluster.engines)
 
-    def trace(self, engine: int, request: RolloutRequest, watched: int | None) -> tuple[Rollout, list[list[OpRecord]]]:
+    def trace(
+        self, engine: int, request: RolloutRequest, expected: list[OpRecord] | None
+    ) -> tuple[Rollout, list[list[OpRecord]]]:
         """Answer a request in one engine, and return the rollout and the records of each TP rank."""
         member = self._cluster.engines[engine]
-        call = (member, member.handle.trace.remote(request, watched))
+        call = (member, member.handle.trace.remote(request, expected))
         return gather([call], stage="trace", timeout_s=self._config.cluster.stage_timeout_s)[0]
 
     def sleep(self) -> None:

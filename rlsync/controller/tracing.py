@@ -9,7 +9,7 @@ from rlsync.config.kernels import KernelMode
 from rlsync.config.run import TrainConfig
 from rlsync.parity.counts import Difference
 from rlsync.samples import Rollout, RolloutRequest, Sample
-from rlsync.trace.records import OpRecord
+from rlsync.trace.records import OpKey, OpRecord
 from rlsync.trace.replay import trace_rollout
 from rlsync.trace.report import TraceReport
 
@@ -17,7 +17,7 @@ from rlsync.trace.report import TraceReport
 class TracedTrainer(Protocol):
     """The trainer ranks, at the weights that sampled."""
 
-    def trace(self, rollout: Rollout, tp: int, watched: int | None) -> list[OpRecord]:
+    def trace(self, rollout: Rollout, tp: int, rows: dict[OpKey, int] | None) -> list[OpRecord]:
         """Forward a rollout, and return the records of all ops; see trainer.trace.trace_forward."""
 
 
@@ -28,7 +28,9 @@ class TracedRollouts(Protocol):
     def engines(self) -> int:
         """Number of engines."""
 
-    def trace(self, engine: int, request: RolloutRequest, watched: int | None) -> tuple[Rollout, list[list[OpRecord]]]:
+    def trace(
+        self, engine: int, request: RolloutRequest, expected: list[OpRecord] | None
+    ) -> tuple[Rollout, list[list[OpRecord]]]:
         """Answer a request in one engine, and return the rollout and the records of each TP rank."""
 
 
@@ -55,7 +57,7 @@ def trace_step(
             tp=tp,
             native=config.kernels.mode is KernelMode.native,
             engine=partial(rollouts.trace, engine),
-            trainer=lambda replay, watched: trainer.trace(replay, tp, watched),
+            trainer=lambda replay, rows: trainer.trace(replay, tp, rows),
         )
         if found.place is not None:
             return found

@@ -130,17 +130,19 @@ class RolloutEngine:
             if finished:
                 yield [(index, self._rollout(requests[index], output)) for index, output in finished]
 
-    def trace(self, request: RolloutRequest, watched: int | None = None) -> tuple[Rollout, list[list[OpRecord]]]:
+    def trace(
+        self, request: RolloutRequest, expected: list[OpRecord] | None = None
+    ) -> tuple[Rollout, list[list[OpRecord]]]:
         """Answer one request while every op of the workers is recorded.
 
         Args:
             request: The request. Tokens of its prompt that the prefix cache holds are not computed, so not recorded.
-            watched: Position of the token whose rows are kept; None for digests only.
+            expected: The trainer's records; of each op the row of the first token that differs is kept.
 
         Returns:
             The rollout, and the records of each TP rank.
         """
-        self._engine.collective_rpc("rlsync_record", args=(watched,))
+        self._engine.collective_rpc("rlsync_record", args=(expected,))
         try:
             (rollout,) = self.generate([request])
         finally:

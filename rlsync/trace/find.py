@@ -37,9 +37,9 @@ class Growth:
     tokens: int
     """Number of tokens that both sides have."""
     max_ulp: int | None = None
-    """Largest difference of the watched token's values in units in the last place; None without its rows."""
+    """Largest difference of the first differing token's values in units in the last place; None without its rows."""
     max_abs_diff: float | None = None
-    """Largest absolute difference of the watched token's values; None without its rows."""
+    """Largest absolute difference of the first differing token's values; None without its rows."""
 
     @property
     def name(self) -> str:
@@ -91,7 +91,7 @@ def growth(trainer: list[OpRecord], ranks: list[list[OpRecord]]) -> list[Growth]
             continue
         different = {position for records in ranks for position in _different(trainer, records, layer, op)}
         tokens = {position for _, engine in pairs for position in engine.positions.tolist()}
-        rows = [(mine.row, theirs.row) for mine, theirs in pairs if mine.row is not None and theirs.row is not None]
+        rows = [rows for pair in pairs if (rows := _rows(*pair)) is not None]
         found.append(
             Growth(
                 layer=layer,
@@ -114,15 +114,15 @@ def value_at(place: Place, trainer: list[OpRecord], rank: list[OpRecord]) -> Val
         rank: The records of one of the ranks that differ.
     """
     for mine, theirs in _pairs(trainer, rank, place.layer, place.op):
-        if mine.row is None or theirs.row is None:
+        if theirs.row_position != place.position or (rows := _rows(mine, theirs)) is None:
             continue
-        distance = ulp_distance(mine.row, theirs.row)
+        distance = ulp_distance(*rows)
         if distance.any():
             column = int(distance.nonzero()[0])
             return Value(
                 column=column,
-                trainer=float(mine.row[column]),
-                engine=float(theirs.row[column]),
+                trainer=float(rows[0][column]),
+                engine=float(rows[1][column]),
                 ulp=int(distance[column]),
                 differing=int((distance > 0).sum()),
                 columns=distance.numel(),
@@ -143,14 +143,20 @@ def _ordered(x: torch.Tensor) -> torch.Tensor:
 
 
 def _ops(ranks: list[list[OpRecord]]) -> list[tuple[int, Op]]:
-    return sorted({(record.layer, record.op) for records in ranks for record in records})
+    return sorted({(record.key.layer, record.key.op) for records in ranks for record in records})
 
 
 def _pairs(trainer: list[OpRecord], rank: list[OpRecord], layer: int, op: Op) -> list[tuple[OpRecord, OpRecord]]:
     """Return the trainer's and the rank's records of the same op and the same shard."""
-    key = (layer, op)
-    mine = {(r.shard, r.shards): r for r in trainer if (r.layer, r.op) == key}
-    return [(mine[r.shard, r.shards], r) for r in rank if (r.layer, r.op) == key and (r.shard, r.shards) in mine]
+    mine = {record.key: record for record in trainer}
+    return [(mine[r.key], r) for r in rank if r.key[:2] == (layer, op) and r.key in mine]
+
+
+def _rows(mine: OpRecord, theirs: OpRecord) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return both sides' rows of the same token; None if a side has not kept it."""
+    if mine.row is None or theirs.row is None or mine.row_position != theirs.row_position:
+        return None
+    return mine.row, theirs.row
 
 
 def _different(trainer: list[OpRecord], rank: list[OpRecord], layer: int, op: Op) -> list[int]:

@@ -1,13 +1,14 @@
 """What the ops of a forward pass computed, as digests for each token, and the recorder that collects them.
 
-Activations are not kept. A recorder keeps a 64-bit digest of each op's row of each token, and, if it is asked to watch
-a position, the rows of that one token.
+Activations are not kept. A recorder keeps a 64-bit digest of each op's row of each token, and for each op at most one
+row: that of the first token whose digest is not the expected one, or that of a given token.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 import torch
 
@@ -64,28 +65,31 @@ OUTSIDE_LAYERS = {
 """The number that takes the place of a layer's for ops outside the layers, so that all ops sort in their order."""
 
 
-@dataclass(slots=True, kw_only=True)
-class OpRecord:
-    """The results of one op on one side, for the tokens of one sequence."""
+class OpKey(NamedTuple):
+    """An op's columns, or the part of them that a TP rank holds."""
 
     layer: int
     """Number of the layer; see OUTSIDE_LAYERS."""
     op: Op
     shard: int = 0
-    """Which part of the op's columns the rows hold: TP ranks hold some columns of some ops."""
+    """Which part of the op's columns is meant."""
     shards: int = 1
     """Number of parts of the op's columns."""
+
+
+@dataclass(slots=True, kw_only=True)
+class OpRecord:
+    """The results of one op on one side, for the tokens of one sequence."""
+
+    key: OpKey
     positions: torch.Tensor
     """[N] int64: positions of the tokens in their sequence."""
     digests: torch.Tensor
     """[N] int64: digest of the bits of each token's row."""
     row: torch.Tensor | None = None
-    """[K]: the row of the watched position, in the op's dtype; None if there is none."""
-
-    @property
-    def name(self) -> str:
-        """The op's name, such as `layers.3.o_proj`."""
-        return op_name(self.layer, self.op)
+    """[K]: the row that was kept, in the op's dtype; None if there is none."""
+    row_position: int = -1
+    """Position of the token of that row."""
 
 
 def op_name(layer: int, op: Op) -> str:
@@ -98,29 +102,47 @@ class _Collected:
     positions: list[torch.Tensor] = field(default_factory=list)
     digests: list[torch.Tensor] = field(default_factory=list)
     row: torch.Tensor | None = None
+    row_position: int = -1
 
 
 class Recorder:
     """Collects the records of one side.
 
     Args:
-        watched: Position whose rows are kept; None for digests only.
+        expected: Records of the other side, of all positions in order. Of each op the row of the first token is kept
+            whose digest is another.
+        rows: The position of the row that is kept of each op, in place of `expected`.
     """
 
-    def __init__(self, watched: int | None = None) -> None:
-        self._watched = watched
-        self._found: dict[tuple[int, Op, int, int], _Collected] = {}
+    def __init__(self, expected: list[OpRecord] | None = None, rows: dict[OpKey, int] | None = None) -> None:
+        self._expected = {record.key: record.digests for record in expected or ()}
+        self._rows = rows or {}
+        self._found: dict[OpKey, _Collected] = {}
         self.positions = torch.zeros(0, dtype=torch.int64)
         """[T] int64: positions of the rows of the forward pass that is running."""
 
     def add(self, layer: int, op: Op, values: torch.Tensor, *, shard: int = 0, shards: int = 1) -> None:
         """Record an op's values [T, ...] of the rows of the running forward pass; `shard` of `shards` columns."""
-        rows = values.detach().reshape(len(self.positions), -1)
-        collected = self._found.setdefault((layer, op, shard, shards), _Collected())
+        key, rows = OpKey(layer, op, shard, shards), values.detach().reshape(len(self.positions), -1)
+        collected = self._found.setdefault(key, _Collected())
+        digests = ops.row_digests(rows.float().contiguous()).cpu()
         collected.positions.append(self.positions)
-        collected.digests.append(ops.row_digests(rows.float().contiguous()).cpu())
-        if self._watched is not None and (at := (self.positions == self._watched).nonzero()).numel():
-            collected.row = rows[int(at[0])].cpu().clone()  # stock kernels change some values in place
+        collected.digests.append(digests)
+        index = self._row_to_keep(key, digests)
+        if index is not None and collected.row is None:
+            collected.row, collected.row_position = rows[index].cpu().clone(), int(self.positions[index])
+
+    def _row_to_keep(self, key: OpKey, digests: torch.Tensor) -> int | None:
+        """Return the index of the row of the running forward pass that is kept of an op; None if none is."""
+        if key in self._rows:
+            wanted = self.positions == self._rows[key]
+        elif key in self._expected:
+            expected = self._expected[key]
+            known = self.positions < len(expected)
+            wanted = known & (digests != expected[self.positions.clamp(max=len(expected) - 1)])
+        else:
+            return None
+        return int(wanted.nonzero()[0]) if wanted.any() else None
 
     def add_split(self, layer: int, op: Op, values: torch.Tensor, shards: int) -> None:
         """Record the columns of an op's values [T, ...] in `shards` equal parts, as TP ranks hold them."""
@@ -132,13 +154,11 @@ class Recorder:
         """Return what was recorded, in the order of the ops."""
         return [
             OpRecord(
-                layer=layer,
-                op=op,
-                shard=shard,
-                shards=shards,
+                key=key,
                 positions=torch.cat(each.positions),
                 digests=torch.cat(each.digests),
                 row=each.row,
+                row_position=each.row_position,
             )
-            for (layer, op, shard, shards), each in sorted(self._found.items(), key=lambda item: item[0])
+            for key, each in sorted(self._found.items(), key=lambda item: item[0])
         ]

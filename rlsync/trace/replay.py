@@ -10,19 +10,23 @@ import torch
 
 from rlsync.samples import Rollout, RolloutRequest
 from rlsync.trace.find import first_difference, growth, value_at
-from rlsync.trace.records import OUTSIDE_LAYERS, Op, OpRecord
+from rlsync.trace.records import OUTSIDE_LAYERS, Op, OpKey, OpRecord
 from rlsync.trace.report import TraceReport
 
-EngineSide = Callable[[RolloutRequest, int | None], tuple[Rollout, list[list[OpRecord]]]]
-"""Answers a request, and returns the rollout and the records of each TP rank; the number is the position to watch."""
-TrainerSide = Callable[[Rollout, int | None], list[OpRecord]]
-"""Forwards a rollout, and returns the records; the number is the position to watch."""
+EngineSide = Callable[[RolloutRequest, list[OpRecord] | None], tuple[Rollout, list[list[OpRecord]]]]
+"""Answers a request, given the trainer's records, and returns the rollout and the records of each TP rank."""
+TrainerSide = Callable[[Rollout, dict[OpKey, int] | None], list[OpRecord]]
+"""Forwards a rollout, given the positions of the rows to keep, and returns the records."""
 
 
 def trace_rollout(
     rollout: Rollout, position: int, *, sequence: int, tp: int, native: bool, engine: EngineSide, trainer: TrainerSide
 ) -> TraceReport:
-    """Find the first op whose bits differ, with two replays on each side: one for digests, and one for the values.
+    """Find the first op whose bits differ.
+
+    The trainer forwards the rollout, and the engine samples its turn again, keeping of each op the row of the first
+    token that differs from the trainer's. The trainer then makes the same rows, and the engine's second replay shows
+    whether it repeats its own bits.
 
     Args:
         rollout: The sequence that differs.
@@ -35,18 +39,18 @@ def trace_rollout(
     """
     started = time.perf_counter()
     request = _whole_as_prompt(rollout) if native else replay_request(rollout, position)
-    replay, ranks = engine(request, None)
-    ranks = [[*records, *rollout_head(replay)] for records in ranks]
-    mine = trainer(replay, None)
-    place = first_difference(mine, ranks)
-    value, repeats = None, True
+    mine = trainer(rollout, None)
+    replay, records = engine(request, mine)
+    ranks = _with_head(replay, records)
+    if not torch.equal(replay.tokens, rollout.tokens):
+        mine = trainer(replay, None)
+    place, value, repeats = first_difference(mine, ranks), None, True
     if place is not None:
-        again, watched = engine(request, place.position)
-        repeats = _same(ranks, [[*records, *rollout_head(again)] for records in watched])
-        own = trainer(replay, place.position)
-        ranks = [[*records, *rollout_head(replay)] for records in watched]
-        mine = own
-        value = value_at(place, own, watched[place.ranks[0]])
+        rows = {record.key: record.row_position for rank in ranks for record in rank if record.row is not None}
+        mine = trainer(replay, rows)
+        value = value_at(place, mine, ranks[place.ranks[0]])
+        again, records = engine(request, None)
+        repeats = _same(ranks, _with_head(again, records))
     return TraceReport(
         sequence=sequence,
         tp=tp,
@@ -80,7 +84,8 @@ def head_record(op: Op, positions: torch.Tensor, values: torch.Tensor) -> OpReco
         positions: [N] position of the row that predicts each token.
         values: [N] digest of each row of logits, or bits of each log-prob.
     """
-    return OpRecord(layer=OUTSIDE_LAYERS[op], op=op, positions=positions.cpu(), digests=values.detach().cpu().long())
+    key = OpKey(OUTSIDE_LAYERS[op], op)
+    return OpRecord(key=key, positions=positions.cpu(), digests=values.detach().cpu().long())
 
 
 def rollout_head(rollout: Rollout) -> list[OpRecord]:
@@ -98,9 +103,23 @@ def _whole_as_prompt(rollout: Rollout) -> RolloutRequest:
     return RolloutRequest(prompt=rollout.tokens.tolist(), seed=rollout.seed, max_tokens=1, stop_ids=[])
 
 
+def _with_head(rollout: Rollout, ranks: list[list[OpRecord]]) -> list[list[OpRecord]]:
+    """Add the records of the logits and the log-probs, which all ranks share, to the records of each rank."""
+    head = rollout_head(rollout)
+    return [[*records, *head] for records in ranks]
+
+
 def _same(one: list[list[OpRecord]], other: list[list[OpRecord]]) -> bool:
-    pairs = [pair for ranks in zip(one, other, strict=True) for pair in zip(*ranks, strict=False)]
-    return all(torch.equal(a.positions, b.positions) and torch.equal(a.digests, b.digests) for a, b in pairs)
+    """Whether two replays have the same digests for the tokens that both computed; a prefix may be cached by now."""
+    for first, second in zip(one, other, strict=True):
+        again = {record.key: record for record in second}
+        for record in first:
+            known = dict(zip(record.positions.tolist(), record.digests.tolist(), strict=True))
+            later = again[record.key]
+            pairs = zip(later.positions.tolist(), later.digests.tolist(), strict=True)
+            if any(known.get(position, digest) != digest for position, digest in pairs):
+                return False
+    return True
 
 
 def _gave(replay: Rollout, rollout: Rollout, begin: int) -> bool:

@@ -16,7 +16,7 @@ from rlsync.errors import ConfigError
 from rlsync.kernels.fingerprint import fingerprint
 from rlsync.pack import MinibatchSize, Pack
 from rlsync.samples import Rollout
-from rlsync.trace.records import OpRecord
+from rlsync.trace.records import OpKey, OpRecord
 from rlsync.trainer.critic_step import CriticRunner
 from rlsync.trainer.settings import TrainerSettings
 from rlsync.trainer.sharded import Sharded
@@ -127,9 +127,9 @@ class TrainerWorker:
         stats.critic = critic
         return stats
 
-    def trace(self, rollout: Rollout, tp: int, watched: int | None) -> list[OpRecord]:
+    def trace(self, rollout: Rollout, tp: int, rows: dict[OpKey, int] | None) -> list[OpRecord]:
         """Forward a rollout and return the records of all ops (collective), as trainer.trace.trace_forward."""
-        return trace_forward(self._policy, rollout, tp, watched)
+        return trace_forward(self._policy, rollout, tp, rows)
 
     def save(self, folder: str, version: int, resumable: bool) -> None:
         """Write a checkpoint in Hugging Face format; a critic goes to the subfolder `critic/` (collective).

@@ -69,8 +69,8 @@ class TraceRequest:
     """A request to be answered while every op is recorded."""
 
     request: RolloutRequest
-    watched: int | None
-    """Position of the token whose rows are kept."""
+    expected: list[OpRecord] | None
+    """The trainer's records; of each op the row of the first token that differs is kept."""
 
 
 @contextmanager
@@ -99,9 +99,9 @@ def engine_host(widest: EngineSettings, log: str) -> Iterator[Connection]:
                 process.join()
 
 
-def trace_in_host(host: Connection, request: RolloutRequest, watched: int | None) -> Traced:
+def trace_in_host(host: Connection, request: RolloutRequest, expected: list[OpRecord] | None) -> Traced:
     """Answer a request with the engine that a job has kept: the rollout, and the records of each TP rank."""
-    host.send(TraceRequest(request=request, watched=watched))
+    host.send(TraceRequest(request=request, expected=expected))
     traced: Traced = ask(host)
     return traced
 
@@ -155,7 +155,7 @@ def _run(pipe: Connection, job: EngineJob) -> None:
         with _engine(job) as engine:
             _send(pipe, _answer(engine, job.batches))
             while job.keeps and (asked := pipe.recv()) is not None:
-                _send(pipe, engine.trace(asked.request, asked.watched))
+                _send(pipe, engine.trace(asked.request, asked.expected))
     except Exception as error:  # noqa: BLE001 (the parent process reports it, whatever it is)
         _send(pipe, error if isinstance(error, RlsyncError) else RlsyncError(f"{type(error).__name__}: {error}"))
 

@@ -51,7 +51,7 @@ def trace_with_job(
             tp=tp,
             native=job.settings.native,
             engine=partial(trace_in_host, host),
-            trainer=lambda replay, watched: trace_forward(policy, replay, tp, watched),
+            trainer=lambda replay, rows: trace_forward(policy, replay, tp, rows),
         )
     finally:
         let_go(host)

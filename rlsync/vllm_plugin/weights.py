@@ -46,11 +46,11 @@ class WeightReceiver:
 
         self.model_runner.sampler = report_row_digests(self.model_runner.get_model())
 
-    def rlsync_record(self, watched: int | None) -> None:
+    def rlsync_record(self, expected: list[OpRecord] | None) -> None:
         """Record the ops of the requests that follow, without CUDA graphs, until `rlsync_recorded`."""
         from rlsync.vllm_plugin.recording import WorkerRecording
 
-        self.rlsync_recording = WorkerRecording(self.model_runner.get_model(), Recorder(watched))
+        self.rlsync_recording = WorkerRecording(self.model_runner.get_model(), Recorder(expected))
         self.rlsync_graphs = self.model_runner.cudagraph_manager if self.device.type == "cuda" else None
         if self.rlsync_graphs is not None:
             self.model_runner.cudagraph_manager = None

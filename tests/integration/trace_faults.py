@@ -278,7 +278,7 @@ class _Sides:
                 tp=self.tp,
                 native=False,
                 engine=self.engine.trace,
-                trainer=lambda rollout, watched: trace_forward(self.policy, rollout, self.tp, watched),
+                trainer=lambda rollout, rows: trace_forward(self.policy, rollout, self.tp, rows),
             )
             place = report.place
             assert place is not None

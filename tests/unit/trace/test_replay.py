@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlsync.samples import FinishReason, Rollout
-from rlsync.trace.records import Op, OpRecord
+from rlsync.trace.records import Op, OpKey, OpRecord
 from rlsync.trace.replay import replay_request, trace_rollout
 
 
@@ -34,29 +34,31 @@ def test_a_token_that_was_not_sampled_cannot_be():
         replay_request(_conversation(), 5)
 
 
-def _record(digest, positions=(0, 1), row=None):
-    return OpRecord(
-        layer=0,
-        op=Op.attention,
-        positions=torch.tensor(positions),
-        digests=torch.tensor([4, digest]),
-        row=None if row is None else torch.tensor(row),
-    )
+KEY = OpKey(0, Op.attention)
 
 
-def test_the_second_replay_watches_the_first_difference():
-    rollout, watched = _conversation(), []
+def _record(digest, row=None):
+    """A record of two tokens, of which the second has this digest and perhaps a row."""
+    positions, digests = torch.tensor([0, 1]), torch.tensor([4, digest])
+    if row is None:
+        return OpRecord(key=KEY, positions=positions, digests=digests)
+    return OpRecord(key=KEY, positions=positions, digests=digests, row=torch.tensor(row), row_position=1)
 
-    def engine(request, at):
-        watched.append(at)
-        return rollout, [[_record(8, row=None if at is None else [1.0, 2.0])]]
 
-    def trainer(replay, at):
+def test_the_trainer_makes_the_rows_at_which_the_engine_differs():
+    rollout, calls = _conversation(), []
+
+    def engine(request, expected):
+        calls.append("engine" if expected is None else "engine with expected records")
+        return rollout, [[_record(8, None if expected is None else [1.0, 2.0])]]
+
+    def trainer(replay, rows):
         assert torch.equal(replay.tokens, rollout.tokens)
-        return [_record(9, row=None if at is None else [1.0, 2.5])]
+        calls.append(rows)
+        return [_record(9, None if rows is None else [1.0, 2.5])]
 
     report = trace_rollout(rollout, 7, sequence=0, tp=1, native=False, engine=engine, trainer=trainer)
-    assert watched == [None, 1]
+    assert calls == [None, "engine with expected records", {KEY: 1}, "engine"]
     assert (report.place.name, report.place.position) == ("layers.0.attention", 1)
     assert (report.value.trainer, report.value.engine) == (2.5, 2.0)
     assert report.engine_repeats
@@ -67,7 +69,17 @@ def test_an_engine_that_does_not_repeat_itself_is_found_out():
     digests = iter([8, 7])
     report = trace_rollout(
         _conversation(), 7, sequence=0, tp=1, native=False,
-        engine=lambda request, at: (_conversation(), [[_record(next(digests))]]),
-        trainer=lambda replay, at: [_record(9)],
+        engine=lambda request, expected: (_conversation(), [[_record(next(digests))]]),
+        trainer=lambda replay, rows: [_record(9)],
     )  # fmt: skip
     assert not report.engine_repeats
+
+
+def test_a_prefix_that_is_cached_by_the_second_replay_is_no_difference():
+    records = iter([_record(8), OpRecord(key=KEY, positions=torch.tensor([1]), digests=torch.tensor([8]))])
+    report = trace_rollout(
+        _conversation(), 7, sequence=0, tp=1, native=False,
+        engine=lambda request, expected: (_conversation(), [[next(records)]]),
+        trainer=lambda replay, rows: [_record(9)],
+    )  # fmt: skip
+    assert report.engine_repeats
