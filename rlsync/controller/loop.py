@@ -34,7 +34,7 @@ from rlsync.telemetry.metrics import Metrics, StepTimes
 from rlsync.telemetry.run_folder import RunFolder
 from rlsync.telemetry.summary import Summary
 from rlsync.telemetry.wandb_sink import WandbSink
-from rlsync.trace.report import headline, table_rows
+from rlsync.trace.report import TABLE_COLUMNS, headline, table_rows
 from rlsync.trainer.packing import minibatch_bounds
 from rlsync.trainer.stats import StepStats
 from rlsync.weight_sync.sync import WeightSync
@@ -223,7 +223,7 @@ class TrainingLoop:
         self._sinks.console.say(f"step {step}: bits differ; replaying sample {first.sequence} on both sides")
         report = trace_step(self._config, samples, first, self._trainer, self._rollouts)
         path = self._sinks.folder.write_trace(step, report)
-        self._sinks.console.table("difference by op", ["op", "tokens", "max ulp", "max abs"], table_rows(report)[:40])
+        self._sinks.console.table("difference by op", TABLE_COLUMNS, table_rows(report)[:40])
         return f"{headline(report)} Every op's difference is in {path}."
 
     def _expected(self, samples: list[Sample]) -> Expected:

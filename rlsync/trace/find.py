@@ -40,6 +40,8 @@ class Growth:
     """Largest difference of the first differing token's values in units in the last place; None without its rows."""
     max_abs_diff: float | None = None
     """Largest absolute difference of the first differing token's values; None without its rows."""
+    relative_diff: float | None = None
+    """Norm of the difference of the first differing token's rows over the norm of the trainer's; None without them."""
 
     @property
     def name(self) -> str:
@@ -100,6 +102,7 @@ def growth(trainer: list[OpRecord], ranks: list[list[OpRecord]]) -> list[Growth]
                 tokens=len(tokens),
                 max_ulp=max((int(ulp_distance(a, b).max()) for a, b in rows), default=None),
                 max_abs_diff=max((float((a.double() - b.double()).abs().max()) for a, b in rows), default=None),
+                relative_diff=max((_relative(a.double(), b.double()) for a, b in rows), default=None),
             )
         )
     return found
@@ -157,6 +160,10 @@ def _rows(mine: OpRecord, theirs: OpRecord) -> tuple[torch.Tensor, torch.Tensor]
     if mine.row is None or theirs.row is None or mine.row_position != theirs.row_position:
         return None
     return mine.row, theirs.row
+
+
+def _relative(mine: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((mine - theirs).norm() / mine.norm())
 
 
 def _different(trainer: list[OpRecord], rank: list[OpRecord], layer: int, op: Op) -> list[int]:

@@ -35,6 +35,10 @@ _CAUSES = {
 }
 
 
+TABLE_COLUMNS = ["op", "tokens that differ", "max ulp", "max abs", "relative"]
+"""Columns of the table of a report: the last three are of the first token that differs at each op."""
+
+
 @dataclass(slots=True, kw_only=True, frozen=True)
 class TraceReport:
     """What the replay of one sequence found."""
@@ -78,13 +82,14 @@ def headline(report: TraceReport) -> str:
 
 
 def table_rows(report: TraceReport) -> list[list[str]]:
-    """Return a row of texts for each op that differs: name, tokens that differ, largest ulp and absolute difference."""
+    """Return a row of texts for each op that differs, for the columns TABLE_COLUMNS."""
     return [
         [
             each.name,
             f"{each.tokens_different} of {each.tokens}",
             "" if each.max_ulp is None else str(each.max_ulp),
             "" if each.max_abs_diff is None else f"{each.max_abs_diff:.3g}",
+            "" if each.relative_diff is None else f"{each.relative_diff:.2g}",
         ]
         for each in report.growth
         if each.tokens_different

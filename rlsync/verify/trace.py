@@ -15,7 +15,7 @@ from rlsync.rollout.settings import EngineSettings
 from rlsync.samples import Rollout
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.trace.replay import trace_rollout
-from rlsync.trace.report import TraceReport, headline, table_rows
+from rlsync.trace.report import TABLE_COLUMNS, TraceReport, headline, table_rows
 from rlsync.trainer.settings import TrainerSettings
 from rlsync.trainer.sharded import Sharded
 from rlsync.trainer.trace import trace_forward
@@ -82,7 +82,7 @@ def show(report: TraceReport, console: ConsoleReporter) -> None:
     """Print a report: the ops that differ, in order, and the sentence that names the first."""
     rows = table_rows(report)
     if rows:
-        console.table("difference by op", ["op", "tokens that differ", "max ulp", "max abs"], rows[:_LONGEST_TABLE])
+        console.table("difference by op", TABLE_COLUMNS, rows[:_LONGEST_TABLE])
     if len(rows) > _LONGEST_TABLE:
         console.say(f"... and {len(rows) - _LONGEST_TABLE} more ops")
     console.say(f"{headline(report)} ({report.seconds:.1f} s)")
