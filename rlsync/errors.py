@@ -63,6 +63,12 @@ class NonFiniteError(RlsyncError):
     exit_code = 5
 
 
+class AlarmError(RlsyncError):
+    """An alarm whose action is to stop the run has fired."""
+
+    exit_code = 6
+
+
 def in_one_line(message: str) -> str:
     """Return a message with text of a user or a library as one line, without control characters and very long words."""
     line = re.sub(r"\s*[\r\n]\s*", " ", message)

@@ -11,6 +11,8 @@ import torch
 
 from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig
 
+GROUP_RELATIVE = (AdvantageKind.grpo, AdvantageKind.rloo, AdvantageKind.reinforce_pp_baseline)
+"""Estimators with which a group of equal rewards trains nothing."""
 _EPS = 1e-6
 
 

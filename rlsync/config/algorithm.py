@@ -72,6 +72,8 @@ class KlPlace(StrEnum):
 class AlgorithmConfig:
     """Configuration of the objective."""
 
+    name: str = "grpo"
+    """Name of the chosen option, with which wandb tags the run. Nothing depends on it."""
     advantage: AdvantageKind = AdvantageKind.grpo
     group_size: int = 8
     """Number of responses to each prompt."""

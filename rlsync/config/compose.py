@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rlsync.config.alarms import AlarmConfig
 from rlsync.config.fields import valid_keys
 from rlsync.config.numbers import check_values
-from rlsync.config.overrides import chosen, for_hydra, quoted, settings
+from rlsync.config.overrides import chosen, for_hydra, quoted, settings, with_new_alarms
 from rlsync.config.paths import group_options, recipe_names, shipped
 from rlsync.config.reads import shown
 from rlsync.config.run import TrainConfig
@@ -30,6 +31,7 @@ _SCHEMA = "train_schema"
 _NO_SUCH_DATA = re.compile(
     r"not a subclass of .?DataConfig|^eval\.sets\..* not in struct|^data\.parts\..* not in struct"
 )
+_NO_SUCH_ALARM = re.compile(r"alarms\.([^.:]+): Key '\1' is not in struct")
 _COMPONENTS = f" Keys begin with {', '.join(field.name for field in fields(TrainConfig))}; see `rlsync train --help`"
 _SUFFIX = {"train": "", "eval": "_eval"}
 """Suffix of the run's name, so that an evaluation does not write into the training run's folder."""
@@ -71,16 +73,17 @@ def _compose(root: str, overrides: list[str]) -> TrainConfig:
     if "model.path" in keys and not keys & {"model", "model.source"}:
         rest = ["model=huggingface", *rest]
     _check_keys(rest)
-    rest = [for_hydra(override) for override in rest]
+    rest, alarms = with_new_alarms([for_hydra(override) for override in rest])
     _store_schema()
     recipes = quoted(f"file://{shipped('recipes')}")
     search = [f"hydra.searchpath=[{recipes}]", f"+{recipe}=recipe"] if recipe else []
     named = any(o.startswith("run.name=") for o in rest)
     name = [f"run.name={quoted(recipe + _SUFFIX[root])}"] if recipe and not named else []
+    name += [f"run.recipe={quoted(recipe)}"] if recipe else []
     try:
         said = [key for override in rest for key in settings(override)]
         with initialize_config_dir(config_dir=str(shipped("configs")), version_base="1.3"):
-            composed = compose(config_name=root, overrides=[*search, *name, *rest])
+            composed = compose(config_name=root, overrides=[*search, *name, *alarms, *rest])
         config = OmegaConf.to_object(composed)
     except OverrideParseException as error:
         raise ConfigError(_misread(error.override)) from error
@@ -117,8 +120,21 @@ def _store_schema() -> None:
 
 
 def to_yaml(config: TrainConfig) -> str:
-    """Return the configuration as YAML, without secrets in URLs, as it is shown and written."""
-    return redacted(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    """Return the configuration as YAML, without secrets in URLs, as it is shown and written.
+
+    Of an alarm only the fields that differ from their defaults are written.
+    """
+    values = OmegaConf.structured(config)
+    short = {name: _not_default(alarm) for name, alarm in config.alarms.items()}
+    OmegaConf.set_struct(values, False)
+    container = OmegaConf.to_container(values, enum_to_str=True)
+    assert isinstance(container, dict)
+    return redacted(OmegaConf.to_yaml(OmegaConf.create({**container, "alarms": short})))
+
+
+def _not_default(alarm: AlarmConfig) -> dict[str, Any]:
+    values, defaults = asdict(alarm), asdict(AlarmConfig())
+    return {key: value for key, value in values.items() if value != defaults[key]}
 
 
 @dataclass(slots=True, frozen=True)
@@ -134,7 +150,7 @@ class Difference:
 
 
 def differences(saved: Path, config: TrainConfig) -> list[Difference]:
-    """Compare a configuration with a saved one (YAML). Keys under run, telemetry and cluster are not compared.
+    """Compare a configuration with a saved one (YAML). Keys under run, telemetry, alarms and cluster are not compared.
 
     Raises:
         ConfigError: The file is missing, or is not a configuration.
@@ -147,7 +163,7 @@ def differences(saved: Path, config: TrainConfig) -> list[Difference]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         why, weights = str(error).splitlines()[0], f"{saved.parent}/checkpoints/step_N"
         raise unreadable(saved, "the run's configuration", why, weights) from error
-    keys = (key for key in old | new if key.partition(".")[0] not in ("run", "telemetry", "cluster"))
+    keys = (key for key in old | new if key.partition(".")[0] not in ("run", "telemetry", "alarms", "cluster"))
     return [Difference(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
 
@@ -185,6 +201,11 @@ def _option_keys(group: str, option: str) -> list[str]:
     return list(_flat(yaml.safe_load(file.read_text(encoding="utf-8")), group))
 
 
+def _alarm_names() -> list[str]:
+    """Return the names of the alarms of every run."""
+    return list(yaml.safe_load((shipped("configs") / "alarms/default.yaml").read_text(encoding="utf-8")))
+
+
 def _take_recipe(overrides: list[str]) -> tuple[str | None, list[str]]:
     named = [o.partition("=")[2] for o in overrides if o.startswith("recipe=")]
     if named and named[-1] not in recipe_names():
@@ -208,6 +229,14 @@ def _explain(error: Exception) -> str:
         return f"{line}. ${{...}} stands for another key's value; to write these characters as text, use \\${{...}}"
     if "is not a ListConfig" in line:
         return f"{line.rstrip('.')}; write a list in brackets, {key}=[...]"
+    if no_alarm := _NO_SUCH_ALARM.match(line):
+        names = _alarm_names()
+        near = difflib.get_close_matches(no_alarm[1], names, n=2)
+        some = f"Nearest: {', '.join(near)}" if near else f"Those of alarms=default: {', '.join(names)}"
+        return (
+            f"{key}: there is no alarm {no_alarm[1]}. {some}. To add one, write "
+            f"+alarms.{no_alarm[1]}.metric=KEY +alarms.{no_alarm[1]}.above=NUMBER"
+        )
     if _NO_SUCH_DATA.search(line):
         options = ", ".join(group_options()["data"])
         added = "with +data@eval.sets.NAME=OPTION or +data@data.parts.NAME=OPTION"

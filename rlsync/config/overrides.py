@@ -21,6 +21,7 @@ _ASSIGNMENT = re.compile(r"(\+\+|\+|)([^=@~+]+)=(.*)", re.DOTALL)
 _CHOICE = re.compile(r"\+*([^=@~+]+)(@[^=]*)?=(.*)", re.DOTALL)
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _ITEM = re.compile(rf"\s*({_QUOTED.pattern}|[^,'\"]*)\s*(?:,|$)", re.DOTALL)
+_ALARM = re.compile(r"\+{1,2}alarms\.([^.=@]+)[.=]")
 _LARGEST = 10**300
 """Larger integers do not fit into a float, to which OmegaConf converts them for a float field."""
 _PROSE = ("template", "system_prompt")
@@ -49,6 +50,20 @@ def for_hydra(override: str) -> str:
     if kind is Any or kind == dict[str, Any]:
         return f"++{key}={value}"
     return override
+
+
+def with_new_alarms(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """Let +alarms.NAME.FIELD=VALUE add an alarm, although OmegaConf cannot make a typed part from single fields.
+
+    Returns:
+        The overrides without the plus signs, and overrides in front of them that add the alarms.
+    """
+    names, rest = [], []
+    for override in overrides:
+        added = _ALARM.match(override)
+        names += [added[1]] if added else []
+        rest.append(override.lstrip("+") if added else override)
+    return rest, [f"+alarms/one@alarms.{name}=new" for name in dict.fromkeys(names)]
 
 
 def settings(override: str) -> Iterator[str]:

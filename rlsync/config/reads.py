@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rlsync.config.alarms import AlarmConfig, AlarmKind, Reference
 from rlsync.config.algorithm import AdvantageKind, AlgorithmConfig, LossKind
 from rlsync.config.cluster import ClusterConfig, Device
 from rlsync.config.data import DataConfig, DataSource
@@ -88,6 +89,9 @@ _PRESENT = where("kind", EnvironmentKind.calculator, EnvironmentKind.custom)
 _GPU = where("cluster.device", Device.cuda)
 _EXACT = where("kernels.mode", KernelMode.invariant)
 _CRITIC = where("advantage", AdvantageKind.gae)
+_WANDB = unless("wandb", WandbMode.disabled)
+_BOUNDED = where("kind", AlarmKind.threshold, AlarmKind.trend)
+_TREND = where("kind", AlarmKind.trend)
 _NO_PARTS: Rule = (Condition("parts", lambda parts: not parts, " empty", _IN_PARTS),)
 
 READ: dict[type, dict[str, list[Rule]]] = {
@@ -197,14 +201,29 @@ READ: dict[type, dict[str, list[Rule]]] = {
         "k": [given("samples")],
     },
     TelemetryConfig: {
-        "project": [unless("wandb", WandbMode.disabled)],
-        "entity": [unless("wandb", WandbMode.disabled)],
+        "project": [_WANDB],
+        "entity": [_WANDB],
+        "tags": [_WANDB],
+        "samples": [_WANDB, given("samples_every")],
+        "samples_every": [_WANDB],
+        "samples_logprobs": [_WANDB, given("samples_every")],
+    },
+    AlarmConfig: {
+        "over": [unless("kind", AlarmKind.not_finite)],
+        "above": [_BOUNDED],
+        "below": [_BOUNDED],
+        "reference": [_TREND],
+        "window": [_TREND],
+        "history": [_TREND, unless("reference", Reference.first)],
+        "min_history": [_TREND, unless("reference", Reference.first)],
+        "min_change": [_TREND],
     },
     ClusterConfig: {"placement": [_GPU]},
 }
 """Component -> field -> rules that must all hold for it to be read."""
 
 NEVER = (
+    (re.compile(r"run\.recipe"), "recipe=NAME sets it"),
     (re.compile(r"(data|eval\.sets\.[^.]+)\.weight"), "only a part of a mixture has a weight"),
     (
         re.compile(r".+\.parts\.[^.]+\.(held_out|warm_start)_percent"),

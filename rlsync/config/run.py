@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlsync.config.alarms import AlarmConfig, check_alarms
 from rlsync.config.algorithm import AlgorithmConfig
 from rlsync.config.cluster import ClusterConfig, Device, Placement
 from rlsync.config.critic import CriticConfig
@@ -29,6 +30,8 @@ class RunConfig:
     """Name and folder of a run, and whether it resumes."""
 
     name: str = "run"
+    recipe: str = ""
+    """Name of the run's recipe, which recipe=NAME sets; empty = none."""
     dir: str = ""
     """Run folder; empty = runs/<name>."""
     resume: bool = False
@@ -66,6 +69,8 @@ class TrainConfig:
     parity: ParityConfig = field(default_factory=ParityConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    alarms: dict[str, AlarmConfig] = field(default_factory=dict)
+    """Alarms by name. configs/alarms/default.yaml has those of every run; +alarms.NAME.metric=KEY adds one."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
@@ -84,6 +89,7 @@ class TrainConfig:
         self._check_fault()
         self._check_algorithm()
         self._check_critic()
+        check_alarms(self.alarms)
         self.data.check()
         self.eval.check()
         self._check_prompts("data", self.data)

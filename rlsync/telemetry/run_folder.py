@@ -1,7 +1,9 @@
-"""The run folder: config.yaml, metrics.jsonl, rollouts.jsonl, checkpoints/, summary.json."""
+"""The run folder: config.yaml, metrics.jsonl, rollouts.jsonl, alarms.jsonl, checkpoints/, summary.json."""
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shutil
 from dataclasses import asdict
@@ -12,12 +14,13 @@ import torch
 
 from rlsync.redact import without_secrets
 from rlsync.samples import Rollout, Sample
+from rlsync.telemetry.alarms import Fired
 from rlsync.telemetry.json_text import to_json
 from rlsync.telemetry.metrics import Metrics
-from rlsync.telemetry.names import CHECKPOINTS, CONFIG, METRICS, ROLLOUTS, SUMMARY
+from rlsync.telemetry.names import ALARMS, CHECKPOINTS, CONFIG, METRICS, ROLLOUTS, SUMMARY
 
 _STEP = re.compile(rb'\{"step": (\d+)')
-"""Beginning of every line of metrics.jsonl and rollouts.jsonl."""
+"""Beginning of every line of metrics.jsonl, rollouts.jsonl and alarms.jsonl."""
 
 
 class RunFolder:
@@ -36,6 +39,7 @@ class RunFolder:
         (path / SUMMARY).unlink(missing_ok=True)  # the run has more steps to do than before
         self._metrics: IO[str] = _open_after(path / METRICS, done)
         self._rollouts: IO[str] = _open_after(path / ROLLOUTS, done)
+        self._alarms: IO[str] = _open_after(path / ALARMS, done)
 
     def checkpoint(self, step: int) -> Path:
         """Return the folder of a step's checkpoint."""
@@ -48,6 +52,25 @@ class RunFolder:
     def write_metrics(self, metrics: Metrics) -> None:
         """Append the metrics of a step."""
         _append(self._metrics, metrics)
+
+    def metrics(self) -> list[Metrics]:
+        """Return the metrics of all steps so far; values that were not finite are NaN."""
+        lines = (self.path / METRICS).read_text(encoding="utf-8").splitlines()
+        rows = (json.loads(line).items() for line in lines)
+        return [{key: math.nan if value is None else value for key, value in row} for row in rows]
+
+    def write_alarm(self, fired: Fired) -> None:
+        """Append an alarm."""
+        _append(
+            self._alarms,
+            {
+                "step": fired.step,
+                "name": fired.name,
+                "value": fired.value,
+                "message": fired.message,
+                "actions": [action.value for action in fired.actions],
+            },
+        )
 
     def write_rollouts(self, step: int, samples: list[Sample]) -> None:
         """Append one line for each sample.
@@ -97,6 +120,7 @@ class RunFolder:
         """Close the files."""
         self._metrics.close()
         self._rollouts.close()
+        self._alarms.close()
 
 
 def write_trace(run: Path, name: str, report: object) -> Path:

@@ -22,3 +22,7 @@ class Summary:
     draws_different: int = 0
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
+    """Alarms that fired, as `NAME at step N`."""
+    wandb: str = ""
+    """Address of the run in wandb, or the command that uploads an offline run; empty without wandb."""

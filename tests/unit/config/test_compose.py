@@ -160,7 +160,7 @@ def test_what_is_unusual_and_makes_sense_is_taken():
 def test_an_algorithm_changes_what_its_paper_says_alone():
     default, gspo = (compose_train(o).algorithm for o in ([], ["algorithm=gspo"]))
     changed = {f.name for f in fields(default) if getattr(default, f.name) != getattr(gspo, f.name)}
-    assert changed == {"loss", "aggregation", "clip_low", "clip_high"}
+    assert changed == {"name", "loss", "aggregation", "clip_low", "clip_high"}
 
 
 def test_truncated_importance_sampling_is_for_native_kernels():
