@@ -1,9 +1,10 @@
-"""The command line: `rlsync train`, `rlsync eval`, `rlsync parity`, `rlsync report` and `rlsync trace`."""
+"""The command line: `rlsync train`, `eval`, `parity`, `report`, `trace` and `wandb-workspace`."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from typing import Any
 
@@ -24,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 for success, 1 for an error without a code of its own, 2 for a wrong configuration, 3 for a
-        divergence, 4 if a worker died, 5 if a gradient or a log-prob was not finite, 130 after Ctrl-C.
+        divergence, 4 if a worker died, 5 if a gradient or a log-prob was not finite, 6 if an alarm has stopped the
+        run, 130 after Ctrl-C.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     arguments = _arguments(argv)
@@ -50,9 +52,12 @@ def _train(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
         return 0
     wait_passively()
     console.use(config.telemetry.console)
+    from rlsync.telemetry.destinations import choose_destinations
+
+    choice = choose_destinations(config.telemetry, console.say)
     from rlsync.controller.train import train  # imports Ray and torch, which --dry-run does not need
 
-    train(config, console)
+    train(config, console, choice, shlex.join(["rlsync", "train", *arguments.overrides]))
     return 0
 
 
@@ -102,6 +107,13 @@ def _trace(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
     return 0 if report.place is None else 3
 
 
+def _wandb_workspace(arguments: argparse.Namespace, console: ConsoleReporter) -> int:
+    from rlsync.telemetry.wandb_workspace import save_workspace
+
+    console.say(f"saved: {save_workspace(arguments.project, arguments.entity)}")
+    return 0
+
+
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse options and overrides, in any order: every argument that is not an option is an override."""
     parser = _parser()
@@ -111,12 +123,19 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         arguments.runs += [each for each in arguments.overrides if not each.startswith("-")]
         arguments.overrides = [each for each in arguments.overrides if each.startswith("-")]
     for each in arguments.overrides:
-        if each.startswith("-") or arguments.command in ("parity", "trace"):
+        if each.startswith("-") or arguments.command not in ("train", "eval"):
             parser.error(f"{each!r}: no such option; `rlsync {arguments.command} --help` lists all options")
     return arguments
 
 
-_COMMANDS = {"train": _train, "eval": _eval, "parity": _parity, "report": _report, "trace": _trace}
+_COMMANDS = {
+    "train": _train,
+    "eval": _eval,
+    "parity": _parity,
+    "report": _report,
+    "trace": _trace,
+    "wandb-workspace": _wandb_workspace,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,7 +167,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_report(commands)
     _add_trace(commands)
+    _add_workspace(commands)
     return parser
+
+
+def _add_workspace(commands: Any) -> None:
+    workspace = commands.add_parser(
+        "wandb-workspace", help="save a workspace with rlsync's sections in a wandb project"
+    )
+    workspace.add_argument("project", help="name of the project")
+    workspace.add_argument("--entity", help="user or team; by default that of the account")
 
 
 def _add_trace(commands: Any) -> None:

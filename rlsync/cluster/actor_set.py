@@ -51,6 +51,8 @@ class Cluster:
         self.trainers: list[Member] = []
         self.engines: list[Member] = []
         self.reward_models: list[Member] = []
+        self.fingerprint: str | None = None
+        """Fingerprint of the kernels, on which all processes agree; None with kernels=native."""
         try:
             self._start(reward_models)
         except BaseException:
@@ -112,6 +114,10 @@ class Cluster:
         """Call something on every engine at once, and return the results; `call` gets the actor's handle."""
         return gather([(m, call(m.handle)) for m in self.engines], stage=stage, timeout_s=self._timeout)
 
+    def device_name(self) -> str:
+        """Return the name of the first trainer rank's GPU or processor."""
+        return self.on_trainers("handshake", lambda h: h.device_name.remote())[0]
+
     @property
     def _timeout(self) -> float:
         return self._config.cluster.stage_timeout_s
@@ -128,6 +134,7 @@ class Cluster:
         trainers = self.on_trainers("handshake", lambda h: h.fingerprint.remote())
         engines = self.on_engines("handshake", lambda h: h.fingerprints.remote())
         workers = [f for engine in engines for f in engine]
+        self.fingerprint = workers[0]
         if len({*trainers, *workers}) != 1:
             raise DivergenceError(
                 f"handshake: trainer ranks report kernels {trainers}, but rollout workers report {workers}. They run "

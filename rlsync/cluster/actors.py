@@ -94,6 +94,10 @@ class TrainerActor(_Actor):
         """Return the fingerprint of the rank's kernels."""
         return self._worker.fingerprint()
 
+    def device_name(self) -> str:
+        """Return the name of the rank's GPU or processor."""
+        return self._worker.device_name()
+
     def open_channel(self, receivers: int, local: bool) -> Address:
         """Open the weight channel of a rank that feeds workers, and return its address."""
         return self._worker.open_channel(_host(local), receivers)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from rlsync.algorithms.advantages import groups_without_signal
 from rlsync.checkpoint.progress import Progress, keep
+from rlsync.config.alarms import AlarmAction
 from rlsync.config.kernels import KernelMode
 from rlsync.config.parity import Coverage, Fault, OnDivergence
 from rlsync.config.run import TrainConfig
@@ -21,6 +21,7 @@ from rlsync.controller import metrics as m
 from rlsync.controller.collect import Sampler, shape_rewards
 from rlsync.controller.credit import assign_credit
 from rlsync.controller.evaluator import Evaluator
+from rlsync.controller.step_log import Sinks, StepLog, stop_if_asked
 from rlsync.controller.tracing import TracedRollouts, TracedTrainer, trace_step
 from rlsync.data.prompts import PromptStream
 from rlsync.data.text import TextCodec
@@ -29,11 +30,8 @@ from rlsync.parity.counts import Difference, Expected
 from rlsync.parity.monitor import digest_message, judge, judge_ratio
 from rlsync.rewards.scorer import Scorer
 from rlsync.samples import Rollout, RolloutRequest, Sample
-from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.metrics import Metrics, StepTimes
-from rlsync.telemetry.run_folder import RunFolder
 from rlsync.telemetry.summary import Summary
-from rlsync.telemetry.wandb_sink import WandbSink
 from rlsync.trace.report import TABLE_COLUMNS, headline, table_rows
 from rlsync.trainer.packing import minibatch_bounds
 from rlsync.trainer.stats import StepStats
@@ -72,15 +70,6 @@ class Rollouts(TracedRollouts, Protocol):
         """Return the sum of the peak resident memory of all engines, in GiB."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Sinks:
-    """Where the loop reports to."""
-
-    folder: RunFolder
-    wandb: WandbSink
-    console: ConsoleReporter
-
-
 class TrainingLoop:
     """Runs the steps of a training run.
 
@@ -115,6 +104,7 @@ class TrainingLoop:
         self._trainer, self._rollouts, self._weights, self._evaluator = trainer, rollouts, weights, evaluator
         self._sampler = Sampler(config, rollouts, scorer, codec, prompts)
         self._prompts, self._sinks = prompts, sinks
+        self._log = StepLog(config, sinks, progress.summary, codec)
         self._started = 0.0
         self._done, self.summary, self._saved = progress.step, progress.summary, list(progress.saved)
 
@@ -123,6 +113,7 @@ class TrainingLoop:
 
         Raises:
             DivergenceError: Bits differ, and parity.on_divergence=fail.
+            AlarmError: An alarm with the action `stop` has fired.
         """
         self._started = time.perf_counter() - self.summary.seconds
         steps = self._config.trainer.steps
@@ -169,10 +160,16 @@ class TrainingLoop:
         row |= m.time_metrics(times, batch.tokens_drawn, row["train/rows"])
         row["memory/trainer_gib"] = self._trainer.peak_memory_gib()
         row["memory/rollout_gib"] = self._rollouts.peak_memory_gib()
-        self._log(step, row)
+        seconds = time.perf_counter() - self._started
+        fired = self._log.record(row, samples, counts.ulps_by_power, seconds)
         self._handle(wrong)
+        if not saved and any(AlarmAction.checkpoint in each.actions for each in fired):
+            self._trainer.save(str(self._sinks.folder.checkpoint(step)), version=step, resumable=True)
+            self._sinks.console.say(f"checkpoint for an alarm: {self._sinks.folder.checkpoint(step)}")
+            saved = True
         if saved:  # after the step's metrics have been written
             self._keep(step)
+        stop_if_asked(fired)
 
     def _keep(self, step: int) -> None:
         """Mark the step's checkpoint as complete, and remove the run's oldest ones beyond trainer.save_keep."""
@@ -238,24 +235,6 @@ class TrainingLoop:
             return None
         low, high = min(rank.first_ratio_min for rank in ranks), max(rank.first_ratio_max for rank in ranks)
         return judge_ratio(low, high, step)
-
-    def _log(self, step: int, row: Metrics) -> None:
-        summary = self.summary
-        summary.steps, summary.seconds = step, time.perf_counter() - self._started
-        if step == 1:
-            summary.reward_first = row["reward/mean"]
-            summary.accuracy_before = row.get("eval/accuracy_initial")
-        summary.reward_last = row["reward/mean"]
-        summary.accuracy_after = row.get("eval/accuracy", summary.accuracy_after)
-        summary.tokens_sampled += int(row["parity/tokens_sampled"])
-        summary.tokens_compared += int(row["parity/tokens_compared"])
-        summary.tokens_different += int(row["parity/tokens_different"])
-        summary.rows_compared += int(row["parity/rows_compared"])
-        summary.rows_different += int(row["parity/rows_different"])
-        summary.draws_different += int(row["parity/draws_different"])
-        self._sinks.folder.write_metrics(row)
-        self._sinks.wandb.log(row)
-        self._sinks.console.step(row, self._config.trainer.steps)
 
     def _handle(self, wrong: str | None) -> None:
         if wrong is None:

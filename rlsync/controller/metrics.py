@@ -33,6 +33,7 @@ def reward_metrics(samples: list[Sample], rewards: torch.Tensor, silent_groups: 
         "reward/group_std_mean": float(_group_stds(rewards).mean()),
         "reward/groups_without_signal": silent_groups,
         "reward/groups": rewards.shape[0],
+        "reward/samples": rewards.numel(),
         "reward/errors": int(rewards.isnan().sum()),
     } | _part_means(samples)
 

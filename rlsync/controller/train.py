@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from rlsync.checkpoint.progress import Progress
 from rlsync.cluster.actor_set import Cluster
 from rlsync.cluster.groups import RolloutGroup, TrainerGroup
 from rlsync.cluster.placement import placement
 from rlsync.cluster.run_plan import plan_run
 from rlsync.cluster.session import ray_session, terminate_as_interrupt
-from rlsync.config.compose import to_yaml
 from rlsync.config.run import TrainConfig
 from rlsync.controller.assemble import prepare
 from rlsync.controller.evaluator import Evaluator
-from rlsync.controller.loop import Sinks, TrainingLoop
+from rlsync.controller.loop import TrainingLoop
 from rlsync.controller.resume import checkpoint_to_resume, go_on
+from rlsync.controller.sinks import describe, open_sinks
 from rlsync.data.prompts import PromptStream
 from rlsync.paths import check_home
-from rlsync.redact import redacted
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.parity_text import parity_text
-from rlsync.telemetry.run_folder import RunFolder
 from rlsync.telemetry.run_lock import held
 from rlsync.telemetry.summary import Summary
-from rlsync.telemetry.wandb_sink import WandbSink
+from rlsync.telemetry.wandb_mode import WandbChoice
+from rlsync.telemetry.wandb_sink import wandb_line
 from rlsync.weight_sync.sync import WeightSync
 
 
-def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
+def train(config: TrainConfig, console: ConsoleReporter, choice: WandbChoice, command: str = "") -> Summary:
     """Run a training run, from the configuration to summary.json.
+
+    Args:
+        config: The run's configuration.
+        console: Where the run is reported.
+        choice: Where its metrics go, from `choose_destinations`.
+        command: The command line, for the notes in wandb.
 
     Raises:
         RlsyncError: The run failed. The error has the message for the user, and every process of the run has ended.
@@ -43,13 +44,13 @@ def train(config: TrainConfig, console: ConsoleReporter) -> Summary:
     check_home()
     path = config.run.folder
     with held(path):
-        summary = _run(config, console)
+        summary = _run(config, console, choice, command)
     for line in summary_lines(summary, path):
         console.say(line, result=True)
     return summary
 
 
-def _run(config: TrainConfig, console: ConsoleReporter) -> Summary:
+def _run(config: TrainConfig, console: ConsoleReporter, choice: WandbChoice, command: str) -> Summary:
     checkpoint, progress = checkpoint_to_resume(config, console)
     prepared = prepare(config, console.say)
     prompts = PromptStream(prepared.training, config.seed, config.data.weights)
@@ -66,7 +67,8 @@ def _run(config: TrainConfig, console: ConsoleReporter) -> Summary:
             rollouts, trainer = RolloutGroup(cluster, config, console.progress), TrainerGroup(cluster, config)
             if checkpoint:
                 trainer.load(str(checkpoint), progress.step)
-            sinks = sinks_open.enter_context(_sinks(config, progress, console))
+            about = describe(config, prepared.models, cluster, progress, command) if choice.writes else None
+            sinks = sinks_open.enter_context(open_sinks(config, progress, console, choice, about))
             loop = TrainingLoop(
                 config,
                 trainer=trainer,
@@ -80,26 +82,11 @@ def _run(config: TrainConfig, console: ConsoleReporter) -> Summary:
                 progress=progress,
             )
             summary = loop.run()
+            summary.wandb = sinks.wandb.place
             sinks.folder.write_summary(asdict(summary))
         finally:
             cluster.close()
     return summary
-
-
-@contextmanager
-def _sinks(config: TrainConfig, progress: Progress, console: ConsoleReporter) -> Iterator[Sinks]:
-    """Open what the run reports to. The run folder changes only from here on, after all checks of a resume."""
-    path, exit_code = config.run.folder, 1
-    wandb = WandbSink(config.telemetry, config.run.name, path, _plain(config), progress.wandb_id)
-    try:
-        folder = RunFolder(path, to_yaml(config), progress.step)
-        try:
-            yield Sinks(folder=folder, wandb=wandb, console=console)
-        finally:
-            folder.close()
-        exit_code = 0
-    finally:
-        wandb.finish(exit_code)
 
 
 def summary_lines(summary: Summary, path: Path) -> list[str]:
@@ -114,9 +101,9 @@ def summary_lines(summary: Summary, path: Path) -> list[str]:
         rows_different=summary.rows_different,
     )
     lines.append(f"parity: {text}")
+    if summary.alarms:
+        lines.append(f"alarms: {', '.join(summary.alarms)} (alarms.jsonl has the messages)")
+    if summary.wandb:
+        lines.append(wandb_line(summary.wandb))
     lines.append(f"{summary.seconds:.0f} s; all results are in {path}")
     return lines
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    return json.loads(redacted(json.dumps(asdict(config), default=str)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from rlsync.parity.measures import MismatchSums, add_sums
 
@@ -49,6 +50,9 @@ class ParityCounts:
     """Largest difference of two log-probs, in nats; infinite if one of them is NaN."""
     max_ulp: int = 0
     """Largest difference of two log-probs, in units in the last place."""
+    ulps_by_power: list[int] = field(default_factory=list)
+    """Number of tokens whose log-probs differ by 2^n to 2^(n+1) - 1 units in the last place, for n from 0; empty if
+    none differ."""
     first: Difference | None = None
     """The first token whose log-prob or row differs; None if none does."""
     mismatch: MismatchSums = field(default_factory=MismatchSums)
@@ -86,6 +90,7 @@ def merge(parts: list[ParityCounts]) -> ParityCounts:
         total.nonfinite += part.nonfinite
         total.max_abs_diff = max(total.max_abs_diff, part.max_abs_diff)
         total.max_ulp = max(total.max_ulp, part.max_ulp)
+    total.ulps_by_power = [sum(same) for same in zip_longest(*(part.ulps_by_power for part in parts), fillvalue=0)]
     found = [part.first for part in parts if part.first is not None]
     total.first = min(found, key=lambda each: (each.sequence, each.position), default=None)
     total.mismatch = add_sums([part.mismatch for part in parts])

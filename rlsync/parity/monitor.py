@@ -42,7 +42,10 @@ def compare(pack: Pack, output: PolicyOutput, version: int) -> ParityCounts:
     if trainer.numel():
         difference = (trainer - rollout).to(torch.float64)
         counts.max_abs_diff = float(difference.abs().nan_to_num(nan=torch.inf).max())
-        counts.max_ulp = int((_ordered(trainer) - _ordered(rollout)).abs().max())
+        ulps = (_ordered(trainer) - _ordered(rollout)).abs()
+        counts.max_ulp = int(ulps.max())
+        if counts.tokens_different:
+            counts.ulps_by_power = torch.bincount(ulps[different].double().log2().long()).tolist()
     if output.digests is not None and pack.rollout_digests is not None:
         rows = (output.digests != pack.rollout_digests)[at_version]
         counts.rows_compared, counts.rows_different = rows.numel(), int(rows.sum())

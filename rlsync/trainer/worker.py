@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from functools import partial
 from pathlib import Path
 
@@ -77,6 +78,10 @@ class TrainerWorker:
     def fingerprint(self) -> str:
         """The fingerprint of this rank's kernels, which all processes of a run must share."""
         return settings_fingerprint(self._settings)
+
+    def device_name(self) -> str:
+        """The name of the GPU or the processor that this rank computes on."""
+        return device_name(self._settings.device)
 
     def specs(self) -> list[ParamSpec]:
         """Names, shapes and dtype of the tensors that a weight sync sends, in order."""
@@ -181,6 +186,15 @@ class TrainerWorker:
         assert self._policy.optimizer is not None
         parts = {"policy": (self._policy.policy, self._policy.optimizer)}
         return parts | ({"critic": (self._critic.critic, self._critic.optimizer)} if self._critic else {})
+
+
+def device_name(device: Device) -> str:
+    """The name of this process's first GPU, or of the machine's processor."""
+    if device is Device.cuda:
+        return torch.cuda.get_device_name(0)
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _make_deterministic() -> None:

@@ -84,7 +84,7 @@ def test_a_command_composes(command, capsys):
         _arguments([*words, "runs/NAME"])  # a sentence may name the command without its runs
     elif words[0] == "trace":
         _arguments([{"N": "3", "I": "0"}.get(word, word) for word in words])
-    elif words[0] in (*COMPOSE, "parity"):  # `rlsync eval` is a name in a sentence
+    elif words[0] in (*COMPOSE, "parity", "wandb-workspace"):  # `rlsync eval` is a name in a sentence
         _arguments(words)
     else:
         assert words[0] in ("rollout", "makes")  # of a sentence

@@ -11,9 +11,11 @@ import torch
 from rlsync.checkpoint.progress import Progress, newest
 from rlsync.config.compose import compose_train
 from rlsync.config.parity import Fault
+from rlsync.config.telemetry import WandbMode
 from rlsync.controller.collect import sample_seed
 from rlsync.controller.evaluator import EvalSet, Evaluator
-from rlsync.controller.loop import Sinks, TrainingLoop
+from rlsync.controller.loop import TrainingLoop
+from rlsync.controller.step_log import Sinks
 from rlsync.data.char_tokenizer import build_char_tokenizer
 from rlsync.data.problem import Problem
 from rlsync.data.prompts import PromptStream
@@ -25,6 +27,7 @@ from rlsync.rewards.scoring import Scoring
 from rlsync.samples import FinishReason, Rollout, Sample, Score
 from rlsync.telemetry.console import ConsoleReporter
 from rlsync.telemetry.run_folder import RunFolder, hex_bits
+from rlsync.telemetry.wandb_mode import WandbChoice
 from rlsync.telemetry.wandb_sink import WandbSink
 from rlsync.trainer.stats import StepStats
 from rlsync.weight_sync.digest import TensorDigest
@@ -151,7 +154,11 @@ def build(tmp_path):
             codec=codec,
             prompts=prompts,
             evaluator=Evaluator(config, rollouts, [held_out]),
-            sinks=Sinks(folder=folder, wandb=WandbSink(config.telemetry, "x", tmp_path, {}), console=ConsoleReporter()),
+            sinks=Sinks(
+                folder=folder,
+                wandb=WandbSink(WandbChoice(mode=WandbMode.disabled), None, print),
+                console=ConsoleReporter(),
+            ),
             progress=progress or Progress(),
         )
         return loop, log, folder

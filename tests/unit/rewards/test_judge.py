@@ -10,7 +10,7 @@ import pytest
 from rlsync.cli import main
 from rlsync.config.compose import compose_train, to_yaml
 from rlsync.config.reward import RewardConfig, RewardKind
-from rlsync.controller.train import _plain
+from rlsync.controller.sinks import plain
 from rlsync.data.problem import Problem
 from rlsync.errors import ConfigError, RlsyncError
 from rlsync.redact import redacted
@@ -110,7 +110,7 @@ def test_urls_are_redacted_wherever_they_are_written():
     assert SECRET not in RlsyncError(text).message
     config = compose_train([f'data.template="https://u:{SECRET}@h/ {{question}}"'])
     assert SECRET not in to_yaml(config)
-    assert SECRET not in json.dumps(_plain(config))
+    assert SECRET not in json.dumps(plain(config))
     assert SECRET in config.data.template  # the control: the run itself has the secret
 
 
