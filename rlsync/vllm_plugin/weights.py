@@ -31,8 +31,8 @@ class WeightReceiver:
     """The plan of the weight sync."""
     rlsync_recording: Any
     """The hooks of a trace."""
-    rlsync_graphs: Any
-    """The CUDA graphs that a trace has put aside; None if there are none."""
+    rlsync_graphs: bool
+    """Whether the worker had CUDA graphs before a trace put them aside."""
     rlsync_direct: bool
     """Whether trainer ranks write into this worker's parameters."""
 
@@ -51,14 +51,14 @@ class WeightReceiver:
         from rlsync.vllm_plugin.recording import WorkerRecording
 
         self.rlsync_recording = WorkerRecording(self.model_runner.get_model(), Recorder(expected))
-        self.rlsync_graphs = self.model_runner.cudagraph_manager if self.device.type == "cuda" else None
-        if self.rlsync_graphs is not None:
-            self.model_runner.cudagraph_manager = None
+        if self.device.type == "cuda":
+            self.rlsync_graphs = self.model_runner.cudagraph_manager._graphs_captured
+            self.model_runner.cudagraph_manager._graphs_captured = False  # hooks do not run in a CUDA graph
 
     def rlsync_recorded(self) -> list[OpRecord]:
         """End the recording, and return its records."""
-        if self.rlsync_graphs is not None:
-            self.model_runner.cudagraph_manager = self.rlsync_graphs
+        if self.device.type == "cuda":
+            self.model_runner.cudagraph_manager._graphs_captured = self.rlsync_graphs
         return self.rlsync_recording.finish()
 
     def rlsync_fingerprint(self) -> str:

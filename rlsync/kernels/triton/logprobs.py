@@ -11,14 +11,15 @@ import torch
 import triton
 import triton.language as tl
 
-from rlsync.kernels.keyed_sum import GOLDEN
+from rlsync.kernels.row_keys import HIGH, HIGH_SHIFT, LOW, LOW_SHIFT
 from rlsync.kernels.triton.tiles import ceil_div
 
 TILE = 4096
 """Number of lanes of a chunk's sum; lane i adds the tokens i, i + TILE and so on, in order."""
 CHUNK = 4 * TILE
 """Number of tokens of a chunk."""
-_GOLDEN = tl.constexpr(GOLDEN)
+_LOW, _HIGH = tl.constexpr(LOW), tl.constexpr(HIGH)
+_LOW_SHIFT, _HIGH_SHIFT = tl.constexpr(LOW_SHIFT), tl.constexpr(HIGH_SHIFT)
 
 
 @triton.jit
@@ -52,27 +53,30 @@ def _chunk_kernel(logits, parts, digests, size, temperature, TILE: tl.constexpr,
     """Write statistics of each chunk of a row.
 
     parts [T, chunks, 3] are the maximum of x, the sum of exp(x - max), and the sum of exp(x - max) (x - max). digests
-    [T, chunks] are keyed sums over the bits of the logits, whose keys are those of ../keyed_sum.py.
+    [T, chunks] are the parts of the row digests (../cpu/row_digests.py), made while the logits are first read.
     """
     t, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row = logits + t * size
     first = chunk * CHUNK
     last = tl.minimum(first + CHUNK, size)
     highest = float("-inf")
-    for start in range(first, last, TILE):
-        x = scaled(row, start + tl.arange(0, TILE), size, temperature)
-        highest = tl.maximum(highest, tl.max(x, 0))
-    base = tl.where(highest == float("-inf"), 0.0, highest)
-    total = tl.zeros([TILE], tl.float32)
-    weighted = tl.zeros([TILE], tl.float32)
-    digest = tl.zeros([TILE], tl.int64)
+    low_sum = tl.zeros([TILE], tl.uint64)
+    high_sum = tl.zeros([TILE], tl.uint64)
     for start in range(first, last, TILE):
         at = start + tl.arange(0, TILE)
         logit = _load(row, at, size)
-        key = at.to(tl.int64) * _GOLDEN
-        product = logit.to(tl.int32, bitcast=True).to(tl.int64) * ((key ^ (key >> 29)) | 1)
-        digest += tl.where(at < size, product, 0)
-        below = _divided(logit, temperature) - base
+        highest = tl.maximum(highest, tl.max(_divided(logit, temperature), 0))
+        bits = tl.where(at < size, logit.to(tl.uint32, bitcast=True), 0).to(tl.uint64)
+        low = (at.to(tl.uint32) * _LOW).to(tl.uint32)
+        high = (at.to(tl.uint32) * _HIGH).to(tl.uint32)
+        low_sum += bits * ((low ^ (low >> _LOW_SHIFT)) | 1).to(tl.uint64)
+        high_sum += bits * (high ^ (high >> _HIGH_SHIFT)).to(tl.uint64)
+    digest = (low_sum + (high_sum << 32)).to(tl.int64, bitcast=True)
+    base = tl.where(highest == float("-inf"), 0.0, highest)
+    total = tl.zeros([TILE], tl.float32)
+    weighted = tl.zeros([TILE], tl.float32)
+    for start in range(first, last, TILE):
+        below = scaled(row, start + tl.arange(0, TILE), size, temperature) - base
         part = tl.exp(below)
         total += part
         weighted += tl.where(part > 0, part * below, 0.0)  # so that 0 * -inf is 0

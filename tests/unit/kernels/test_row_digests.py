@@ -1,10 +1,11 @@
 """Digests of rows of logits: every bit counts, and digests of parts of the vocabulary add up."""
 
+import numpy as np
 import pytest
 import torch
 
 from rlsync.kernels import ops
-from rlsync.kernels.keyed_sum import Rectangle, keyed_sums
+from rlsync.kernels.row_keys import HIGH, HIGH_SHIFT, LOW, LOW_SHIFT
 
 ROWS, VOCABULARY = 5, 1003
 
@@ -39,14 +40,18 @@ def test_a_row_does_not_depend_on_its_neighbours_or_its_layout():
     assert torch.equal(ops.row_digests(logits.t().contiguous().t()), digests)
 
 
-def test_digests_of_parts_of_the_vocabulary_add_up():
-    logits = _logits()
-    parts = []
-    for row in logits:
-        shards = [row[:400], row[400:]]
-        rectangles = [
-            Rectangle(s[None].contiguous(), torch.float32, 0, at, VOCABULARY)
-            for s, at in zip(shards, (0, 400), strict=True)
-        ]
-        parts.append(keyed_sums(rectangles).sum())
-    assert torch.equal(torch.stack(parts), ops.row_digests(logits))
+def test_digests_are_sums_of_bits_times_keys_so_those_of_parts_of_the_vocabulary_add_up():
+    bits = _logits().view(torch.int32).numpy().view(np.uint32).astype(object)
+    keys = []
+    for token in range(VOCABULARY):
+        low, high = token * LOW % 2**32, token * HIGH % 2**32
+        keys.append(((low ^ (low >> LOW_SHIFT)) | 1) + ((high ^ (high >> HIGH_SHIFT)) << 32))
+    products = bits * np.array(keys, dtype=object)
+    parts = products[:, :400].sum(1) + products[:, 400:].sum(1)
+    assert [int(part) % 2**64 for part in parts] == [digest % 2**64 for digest in ops.row_digests(_logits()).tolist()]
+
+
+def test_no_two_of_many_tokens_share_a_key():
+    zeros = torch.zeros(150_000 // 50, 150_000)
+    zeros.view(torch.int32)[torch.arange(3000), torch.arange(3000) * 50] = 1
+    assert ops.row_digests(zeros).unique().numel() == 3000
