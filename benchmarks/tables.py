@@ -75,6 +75,10 @@ def device(row: Row, _: list[Row]) -> str:
     return next((name for name in ("H100", "H200") if name in row["device"]), row["device"])
 
 
+def _difference(row: Row) -> float:
+    return float(row["with_us"]) - float(row["without_us"])
+
+
 def _formatted(value: str, form: str) -> str:
     return format(float(value), form) if value else ""
 
@@ -310,6 +314,19 @@ TABLES = {
             "step, s": number("step_s", ".2f"),
             "GiB": number("memory_gib", ".2f"),
             "tokens that differ": of("tokens_different", "tokens_compared"),
+            **SOURCE,
+        },
+    ),
+    "row_digests": Table(
+        file="row_digests",
+        key=("rows", "vocabulary"),
+        needs=("without_us", "with_us"),
+        columns={
+            "rows": number("rows"),
+            "vocabulary": number("vocabulary"),
+            "with digests, us": number("with_us", ",.1f"),
+            "without": number("without_us", ",.1f"),
+            "digests, us a row": lambda row, _: f"{_difference(row) / int(row['rows']):.2f}",
             **SOURCE,
         },
     ),
