@@ -98,6 +98,7 @@ class RunFolder:
                     "turns": episode.turns,
                     "answer": problem.answer,
                     "reward": sample.score.reward,
+                    "reward_parts": sample.score.parts or None,
                     "reward_error": without_secrets(sample.score.error),
                     "advantage": _advantage(sample),
                     "finish_reason": rollout.finish_reason.value,
