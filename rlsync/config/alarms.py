@@ -48,7 +48,9 @@ class Reference(StrEnum):
     best = "best"
     """The largest mean of `window` steps in a row."""
     mean = "mean"
+    """The mean of the steps."""
     median = "median"
+    """The median of the steps."""
 
 
 class AlarmAction(StrEnum):
@@ -69,13 +71,16 @@ class AlarmConfig:
     """Configuration of one alarm."""
 
     enabled: bool = True
+    """Whether the alarm watches its metric."""
     metric: str = ""
     """Key of a metric (docs/metrics.md)."""
     over: str = ""
     """Key of a metric by which the value is divided, for shares; empty = none."""
     kind: AlarmKind = AlarmKind.threshold
     above: float | None = None
+    """Bound that the value must exceed; in a trend the bound of its multiple of the reference; null = no such bound."""
     below: float | None = None
+    """Bound that the value must fall below; in a trend that of its multiple of the reference; null = no such bound."""
     reference: Reference = Reference.mean
     window: int = 1
     """Number of steps whose mean is compared with the reference."""

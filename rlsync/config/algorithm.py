@@ -78,6 +78,7 @@ class AlgorithmConfig:
     group_size: int = 8
     """Number of responses to each prompt."""
     prompts_per_step: int = 16
+    """Number of prompts in a step; a step has prompts_per_step * group_size samples."""
     normalize_std: bool = True
     """With advantage=grpo: divide by the group's standard deviation. Dr. GRPO (arXiv 2503.20783) does not."""
     gamma: float = 1.0
@@ -92,6 +93,7 @@ class AlgorithmConfig:
     loss: LossKind = LossKind.ppo_clip
     aggregation: Aggregation = Aggregation.token_mean
     clip_low: float = 0.2
+    """The ratio is clipped to [1 - clip_low, 1 + clip_high]; 1 = no lower bound."""
     clip_high: float = 0.28
     """The ratio is clipped to [1 - clip_low, 1 + clip_high]. A larger upper bound is DAPO's clip-higher (arXiv
     2503.14476)."""

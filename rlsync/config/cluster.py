@@ -12,7 +12,9 @@ class Device(StrEnum):
     """Device of the trainer and of the rollout engines."""
 
     cpu = "cpu"
+    """CPUs, with gloo between processes."""
     cuda = "cuda"
+    """NVIDIA GPUs, with NCCL or shared memory between processes."""
 
 
 class Placement(StrEnum):
@@ -29,7 +31,7 @@ class ClusterConfig:
     """Configuration of Ray and of the processes that it starts."""
 
     address: str | None = None
-    """None starts Ray on this machine and stops it at the end; `auto` or host:port attaches to a cluster."""
+    """null starts Ray on this machine and stops it at the end; `auto` or host:port attaches to a cluster."""
     device: Device = Device.cpu
     trainer_cpus: float = 0.5
     """CPUs that Ray reserves for a trainer rank."""

@@ -20,6 +20,7 @@ class CriticConfig:
     lr: float = 1e-5
     """Learning rate; trainer.warmup_steps and trainer.schedule apply to it."""
     adam_eps: float = 1e-8
+    """AdamW's epsilon."""
     clip: float = 0.2
     """Values are clipped to this distance from what they were before the step (algorithms/value_loss.py); 0 = off."""
     warmup_steps: int = 0

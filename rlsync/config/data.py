@@ -50,7 +50,9 @@ class DataConfig:
     """Separate file of held-out problems; empty = a hash of the prompt decides which problems of `path` are held
     out."""
     subset: str | None = None
+    """Configuration name of a hub data set that has several, such as `main` of openai/gsm8k; null = the default one."""
     hub_split: str = "train"
+    """Split of the hub data set that has the training problems."""
     eval_split: str = ""
     """Separate hub split of held-out problems; empty = as with an empty eval_path."""
     prompt_column: str = "prompt"
@@ -66,6 +68,7 @@ class DataConfig:
     chat: bool = False
     """Format the prompt with the tokenizer's chat template, as a message of the user."""
     system_prompt: str = ""
+    """System message of the chat template; empty = none."""
     chat_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the chat template besides the messages, for example {enable_thinking: false}."""
     keep_special_tokens: bool = False

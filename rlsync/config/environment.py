@@ -27,7 +27,9 @@ class MessageRole(StrEnum):
     """Role of the environment's messages in a chat template."""
 
     tool = "tool"
+    """A result of a tool; the chat template must know this role."""
     user = "user"
+    """A message of the user, which every chat template knows."""
 
 
 class Scored(StrEnum):

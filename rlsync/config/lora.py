@@ -16,6 +16,7 @@ class LoraConfig:
     rank: int = 0
     """Rank of the adapters; 0 = no adapters, so all weights are trained."""
     alpha: float = 16.0
+    """Scale of the adapters: their product is multiplied by alpha / rank."""
     targets: list[str] = field(default_factory=lambda: list(PROJECTIONS))
     """Linear layers that get an adapter, named by the last part of their module names."""
 

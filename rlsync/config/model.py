@@ -26,7 +26,9 @@ class ComputeDtype(StrEnum):
     """Dtype of the forward pass."""
 
     bfloat16 = "bfloat16"
+    """Half the memory and traffic of float32; what GPUs have tensor cores for."""
     float32 = "float32"
+    """Needs twice the memory and is slower."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,15 +36,23 @@ class TinyConfig:
     """The tiny model: a small Qwen3 that rlsync builds and warm-starts itself (model.source=tiny)."""
 
     hidden_size: int = 128
+    """Width of the residual stream."""
     layers: int = 4
+    """Number of decoder layers."""
     heads: int = 4
+    """Number of attention heads; a multiple of kv_heads."""
     kv_heads: int = 2
+    """Number of key-value heads."""
     head_dim: int = 32
+    """Number of channels of an attention head; even."""
     intermediate_size: int = 576
+    """Width of the MLP."""
     warm_start_steps: int = 700
+    """Number of supervised updates of the warm start."""
     warm_start_batch: int = 128
     """Number of problems in a warm-start batch."""
     warm_start_lr: float = 3e-3
+    """Learning rate of the warm start."""
     warm_start_problems: int = 2000
     """Number of distinct problems that the warm start sees."""
     warm_start_style_share: float = 0.7

@@ -36,6 +36,7 @@ class Fault(StrEnum):
     """Fault that is planted on purpose."""
 
     none = "none"
+    """No fault."""
     ulp = "ulp"
     """One weight of the last TP worker is changed by one ulp after the digest was computed."""
     stale_shard = "stale_shard"

@@ -140,6 +140,7 @@ class WeightedReward(RewardFunctionConfig):
     """One function of a weighted sum."""
 
     weight: float = 1.0
+    """Factor of this function's number in the sum."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -147,8 +148,8 @@ class RewardConfig(RewardFunctionConfig):
     """Configuration of the reward: one function, or the weighted sum of several."""
 
     parts: dict[str, WeightedReward] = field(default_factory=dict)
-    """Functions of the weighted sum, by name; with parts, `kind` is not read. +reward@reward.parts.NAME=OPTION adds
-    one, and reward.parts.NAME.weight=0.5 sets its weight."""
+    """Functions of the weighted sum, by name; with parts, `kind` is not read. `+reward@reward.parts.NAME=OPTION`
+    adds one, and `reward.parts.NAME.weight=0.5` sets its weight."""
     finish_timeout_s: float = 1800.0
     """Longest wait in seconds for scores after all responses of a step have arrived; samples without a score by then
     get no reward."""

@@ -12,7 +12,9 @@ class ModelImpl(StrEnum):
     """Which implementation of the model vLLM runs."""
 
     vllm = "vllm"
+    """vLLM's own class of the architecture."""
     transformers = "transformers"
+    """The class of transformers, run by vLLM."""
 
 
 class WeightPath(StrEnum):
@@ -32,6 +34,7 @@ class RolloutConfig:
     tp: int = 1
     """Tensor-parallel size: number of worker processes of one engine."""
     engines: int = 1
+    """Number of engines; a step's requests are distributed over them."""
     temperature: float = 1.0
     """Sampling temperature. There is one for the whole run, because it is part of the policy on both sides."""
     max_tokens: int = 256
@@ -43,7 +46,10 @@ class RolloutConfig:
     max_num_batched_tokens: int = 2048
     """Most tokens in one engine step; longer prompts are prefilled in chunks."""
     prefix_caching: bool = True
+    """Requests with a common beginning share its keys and values. The cache is emptied after every weight sync;
+    with exact kernels the bits stay the same."""
     block_size: int = 32
+    """Number of tokens in a block of the KV cache; a multiple of 16."""
     kv_cache_mib: int = 64
     """Size in MiB of one worker's KV cache; 0 = what gpu_memory_utilization leaves for it (GPUs only)."""
     gpu_memory_utilization: float = 0.5

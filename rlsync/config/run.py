@@ -30,6 +30,7 @@ class RunConfig:
     """Name and folder of a run, and whether it resumes."""
 
     name: str = "run"
+    """Name of the run, of its folder and of its wandb run; a recipe's name if there is a recipe."""
     recipe: str = ""
     """Name of the run's recipe, which recipe=NAME sets; empty = none."""
     dir: str = ""
@@ -56,6 +57,8 @@ class TrainConfig:
     """Configuration of a training run, with one component for each part of the system."""
 
     seed: int = 0
+    """Seed of the run: of the draws of all responses, the choice and order of training problems, and the initial values
+    of LoRA adapters. With exact kernels, equal seeds and configurations on one machine give equal runs."""
     run: RunConfig = field(default_factory=RunConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -70,7 +73,8 @@ class TrainConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     alarms: dict[str, AlarmConfig] = field(default_factory=dict)
-    """Alarms by name. configs/alarms/default.yaml has those of every run; +alarms.NAME.metric=KEY adds one."""
+    """Alarms by name. configs/alarms/default.yaml has those of every run; `+alarms.slow.metric=time/step
+    +alarms.slow.above=60` adds one."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:

@@ -18,7 +18,9 @@ class WandbMode(StrEnum):
     online = "online"
     """Online, or the run does not start."""
     offline = "offline"
+    """Write wandb's files into the run folder only; `wandb sync` sends them later."""
     disabled = "disabled"
+    """Do not start wandb."""
 
 
 class ConsoleStyle(StrEnum):
@@ -44,8 +46,8 @@ class TelemetryConfig:
     project: str = ""
     """Project in wandb; empty = WANDB_PROJECT, or rlsync."""
     entity: str | None = None
-    console: ConsoleStyle = ConsoleStyle.auto
     """User or team in wandb; null = WANDB_ENTITY, or the default of the account."""
+    console: ConsoleStyle = ConsoleStyle.auto
     tags: list[str] = field(default_factory=list)
     """Tags besides the recipe, the algorithm and the family of the model."""
     samples_every: int = 10

@@ -13,8 +13,11 @@ class Schedule(StrEnum):
     """How the learning rate changes after the warm-up."""
 
     constant = "constant"
+    """It stays at lr."""
     linear = "linear"
+    """It falls in a straight line."""
     cosine = "cosine"
+    """It falls along half a cosine."""
 
 
 class NonFinitePolicy(StrEnum):
@@ -31,17 +34,26 @@ class TrainerConfig:
     """Configuration of the trainer."""
 
     steps: int = 100
+    """Number of training steps; each is a round of rollouts and the updates on them."""
     ranks: int = 1
     """Number of FSDP ranks, each in a Ray actor of its own."""
     lr: float = 1e-6
+    """Learning rate after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates of the averages of the gradient and of its square."""
     adam_eps: float = 1e-8
+    """AdamW's epsilon, which is added to the root of the squared average. A larger value weakens updates with small
+    gradients."""
     weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
     warmup_steps: int = 0
+    """Number of updates over which the learning rate rises linearly from 0 to lr."""
     schedule: Schedule = Schedule.constant
     """Course of the learning rate after the warm-up; linear and cosine end at min_lr_ratio * lr."""
     min_lr_ratio: float = 0.0
+    """Learning rate at the end of a linear or cosine schedule, as a share of lr."""
     max_grad_norm: float = 1.0
+    """Gradients with a larger norm are scaled down to it; inf = no clipping."""
     minibatches: int = 1
     """Number of optimizer steps in each pass over the step's rollouts."""
     epochs: int = 1
@@ -53,6 +65,8 @@ class TrainerConfig:
     true on CPUs and false on GPUs. Before `true` is set on a GPU, tests/gpu/test_tree.py should pass there. Read only
     with kernels=invariant: native kernels always forward samples separately."""
     gradient_checkpointing: bool = True
+    """Keep only the inputs of each decoder layer and compute the layer again in the backward pass, which saves memory
+    and takes time."""
     nonfinite: NonFinitePolicy = NonFinitePolicy.skip
     save_every: int = 0
     """Save Hugging Face weights and the trainer's state (for run.resume) every n steps. Only the newest checkpoint
