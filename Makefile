@@ -2,12 +2,13 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+SITE_VENV := build/docs-venv
 RECIPE ?= grpo_arithmetic_tiny_cpu
 ARGS ?=
 # If pip's own indexes have only CUDA builds of torch, name an index with CPU builds: make train TORCH_INDEX=URL
 TORCH_INDEX ?=
 
-.PHONY: train test unit lint parity bench tables install install-gpu lock clean
+.PHONY: train test unit lint parity bench tables reference docs docs-serve install install-gpu lock clean
 
 train: $(VENV)/.installed
 	$(BIN)/rlsync train recipe=$(RECIPE) $(ARGS)
@@ -34,6 +35,25 @@ bench: $(VENV)/.installed
 # The tables of docs/benchmarks.md, from the rows in benchmarks/results/.
 tables: $(VENV)/.installed
 	$(BIN)/python benchmarks/render.py
+
+# The pages of docs/ that are written from the code, and the figures.
+reference: $(VENV)/.installed
+	$(BIN)/python docs/generate/config_page.py
+	$(BIN)/python docs/generate/recipes_page.py
+	$(BIN)/python docs/figures/processes.py
+	$(BIN)/python docs/figures/reduction_tree.py
+
+# The site, into build/site. Its packages have an environment of their own, and building it needs no network.
+docs: $(SITE_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --strict
+
+docs-serve: $(SITE_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs serve
+
+$(SITE_VENV)/.installed: requirements/docs.txt
+	$(PYTHON) -m venv $(SITE_VENV)
+	$(SITE_VENV)/bin/pip install --quiet --no-deps --requirement requirements/docs.txt
+	touch $@
 
 install: $(VENV)/.installed
 
