@@ -35,7 +35,9 @@ CONTEXTS = [
     ["reward=judge", "reward.judge_url=http://x"], ["reward=code"], ["reward=math_verify"],
     ["reward=model", "reward.model_path=x"],
     ["data=file", "data.path=x", "data.chat=true"], ["algorithm.kl_coef=0.1"], ["trainer.save_every=1"],
-    ["+data@data.parts.a=chain_sum"], ["+data@eval.sets.NAME=gsm8k"],
+    ["+data@data.parts.a=chain_sum"], ["+data@eval.sets.NAME=gsm8k"], ["reward=regex", "reward.pattern=x"],
+    ["environment=custom", "environment.path=a:B"], ["+reward@reward.parts.NAME=exact"],
+    ["rollout.max_model_len=2048"],
 ]  # fmt: skip
 """Settings that make one that is mentioned by itself compose."""
 
@@ -83,7 +85,8 @@ def test_a_command_composes(command, capsys):
     elif words[0] == "report":
         _arguments([*words, "runs/NAME"])  # a sentence may name the command without its runs
     elif words[0] == "trace":
-        _arguments([{"N": "3", "I": "0"}.get(word, word) for word in words])
+        run = [] if len(words) > 1 else ["runs/NAME"]  # as for a report
+        _arguments([*({"N": "3", "I": "0"}.get(word, word) for word in words), *run])
     elif words[0] in (*COMPOSE, "parity", "wandb-workspace"):  # `rlsync eval` is a name in a sentence
         _arguments(words)
     else:
@@ -111,7 +114,7 @@ def _overrides(line):
         words = shlex.split(line)
     except ValueError:  # an apostrophe
         words = line.split()
-    words = [word.strip("`,;:").removesuffix(".").lstrip("(") for word in words]
+    words = [word.strip("`,;:").removesuffix(".").strip("`").lstrip("(") for word in words]
     words = [word if "(" in word else word.rstrip(")") for word in words]
     return [_filled(word) for word in words if _is_override(word)]
 
@@ -125,10 +128,16 @@ def _mentions():
                 yield words
 
 
+def _likely_first(words):
+    """The contexts in the order in which they are tried: none, those of the same component, and the others."""
+    component = re.match(r"[+~]*(\w+)", words[0])[1]
+    return sorted(CONTEXTS, key=lambda context: bool(context) and not context[0].lstrip("+").startswith(component))
+
+
 @pytest.mark.parametrize("words", sorted(set(_mentions())), ids=" ".join)
 def test_a_setting_that_is_mentioned_composes(words):
     errors = []
-    for context in CONTEXTS:
+    for context in _likely_first(words):
         try:
             compose_train([*context, *words])
             return
