@@ -14,12 +14,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 FOLDER = Path(__file__).resolve().parent
-EXTRAS = {"cpu-test.txt": ("cpu", "test"), "gpu.txt": ("gpu",)}
+EXTRAS = {"cpu-test.txt": ("cpu", "test"), "gpu.txt": ("gpu",), "docs.txt": ("docs",)}
+WITHOUT_THE_PROJECT = ("docs.txt",)
+"""Locks of environments in which rlsync itself is not installed, so that they do not hold its dependencies."""
 CPU_EXCLUDES = ("torchvision", "torchaudio", "torchcodec")
 """vLLM's CPU wheel asks for these, but their PyPI builds are for CUDA and break `import transformers` beside a CPU
 build of torch. Text models need none of them."""
@@ -70,12 +73,29 @@ def resolve(name: str, options: argparse.Namespace, scratch: Path) -> list[str]:
         command += ["--extra-index-url", options.torch_index] if options.torch_index else []
         for folder in os.environ.get("PIP_FIND_LINKS", "").split():  # pip reads this variable, uv does not
             command += ["--find-links", folder]
-    for extra in EXTRAS[name]:
-        command += ["--extra", extra]
     command += ["--upgrade"] if options.upgrade else []
-    subprocess.run([*command, "--output-file", str(output), str(FOLDER.parent / "pyproject.toml")], check=True)
+    subprocess.run([*command, "--output-file", str(output), *asked(name, scratch)], check=True)
     pins = [pin(line) for line in output.read_text().splitlines() if line]
     return [one for one in pins if one]
+
+
+def asked(name: str, scratch: Path) -> list[str]:
+    """The arguments that tell uv what the packages of a lock file are asked for by."""
+    project = FOLDER.parent / "pyproject.toml"
+    if name not in WITHOUT_THE_PROJECT:
+        return [*(word for extra in EXTRAS[name] for word in ("--extra", extra)), str(project)]
+    optional = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
+    wanted = scratch / f"{name}.in"
+    wanted.write_text("\n".join(line for extra in EXTRAS[name] for line in optional[extra]))
+    return [str(wanted)]
+
+
+def header(name: str) -> str:
+    """The first line of a lock file."""
+    extras = ", ".join(EXTRAS[name])
+    alone = name in WITHOUT_THE_PROJECT
+    what = f"The extra {extras} of pyproject.toml" if alone else f"pyproject.toml with the extras {extras}"
+    return f"# {what}; made by `make lock`. Install with --no-deps."
 
 
 def main() -> None:
@@ -84,12 +104,9 @@ def main() -> None:
     parser.add_argument("--torch-index", default="", help="a package index with CPU builds of torch")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        for name, extras in EXTRAS.items():
+        for name in EXTRAS:
             pins = resolve(name, options, Path(scratch))
-            header = (
-                f"# pyproject.toml with the extras {', '.join(extras)}; made by `make lock`. Install with --no-deps."
-            )
-            (FOLDER / name).write_text("\n".join([header, *pins]) + "\n")
+            (FOLDER / name).write_text("\n".join([header(name), *pins]) + "\n")
 
 
 if __name__ == "__main__":
