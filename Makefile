@@ -42,6 +42,7 @@ reference: $(VENV)/.installed
 	$(BIN)/python docs/generate/recipes_page.py
 	$(BIN)/python docs/figures/processes.py
 	$(BIN)/python docs/figures/reduction_tree.py
+	$(BIN)/python docs/figures/stock_kernels.py
 
 # The site, into build/site. Its packages have an environment of their own, and building it needs no network.
 docs: $(SITE_VENV)/.installed
