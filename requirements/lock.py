@@ -93,8 +93,8 @@ def asked(name: str, scratch: Path) -> list[str]:
 def header(name: str) -> str:
     """The first line of a lock file."""
     extras = ", ".join(EXTRAS[name])
-    alone = name in WITHOUT_THE_PROJECT
-    what = f"The extra {extras} of pyproject.toml" if alone else f"pyproject.toml with the extras {extras}"
+    only_extras = name in WITHOUT_THE_PROJECT
+    what = f"The extra {extras} of pyproject.toml" if only_extras else f"pyproject.toml with the extras {extras}"
     return f"# {what}; made by `make lock`. Install with --no-deps."
 
 

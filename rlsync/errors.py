@@ -76,6 +76,11 @@ def in_one_line(message: str) -> str:
     return re.sub(r"\S{200,}", lambda word: word[0][:80] + "...", line)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not empty, or the name of its type."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def unreadable(path: Path, what: str, why: str, weights: str) -> ConfigError:
     """Make the error for a file of the run folder that a resume needs and cannot read.
 

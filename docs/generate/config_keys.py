@@ -58,7 +58,7 @@ class Option:
     text: str
     """The comment at the beginning of its file."""
     values: dict[str, Any]
-    """What its file sets; an ellipsis stands for a whole part."""
+    """The values that its file sets. The value ... stands for a named part whose own values are not listed."""
     default: bool
     """Whether `rlsync train` without arguments uses it."""
 

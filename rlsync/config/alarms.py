@@ -23,7 +23,7 @@ SECTIONS = (
     "perf",
     "memory",
 )
-"""What the keys of metrics begin with, before the slash (docs/metrics.md)."""
+"""Sections of the metrics: the part of a key before the slash (docs/metrics.md)."""
 _NAME = frozenset(ascii_lowercase + digits + "_")
 
 
@@ -41,7 +41,7 @@ class AlarmKind(StrEnum):
 
 
 class Reference(StrEnum):
-    """What a trend is compared with. All but `first` look at the `history` steps before the window."""
+    """The reference that a trend is compared with. All but `first` look at the `history` steps before the window."""
 
     first = "first"
     """The mean of the first `window` steps."""
@@ -54,7 +54,7 @@ class Reference(StrEnum):
 
 
 class AlarmAction(StrEnum):
-    """What happens when an alarm fires. Every alarm is also written to alarms.jsonl and to the metrics."""
+    """An action of an alarm that fires. Every alarm is also written to alarms.jsonl and to the metrics."""
 
     log = "log"
     """Say it on the console and in the summary."""
@@ -98,7 +98,7 @@ class AlarmConfig:
     covered_by: str = ""
     """Name of an alarm that says more. This one is not told in a step in which that one fires or is on."""
     advice: str = ""
-    """What to do, as whole sentences. They follow the sentence that says what happened."""
+    """Advice to the user, in whole sentences. They follow the sentence that says what happened."""
 
     def check(self, at: str) -> None:
         """Raise ConfigError if the alarm's fields contradict each other; `at` is its dotted key."""

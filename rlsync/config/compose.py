@@ -24,7 +24,7 @@ from rlsync.config.paths import group_options, recipe_names, shipped
 from rlsync.config.reads import shown
 from rlsync.config.run import TrainConfig
 from rlsync.config.unread import check_chosen, check_read
-from rlsync.errors import ConfigError, unreadable
+from rlsync.errors import ConfigError, first_line, unreadable
 from rlsync.redact import redacted
 
 _SCHEMA = "train_schema"
@@ -108,7 +108,7 @@ def load_saved(path: Path) -> TrainConfig:
         merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(path))
         config = OmegaConf.to_object(merged)
     except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         raise ConfigError(f"{path} is not the configuration of a run ({why}). Give the folder of a run.") from error
     assert isinstance(config, TrainConfig)
     return config

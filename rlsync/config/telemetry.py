@@ -13,8 +13,8 @@ class WandbMode(StrEnum):
     """Whether metrics go to wandb."""
 
     auto = "auto"
-    """What WANDB_MODE says, if it is set. Otherwise online if this machine is logged in to wandb and reaches it, and
-    offline if not."""
+    """The mode that WANDB_MODE names, if it is set. Otherwise online if this machine is logged in to wandb and reaches
+    it, and offline if not."""
     online = "online"
     """Online, or the run does not start."""
     offline = "offline"

@@ -1,4 +1,4 @@
-"""What the loop reports about a step: metrics, histograms, samples and alarms."""
+"""Reports each step of the loop: its metrics, histograms, samples and alarms."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from transformers import (
 
 from rlsync.config.kernels import KernelMode
 from rlsync.config.model import MAIN
-from rlsync.errors import ConfigError
+from rlsync.errors import ConfigError, first_line
 from rlsync.models.install import SUPPORTED, SUPPORTED_CRITICS, check_supported
 from rlsync.paths import expanded
 
@@ -75,10 +75,10 @@ def _read_config(path: str, field: str, revision: str) -> PreTrainedConfig:
             text.pad_token_id = None  # an id such as -1 would make the embedding fail, and nothing is padded here
     except Exception as error:  # a config.json written by others may raise any exception
         if expanded(path).is_dir():
-            message = f"the model's config.json cannot be read ({_first_line(error)})"
+            message = f"the model's config.json cannot be read ({first_line(error)})"
         else:
             at = "" if revision == MAIN else f" at model.revision={revision}"
-            message = f"there is no such folder, and the model cannot be loaded as a hub id{at} ({_first_line(error)})"
+            message = f"there is no such folder, and the model cannot be loaded as a hub id{at} ({first_line(error)})"
         raise ConfigError(f"{field}={path}: {message}") from error
     return config
 
@@ -147,7 +147,3 @@ def load_critic(path: str, mode: KernelMode, revision: str = MAIN) -> PreTrained
 
 def _attention(mode: KernelMode) -> str | None:
     return "sdpa" if mode is KernelMode.native else None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -11,7 +11,7 @@ from rlsync.config.model import ModelConfig
 
 @dataclass(slots=True, kw_only=True, frozen=True)
 class ModelSettings:
-    """What trainer ranks and rollout engines must agree on."""
+    """The settings on which trainer ranks and rollout engines must agree."""
 
     model: ModelConfig
     kernels: KernelsConfig

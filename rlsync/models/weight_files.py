@@ -15,7 +15,7 @@ from huggingface_hub.errors import NotASafetensorsRepoError
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
-from rlsync.errors import ConfigError
+from rlsync.errors import ConfigError, first_line
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Names in safetensors of the dtypes of weights that are not quantised."""
@@ -161,8 +161,3 @@ def some(names: set[str]) -> str:
     """The first of some names, sorted, for a message."""
     shown = sorted(names)[:NAMED]
     return ", ".join(shown) + (", ..." if len(names) > NAMED else "")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message that is not empty, or the name of its type."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

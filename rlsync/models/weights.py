@@ -21,8 +21,8 @@ from transformers.utils import (
 )
 
 from rlsync.config.model import MAIN
-from rlsync.errors import ConfigError
-from rlsync.models.weight_files import DTYPES, NAMED, Stored, first_line, some, stored_tensors, weight_files
+from rlsync.errors import ConfigError, first_line
+from rlsync.models.weight_files import DTYPES, NAMED, Stored, some, stored_tensors, weight_files
 
 _IGNORED = ("*rotary_emb.*", "*.attn.bias", "*.attn.masked_bias", "*position_ids")
 """Buffers in old checkpoints, which transformers and vLLM both compute themselves."""

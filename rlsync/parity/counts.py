@@ -66,7 +66,7 @@ class ParityCounts:
 
 @dataclass(slots=True, kw_only=True, frozen=True)
 class Expected:
-    """What a step's counts must be if nothing was left out by mistake."""
+    """The counts that a step must have if nothing was left out by mistake."""
 
     tokens_sampled: int
     """Number of tokens that the model sampled in the step's samples."""

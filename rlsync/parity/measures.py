@@ -112,14 +112,12 @@ def mismatch(sums: MismatchSums) -> Mismatch:
 def _pearson(sums: MismatchSums) -> float:
     n = sums.count
     covariance = n * sums.product - sums.trainer * sums.rollout
-    variances = [
-        _at_least_zero(n * sums.trainer_squared - sums.trainer**2),
-        _at_least_zero(n * sums.rollout_squared - sums.rollout**2),
-    ]
-    if variances[0] == variances[1]:
-        return 1.0 if covariance == variances[0] and n else covariance / variances[0] if variances[0] else math.nan
-    spread = math.sqrt(variances[0]) * math.sqrt(variances[1])
-    return covariance / spread if spread else math.nan
+    mine = _at_least_zero(n * sums.trainer_squared - sums.trainer**2)
+    theirs = _at_least_zero(n * sums.rollout_squared - sums.rollout**2)
+    spread = mine if mine == theirs else math.sqrt(mine) * math.sqrt(theirs)  # so that equal sides give 1 exactly
+    if spread:
+        return covariance / spread
+    return 1.0 if n and covariance == mine == theirs else math.nan
 
 
 def _larger(a: float, b: float) -> float:

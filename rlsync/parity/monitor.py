@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from rlsync.kernels.ulp import ulp_distance
 from rlsync.pack import Pack, PolicyOutput
 from rlsync.parity.counts import Difference, Expected, ParityCounts
 from rlsync.parity.measures import mismatch_sums
@@ -42,7 +43,7 @@ def compare(pack: Pack, output: PolicyOutput, version: int) -> ParityCounts:
     if trainer.numel():
         difference = (trainer - rollout).to(torch.float64)
         counts.max_abs_diff = float(difference.abs().nan_to_num(nan=torch.inf).max())
-        ulps = (_ordered(trainer) - _ordered(rollout)).abs()
+        ulps = ulp_distance(trainer, rollout)
         counts.max_ulp = int(ulps.max())
         if counts.tokens_different:
             counts.ulps_by_power = torch.bincount(ulps[different].double().log2().long()).tolist()
@@ -152,9 +153,3 @@ def digest_message(names: list[str], step: int) -> str:
         f"step {step}: after the weight sync {len(names)} tensors differ between trainer and rollout workers: {shown}. "
         "The rollout would sample from stale or damaged weights. Restart the run from its last checkpoint."
     )
-
-
-def _ordered(x: torch.Tensor) -> torch.Tensor:
-    """Map fp32 to int64 so that order is kept and neighbouring numbers, also -0.0 and +0.0, are one apart."""
-    bits = x.view(torch.int32).to(torch.int64)
-    return torch.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)

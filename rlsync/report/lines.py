@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _REMEMBERED = 200
-"""Number of bytes before the place that was reached, by which a file that was written anew is recognised."""
+"""Number of bytes before the place that was reached, by which a file that was rewritten is recognised."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -35,7 +35,7 @@ class LineReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.restarts = 0
-        """How often the file was found cut off or written anew, as by a run that was resumed."""
+        """How often the file was found cut off or rewritten, as by a run that was resumed."""
         self.unfinished = False
         """Whether the file ends with a line that has no end yet."""
         self._place, self._before = 0, b""

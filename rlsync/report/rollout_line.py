@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from rlsync.report.lines import parse
 from rlsync.report.metric_table import Value, number
@@ -119,12 +119,12 @@ def _ids(value: object) -> list[int]:
     return ids if set(map(type, ids)) <= {int} else [_whole(token) for token in ids]
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _whole(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    return value if _is_int(value) else 0
 
 
 def _list(value: object) -> list[Any]:

@@ -61,7 +61,7 @@ class RunReader:
 
     @property
     def restarts(self) -> int:
-        """How often a file was found written anew."""
+        """How often a file was found cut off or rewritten."""
         return self.metrics.lines.restarts + self.rollouts.lines.restarts
 
     @property

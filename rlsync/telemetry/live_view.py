@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 
@@ -110,8 +111,8 @@ class LiveView:
 
 def sparkline(values: list[float]) -> str:
     """Return a character for each value, from the lowest to the highest; values that are not finite are blank."""
-    finite = [value for value in values if value - value == 0]
+    finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return " " * len(values)
     low, span = min(finite), (max(finite) - min(finite)) or 1.0
-    return "".join(_BARS[int((v - low) / span * (len(_BARS) - 1))] if v - v == 0 else " " for v in values)
+    return "".join(_BARS[int((v - low) / span * (len(_BARS) - 1))] if math.isfinite(v) else " " for v in values)

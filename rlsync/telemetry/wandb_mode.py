@@ -11,7 +11,7 @@ import httpx
 import wandb
 
 from rlsync.config.telemetry import TelemetryConfig, WandbMode
-from rlsync.errors import ConfigError
+from rlsync.errors import ConfigError, first_line
 from rlsync.redact import redacted
 
 _REACH_S, _LOGIN_S = 4.0, 5.0
@@ -137,7 +137,7 @@ def _verify() -> str | None:
 
 
 def _line(error: Exception) -> str:
-    return redacted((str(error).splitlines() or [type(error).__name__])[0])
+    return redacted(first_line(error))
 
 
 def _within(seconds: float, ask: Callable[[], str | None], late: str) -> str | None:

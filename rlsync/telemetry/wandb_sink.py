@@ -15,7 +15,7 @@ import wandb
 
 from rlsync.config.alarms import SECTIONS
 from rlsync.config.telemetry import WandbMode
-from rlsync.errors import ConfigError
+from rlsync.errors import ConfigError, first_line
 from rlsync.redact import redacted
 from rlsync.telemetry.alarms import Fired
 from rlsync.telemetry.histograms import Histogram
@@ -130,7 +130,7 @@ def _start(choice: WandbChoice, about: RunDescription, say: Callable[[str], None
     try:
         return _init(about, "online")
     except (wandb.errors.Error, OSError) as error:
-        why = redacted((str(error).splitlines() or [type(error).__name__])[0])
+        why = redacted(first_line(error))
         if choice.required:
             raise ConfigError(
                 f"wandb's server does not accept the run in project {about.project} of entity {about.entity} ({why}). "

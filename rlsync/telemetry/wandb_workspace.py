@@ -9,7 +9,7 @@ from typing import Any
 
 import wandb
 
-from rlsync.errors import ConfigError, RlsyncError
+from rlsync.errors import ConfigError, RlsyncError, first_line
 from rlsync.redact import redacted
 from rlsync.telemetry.wandb_mode import ask_server
 
@@ -172,4 +172,4 @@ def save_for_first_run(project: str, entity: str, say: Callable[[str], None]) ->
 
 
 def _line(error: Exception) -> str:
-    return redacted((str(error).splitlines() or [type(error).__name__])[0])
+    return redacted(first_line(error))

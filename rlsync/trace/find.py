@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
+from rlsync.kernels.ulp import ulp_distance
 from rlsync.trace.records import Op, OpRecord, op_name
 
 
@@ -72,12 +74,8 @@ def first_difference(trainer: list[OpRecord], ranks: list[list[OpRecord]]) -> Pl
         trainer: The trainer's records, with a part for every shard.
         ranks: The records of each TP rank.
     """
-    for layer, op in _ops(ranks):
-        found = [
-            (position, rank)
-            for rank, records in enumerate(ranks)
-            for position in _different(trainer, records, layer, op)
-        ]
+    for (layer, op), pairs in _pairs(trainer, ranks).items():
+        found = [(position, pair.rank) for pair in pairs for position in different_positions(pair.mine, pair.theirs)]
         if found:
             position = min(found)[0]
             return Place(layer=layer, op=op, position=position, ranks=sorted(r for p, r in found if p == position))
@@ -87,13 +85,10 @@ def first_difference(trainer: list[OpRecord], ranks: list[list[OpRecord]]) -> Pl
 def growth(trainer: list[OpRecord], ranks: list[list[OpRecord]]) -> list[Growth]:
     """Return the difference at every op that both sides have recorded, in the order of computation."""
     found = []
-    for layer, op in _ops(ranks):
-        pairs = [pair for records in ranks for pair in _pairs(trainer, records, layer, op)]
-        if not pairs:
-            continue
-        different = {position for records in ranks for position in _different(trainer, records, layer, op)}
-        tokens = {position for _, engine in pairs for position in engine.positions.tolist()}
-        rows = [rows for pair in pairs if (rows := _rows(*pair)) is not None]
+    for (layer, op), pairs in _pairs(trainer, ranks).items():
+        different = {position for pair in pairs for position in different_positions(pair.mine, pair.theirs)}
+        tokens = {position for pair in pairs for position in pair.theirs.positions.tolist()}
+        rows = [rows for pair in pairs if (rows := _rows(pair.mine, pair.theirs)) is not None]
         found.append(
             Growth(
                 layer=layer,
@@ -116,8 +111,10 @@ def value_at(place: Place, trainer: list[OpRecord], rank: list[OpRecord]) -> Val
         trainer: The trainer's records, of which those at `place` have a row.
         rank: The records of one of the ranks that differ.
     """
-    for mine, theirs in _pairs(trainer, rank, place.layer, place.op):
-        if theirs.row_position != place.position or (rows := _rows(mine, theirs)) is None:
+    mine_by_key = {record.key: record for record in trainer}
+    for theirs in (record for record in rank if record.key[:2] == (place.layer, place.op)):
+        mine = mine_by_key.get(theirs.key)
+        if mine is None or theirs.row_position != place.position or (rows := _rows(mine, theirs)) is None:
             continue
         distance = ulp_distance(*rows)
         if distance.any():
@@ -133,26 +130,30 @@ def value_at(place: Place, trainer: list[OpRecord], rank: list[OpRecord]) -> Val
     return None
 
 
-def ulp_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the distance of bf16 or fp32 values in units in the last place, int64; -0.0 and +0.0 are one apart."""
-    return (_ordered(a) - _ordered(b)).abs()
+def different_positions(one: OpRecord, other: OpRecord) -> list[int]:
+    """Return the positions of the tokens that both records have, and whose rows differ."""
+    known = dict(zip(one.positions.tolist(), one.digests.tolist(), strict=True))
+    pairs = zip(other.positions.tolist(), other.digests.tolist(), strict=True)
+    return [position for position, digest in pairs if known.get(position, digest) != digest]
 
 
-def _ordered(x: torch.Tensor) -> torch.Tensor:
-    """Map values to int64 so that order is kept and neighbouring numbers are one apart."""
-    narrow = x.dtype == torch.bfloat16
-    bits = x.view(torch.int16 if narrow else torch.int32).to(torch.int64)
-    return torch.where(bits < 0, -(bits & (0x7FFF if narrow else 0x7FFFFFFF)) - 1, bits)
+class _Pair(NamedTuple):
+    """The records of one op and one shard on both sides."""
+
+    rank: int
+    mine: OpRecord
+    theirs: OpRecord
 
 
-def _ops(ranks: list[list[OpRecord]]) -> list[tuple[int, Op]]:
-    return sorted({(record.key.layer, record.key.op) for records in ranks for record in records})
-
-
-def _pairs(trainer: list[OpRecord], rank: list[OpRecord], layer: int, op: Op) -> list[tuple[OpRecord, OpRecord]]:
-    """Return the trainer's and the rank's records of the same op and the same shard."""
+def _pairs(trainer: list[OpRecord], ranks: list[list[OpRecord]]) -> dict[tuple[int, Op], list[_Pair]]:
+    """Return the pairs of each op that both sides have recorded; the ops are in the order of computation."""
     mine = {record.key: record for record in trainer}
-    return [(mine[r.key], r) for r in rank if r.key[:2] == (layer, op) and r.key in mine]
+    found: dict[tuple[int, Op], list[_Pair]] = {}
+    for rank, records in enumerate(ranks):
+        for record in records:
+            if record.key in mine:
+                found.setdefault(record.key[:2], []).append(_Pair(rank, mine[record.key], record))
+    return dict(sorted(found.items()))
 
 
 def _rows(mine: OpRecord, theirs: OpRecord) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -164,14 +165,3 @@ def _rows(mine: OpRecord, theirs: OpRecord) -> tuple[torch.Tensor, torch.Tensor]
 
 def _relative(mine: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((mine - theirs).norm() / mine.norm())
-
-
-def _different(trainer: list[OpRecord], rank: list[OpRecord], layer: int, op: Op) -> list[int]:
-    """Return the positions of the tokens whose rows differ."""
-    found: list[int] = []
-    for mine, theirs in _pairs(trainer, rank, layer, op):
-        expected = dict(zip(mine.positions.tolist(), mine.digests.tolist(), strict=True))
-        for position, digest in zip(theirs.positions.tolist(), theirs.digests.tolist(), strict=True):
-            if position in expected and expected[position] != digest:
-                found.append(position)
-    return found

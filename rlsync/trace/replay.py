@@ -9,7 +9,7 @@ from itertools import groupby
 import torch
 
 from rlsync.samples import Rollout, RolloutRequest
-from rlsync.trace.find import first_difference, growth, value_at
+from rlsync.trace.find import different_positions, first_difference, growth, value_at
 from rlsync.trace.records import OUTSIDE_LAYERS, Op, OpKey, OpRecord
 from rlsync.trace.report import TraceReport
 
@@ -113,12 +113,8 @@ def _same(one: list[list[OpRecord]], other: list[list[OpRecord]]) -> bool:
     """Whether two replays have the same digests for the tokens that both computed; a prefix may be cached by now."""
     for first, second in zip(one, other, strict=True):
         again = {record.key: record for record in second}
-        for record in first:
-            known = dict(zip(record.positions.tolist(), record.digests.tolist(), strict=True))
-            later = again[record.key]
-            pairs = zip(later.positions.tolist(), later.digests.tolist(), strict=True)
-            if any(known.get(position, digest) != digest for position, digest in pairs):
-                return False
+        if any(different_positions(record, again[record.key]) for record in first):
+            return False
     return True
 
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from rlsync.trace.find import Growth, Place, first_difference, growth, ulp_distance, value_at
+from rlsync.kernels.ulp import ulp_distance
+from rlsync.trace.find import Growth, Place, first_difference, growth, value_at
 from rlsync.trace.records import Op, OpKey, Recorder
 from rlsync.trace.report import TraceReport, headline, table_rows
 
